@@ -1,0 +1,31 @@
+# make train: the main job on 4 ranks. make test: every test, serial and under MPI. Both install what they
+# need into .venv, MPI included; neither needs root.
+#   make train RANKS=2 ARGS="--epochs 3"
+
+PYTHON ?= python3
+RANKS ?= 4
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: train test check
+train: .venv/train.installed
+	$(BIN)/mpirun -n $(RANKS) $(BIN)/python -m distnet.train $(ARGS)
+
+test: .venv/test.installed
+	$(BIN)/python tests/run.py $(ARGS)
+
+check: .venv/check.installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distnet needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+.venv/train.installed: EXTRAS := mpich
+.venv/test.installed: EXTRAS := mpich,test
+.venv/check.installed: EXTRAS := mpich,test,check
+.venv/%.installed: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	touch $@

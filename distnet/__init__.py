@@ -1,0 +1,20 @@
+"""distnet: data-parallel training of dense networks, to the same bits at every rank count."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distnet.datasets import load_mnist as load_mnist
+    from distnet.network import NeuralNetwork as NeuralNetwork
+
+__version__ = "0.1.0"
+__all__ = ["NeuralNetwork", "load_mnist"]
+
+# Imported when asked for: a command has to be able to watch over every import that can fail.
+_HOMES = {"NeuralNetwork": "distnet.network", "load_mnist": "distnet.datasets"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'distnet' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,286 @@
+"""Data sets to arrays that the ranks of a node share: find, read, broadcast, standardise, one-hot.
+
+`python -m distnet.datasets mnist` downloads one.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from distnet.config import Config, Parser
+from distnet.errors import InputError
+from distnet.functional import Array
+from distnet.guard import run
+from distnet.idx import FILES, read_idx_pair, sha256_of
+from distnet.layers import padded
+from distnet.shards import share
+from distnet.synthetic import synthetic_digits
+from distnet.world import World, launched_world
+
+NAMES = ("fashion-mnist", "mnist")  # those that come as files
+CLASSES = 10
+SYNTHETIC_TEST_SAMPLES = 10_000
+SYNTHETIC_TRAIN_SEED, SYNTHETIC_TEST_SEED = 0, 1
+KNOWN_SAMPLES = (60_000, 10_000)  # of MNIST and Fashion-MNIST, training and test
+# Where Debian's package dataset-fashion-mnist puts its files.
+INSTALLED = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
+FIRST_ANSWER = 5.0  # seconds that training waits for a mirror
+ROWS_AT_ONCE = 500  # of the standardisation, to stay in the cache
+
+
+class Split(NamedTuple):
+    """Training or test set, one copy a node.
+
+    inputs: (samples, padded(features + 1)): the features, a one for the bias, and zeros up to a whole
+    number of cache lines. targets: (samples, classes), one-hot.
+    """
+
+    inputs: Array
+    targets: Array
+    features: int
+
+    def rows(self, some: slice) -> "Split":
+        """A view of some of the samples."""
+        return Split(self.inputs[some], self.targets[some], self.features)
+
+
+class Dataset(NamedTuple):
+    """name: what it is. source: where it came from. mean, deviation: what inputs were standardised by."""
+
+    name: str
+    source: str
+    train: Split
+    test: Split
+    mean: float
+    deviation: float
+
+
+def find_files(name: str, directory: Path) -> list[Path] | None:
+    """The four IDX files (train images, train labels, test images, test labels), or None if none is there.
+
+    Raises InputError where some are there and some are missing.
+    """
+    for folder in (directory, *filter(None, [INSTALLED.get(name)])):
+        plain = [folder / file for file in FILES]
+        found = [
+            next((p for p in (path, path.with_name(path.name + ".gz")) if p.exists()), path) for path in plain
+        ]
+        missing = [path for path in found if not path.exists()]
+        if not missing:
+            return found
+        if len(missing) < len(found):
+            raise InputError(
+                f"--data-dir {folder}: {missing[0].name} is missing beside the others; "
+                f"fetch it with: python -m distnet.datasets {name} --data-dir {folder}"
+            )
+    return None
+
+
+def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> tuple[list[Path] | None, str]:
+    """The files of data set `name`, or None for drawn digits, and what to tell the user.
+
+    Where the folder is the default one, the mirrors are tried once. asked_for: whether the user named the
+    data set or the folder, and so would not want another one. Collective: no, for rank 0.
+    """
+    if name == "synthetic":
+        return None, ""
+    if files := find_files(name, directory):
+        return files, ""
+    if folder_given:
+        raise InputError(
+            f"--data-dir {directory}: {FILES[0]} and the other files of {name} aren't there; "
+            f"fetch them with: python -m distnet.datasets {name} --data-dir {directory}"
+        )
+    from distnet import mirrors  # its imports take a while, and few runs need it
+
+    try:
+        mirrors.download(name, directory, first_answer=FIRST_ANSWER)
+    except InputError:
+        if asked_for:
+            raise
+        return None, (
+            f"no {name} in {directory}/, and no mirror gave it within {FIRST_ANSWER:g} s; "
+            f"going on with synthetic digits (python -m distnet.datasets {name} tries again)"
+        )
+    return find_files(name, directory), ""
+
+
+def load(
+    world: World,
+    name: str,
+    directory: Path,
+    dtype: DTypeLike,
+    *,
+    train_limit: int | None = None,
+    train_samples: int = 60_000,
+    asked_for: bool = True,
+    folder_given: bool = True,
+) -> Dataset:
+    """Training and test set, standardised by the mean and deviation of all pixels of the training set.
+
+    Rank 0 alone reads files; every rank draws a part of synthetic digits. Raises InputError on every rank.
+    Collective: yes.
+    """
+    files, remark = world.on_root(lambda: locate(name, directory, asked_for, folder_given))
+    if remark and world.rank == 0:
+        print(f"distnet: {remark}", file=sys.stderr)
+    if files is None:
+        name, source = "synthetic", "drawn"
+        train = min(train_samples, train_limit or train_samples)
+        raw = draw(world, train, SYNTHETIC_TEST_SAMPLES)
+    else:
+        source = str(files[0].parent)
+        train, raw = broadcast_files(world, name, files, train_limit)
+    mean, deviation = moments(world, raw[:train, :-1])
+    whole = standardised(world, raw, mean, deviation, dtype)
+    world.free(raw)
+    return Dataset(name, source, whole.rows(slice(train)), whole.rows(slice(train, None)), mean, deviation)
+
+
+def load_mnist(
+    data_dir: str | Path = Config.data_dir, dtype: DTypeLike = np.float32
+) -> tuple[Array, Array, Array, Array]:
+    """MNIST as X_train (60000, 784), Y_train (60000, 10), X_test (10000, 784), Y_test (10000, 10).
+
+    Standardised and one-hot; the ranks of a node share one copy. Raises InputError where it isn't there.
+    Collective: yes, under mpirun.
+    """
+    train, test = load(launched_world(), "mnist", Path(data_dir), dtype)[2:4]
+    return train.inputs[:, : train.features], train.targets, test.inputs[:, : test.features], test.targets
+
+
+# Raw samples are one shared array of bytes: a row a sample, its pixels and then its label, the training set
+# and then the test set.
+Raw = NDArray[np.uint8]
+
+
+def draw(world: World, train: int, test: int) -> Raw:
+    """Synthetic digits, (train + test, 785); each rank of a node draws its share. Collective."""
+    raw = world.shared((train + test, 28 * 28 + 1), np.uint8)
+    for part, seed in ((raw[:train], SYNTHETIC_TRAIN_SEED), (raw[train:], SYNTHETIC_TEST_SEED)):
+        rows = share(len(part), world.node_rank, world.node_size)
+        if rows:
+            images, labels = synthetic_digits(len(rows), seed, rows.start)
+            part[rows.start : rows.stop, :-1] = images.reshape(len(rows), -1)
+            part[rows.start : rows.stop, -1] = labels
+    world.node_barrier()
+    return raw
+
+
+def broadcast_files(world: World, name: str, files: Sequence[Path], limit: int | None) -> tuple[int, Raw]:
+    """The number of training samples, and all samples; read on rank 0, broadcast once a node. Collective."""
+    read: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
+
+    def read_all() -> tuple[int, int, int]:
+        for pair in (files[:2], files[2:]):
+            images, labels = read_idx_pair(pair[0], pair[1], CLASSES)
+            check_bytes(name, pair[0], images)
+            check_bytes(name, pair[1], labels)
+            read.append((images.reshape(len(images), -1), labels))
+        (train, _), (test, _) = read
+        if train.shape[1] != test.shape[1]:
+            raise InputError(
+                f"{files[2]}: images of {test.shape[1]} pixels, and {train.shape[1]} in {files[0]}; "
+                "take training and test set from the same place"
+            )
+        return min(limit or len(train), len(train)), len(test), train.shape[1]
+
+    train, test, features = world.on_root(read_all)
+    raw = world.shared((train + test, features + 1), np.uint8)
+    if world.rank == 0:
+        for part, (images, labels) in zip((raw[:train], raw[train:]), read, strict=True):
+            part[:, :-1] = images[: len(part)]
+            part[:, -1] = labels[: len(part)]
+    world.send_to_nodes(raw)
+    return train, raw
+
+
+def check_bytes(name: str, path: Path, array: NDArray[np.uint8]) -> None:
+    """Raise InputError where a file of the known size hasn't the known bytes. Collective: no.
+
+    Another number of samples is somebody's own data in the same form.
+    """
+    from distnet import mirrors
+
+    known = mirrors.DATASETS[name].sha256[path.name.removesuffix(".gz")]
+    if len(array) in KNOWN_SAMPLES and sha256_of(array) != known:
+        raise InputError(
+            f"{path}: its bytes aren't those of {name} "
+            f"(sha256 {sha256_of(array)[:8]}..., not {known[:8]}...); "
+            f"download it again: python -m distnet.datasets {name} --data-dir {path.parent}"
+        )
+
+
+def moments(world: World, images: NDArray[np.uint8]) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels, from an exact count of each value. Collective."""
+    counts = np.zeros(256, np.int64)
+    mine = share(len(images), world.rank, world.size)
+    for start in range(mine.start, mine.stop, ROWS_AT_ONCE):
+        counts += np.bincount(images[start : min(start + ROWS_AT_ONCE, mine.stop)].reshape(-1), minlength=256)
+    world.total(counts)
+    total, squares = (int((counts * np.arange(256) ** power).sum()) for power in (1, 2))
+    mean = total / images.size
+    variance = squares / images.size - mean * mean
+    return mean, variance**0.5 if variance > 0 else 1.0
+
+
+def standardised(world: World, raw: Raw, mean: float, deviation: float, dtype: DTypeLike) -> Split:
+    """(pixel - mean) / deviation and one-hot targets, written by all ranks of the node. Collective."""
+    features = raw.shape[1] - 1
+    split = empty_split(world, len(raw), features, CLASSES, dtype)
+    mine = share(len(raw), world.node_rank, world.node_size)
+    for start in range(mine.start, mine.stop, ROWS_AT_ONCE):
+        rows = slice(start, min(start + ROWS_AT_ONCE, mine.stop))
+        block = split.inputs[rows, :features]
+        np.subtract(raw[rows, :-1], np.asarray(mean, dtype), out=block)
+        np.divide(block, np.asarray(deviation, dtype), out=block)
+        split.inputs[rows, features] = 1
+        split.targets[rows][np.arange(rows.stop - rows.start), raw[rows, -1]] = 1
+    world.node_barrier()
+    return split
+
+
+def empty_split(world: World, samples: int, features: int, classes: int, dtype: DTypeLike) -> Split:
+    """Zeroed shared memory for a data set. Collective."""
+    inputs = world.shared((samples, padded(features + 1, dtype)), dtype)
+    return Split(inputs, world.shared((samples, classes), dtype), features)
+
+
+def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
+    """A person's own arrays as the ranks of a node share them.
+
+    X: (samples, features). Y: (samples, classes), each row sums to 1. Both the same on every rank, each of
+    which writes a share of the rows.
+    Collective: yes.
+    """
+    split = empty_split(world, len(X), X.shape[1], Y.shape[1], dtype)
+    mine = share(len(X), world.node_rank, world.node_size)
+    rows = slice(mine.start, mine.stop)
+    split.inputs[rows, : split.features] = X[rows]
+    split.inputs[rows, split.features] = 1
+    split.targets[rows] = Y[rows]
+    world.node_barrier()
+    return split
+
+
+def main() -> None:
+    """Download a data set."""
+    from distnet import mirrors
+
+    parser = Parser(
+        prog="python -m distnet.datasets", description="Download a data set and check every byte of it."
+    )
+    parser.add_argument("dataset", choices=NAMES)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where to put it (default: data)")
+    parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="a folder to try first")
+    options = parser.parse_args()
+    bases = [*options.mirror, *mirrors.DATASETS[options.dataset].mirrors]
+    mirrors.download(options.dataset, options.data_dir, bases, sys.stdout)
+
+
+if __name__ == "__main__":
+    run(main)

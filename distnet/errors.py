@@ -1,0 +1,18 @@
+"""What a person did that cannot work: told in one line, without a traceback."""
+
+
+class InputError(ValueError):
+    """A bad option, file or launch. Its text is one line that names the thing, its value and the remedy.
+
+    Commands print the line on standard error (rank 0 alone) and end with status 2.
+    on_every_rank: whether every rank is known to raise it, so that all can end without an abort.
+    """
+
+    on_every_rank = False
+
+
+def input_error_on_every_rank(message: str) -> InputError:
+    """An InputError that all ranks raise at the same place."""
+    error = InputError(message)
+    error.on_every_rank = True
+    return error

@@ -1,0 +1,109 @@
+"""A rank that fails ends all ranks, so that nobody is left hanging in a collective.
+
+A command calls `watch` before its first import that can fail, and `run` for the rest. This file imports
+the standard library alone.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import NoReturn
+
+from distnet.errors import InputError
+
+BAD_INPUT = 2
+INTERRUPTED = 128 + signal.SIGINT
+
+RANK_0_SPEAKS = 0.3  # seconds; Open MPI's mpirun ends the other ranks as soon as one has ended with a status
+
+# How launchers tell a process, before MPI starts, which rank it is to be and of how many: MPICH's and
+# Intel's mpirun and srun with PMI, Open MPI's mpirun, PMIx alone, SLURM's srun.
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def launched_rank() -> int:
+    """The rank that the launcher gave this process; 0 without a launcher."""
+    found = [os.environ[name] for name in RANK_VARIABLES if os.environ.get(name, "").isdigit()]
+    return int(found[0]) if found else 0
+
+
+def launched_size() -> int:
+    """How many processes the launcher started; 1 without a launcher, or where it doesn't say."""
+    found = [os.environ[name] for name in SIZE_VARIABLES if os.environ.get(name, "").isdigit()]
+    return int(found[0]) if found else 1
+
+
+def launched() -> bool:
+    """Whether a launcher started this process, be it for one rank alone."""
+    names = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "SLURM_STEP_NUM_TASKS")
+    return any(name in os.environ for name in names)
+
+
+def abort(status: int) -> NoReturn:
+    """End all ranks with this non-zero status, from whatever state this one is in. Doesn't return."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if launched() and launched_size() > 1:
+        try:
+            from mpi4py import MPI  # starts MPI if the failure came before; the others wait there
+
+            MPI.COMM_WORLD.Abort(status)
+        except BaseException:
+            # No MPI to abort with. Launchers end a job one of whose processes dies by a signal.
+            os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(status)
+
+
+def fail(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None, where: str = ""
+) -> NoReturn:
+    """Print the traceback under this rank's number and end all ranks with status 1."""
+    lines = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(f"distnet: rank {launched_rank()} failed{where}\n{lines}")
+    abort(1)
+
+
+def watch() -> None:
+    """From here on, an exception that nobody catches ends all ranks: in any thread, and while importing."""
+    sys.excepthook = fail
+    threading.excepthook = lambda args: fail(
+        args.exc_type, args.exc_value, args.exc_traceback, f" in thread {args.thread and args.thread.name}"
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command to its end on this rank.
+
+    Bad input is one line from rank 0 and status 2. Anything else that ends `main` early ends all ranks.
+    Collective: yes, as `main` is.
+    """
+    watch()
+    try:
+        main()
+    except InputError as error:
+        if launched_rank() == 0 or not error.on_every_rank:
+            print(f"distnet: {error}", file=sys.stderr, flush=True)
+        else:
+            time.sleep(RANK_0_SPEAKS)
+        if not error.on_every_rank:
+            abort(BAD_INPUT)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        if launched_rank() == 0:
+            print("distnet: interrupted", file=sys.stderr)
+        abort(INTERRUPTED)
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            abort(error.code if isinstance(error.code, int) else 1)
+        sys.stderr.write(f"distnet: rank {launched_rank()} called sys.exit before the end\n")
+        abort(1)
+    except BaseException:
+        fail(*sys.exc_info())
+    atexit.register(sys.stdout.flush)

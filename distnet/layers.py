@@ -1,0 +1,65 @@
+"""All parameters of a network in one flat vector, and the view of each layer in it.
+
+Layer l is a matrix of (inputs + 1, outputs): the weights, and below them the bias as one more row, which
+an input that is always one multiplies. So one product gives both, forward and in backprop.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from distnet.functional import Array
+
+CACHE_LINE = 64  # bytes
+
+
+def parameter_count(sizes: Sequence[int]) -> int:
+    """N, the number of weights and biases of a network with these layer sizes."""
+    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+
+
+def layer_views(vectors: Array, sizes: Sequence[int]) -> list[Array]:
+    """Views of (..., inputs + 1, outputs), one a layer, into vectors of (..., at least N)."""
+    views = []
+    start = 0
+    for inputs, outputs in pairwise(sizes):
+        stop = start + (inputs + 1) * outputs
+        views.append(vectors[..., start:stop].reshape(*vectors.shape[:-1], inputs + 1, outputs, copy=False))
+        start = stop
+    return views
+
+
+def initial_parameters(sizes: Sequence[int], activation: str, seed: int, dtype: DTypeLike) -> Array:
+    """The flat vector (N,) at the start: weights from N(0, g / inputs), biases zero.
+
+    g is 1, and 2 for relu, which passes half of its input on.
+    Source: Glorot and Bengio 2010; He et al. 2015, section 2.2.
+    """
+    vector = np.zeros(parameter_count(sizes), dtype)
+    generator = np.random.default_rng(seed)
+    gain = 2.0 if activation == "relu" else 1.0
+    for matrix in layer_views(vector, sizes):
+        weights = matrix[:-1]
+        weights[:] = generator.standard_normal(weights.shape) * np.sqrt(gain / len(weights))
+    return vector
+
+
+def padded(count: int, dtype: DTypeLike) -> int:
+    """The next number of elements from `count` up that fills whole cache lines."""
+    line = CACHE_LINE // np.dtype(dtype).itemsize
+    return -(-count // line) * line
+
+
+def aligned_zeros(shape: Sequence[int], dtype: DTypeLike) -> NDArray[np.floating]:
+    """A zeroed array that starts on a cache line.
+
+    Where an array starts decides which lanes of a vector unit see which element; it must be the same on
+    every rank.
+    """
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + size].view(dtype).reshape(tuple(shape))

@@ -1,0 +1,128 @@
+"""A finished network as a file: .pkl or .npz, written whole, and read without running anything in it."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from distnet.config import ACTIVATIONS, MODEL_ENDINGS
+from distnet.errors import InputError
+from distnet.files import write_whole
+from distnet.functional import Array
+from distnet.layers import parameter_count
+
+FORMAT = "distnet model"
+VERSION = 1
+
+
+class Model(NamedTuple):
+    """What a model file holds.
+
+    sizes: neurons a layer. parameters: (N,), float32 or float64. about: whatever else its writer noted, such
+    as the configuration of the run, as JSON knows it.
+    """
+
+    sizes: tuple[int, ...]
+    activation: str
+    parameters: Array
+    about: dict[str, Any]
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write the model in the form that the ending of `path` names. Collective: no, for rank 0.
+
+    A .pkl is a pickled dictionary, an .npz the same dictionary as arrays and JSON.
+    Raises InputError for another ending or a disk that refuses.
+    """
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "sizes": list(model.sizes),
+        "activation": model.activation,
+        "about": model.about,
+    }
+
+    def write(file: BinaryIO) -> None:
+        if path.suffix == ".npz":
+            np.savez(file, header=np.array(json.dumps(header)), parameters=model.parameters)
+        else:
+            # Protocol 4 stores an array by its plain constructor, the only one that load_model knows.
+            pickle.dump(header | {"parameters": model.parameters}, file, protocol=4)
+
+    if path.suffix not in MODEL_ENDINGS:
+        raise InputError(f"model {path}: doesn't end in {' or '.join(MODEL_ENDINGS)}")
+    try:
+        write_whole(path, write)
+    except OSError as error:
+        raise InputError(f"model {path}: can't be written ({error.strerror})") from None
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler for which NumPy arrays are the only things beside numbers, text and containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in ("numpy._core.multiarray", "numpy.core.multiarray"):
+            return lambda *ignored: np.empty(0, np.int8)  # its content and shape come with its state
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def load_model(path: Path) -> Model:
+    """Read a model that `save_model` wrote. Collective: no.
+
+    Raises InputError for a file that is missing, damaged, of another version or somebody else's. Nothing
+    that a file holds is ever run.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                with np.load(path, allow_pickle=False) as stored:
+                    content = json.loads(str(stored["header"])) | {"parameters": stored["parameters"]}
+            else:
+                file.seek(0)
+                content = _ArraysOnly(file).load()
+    except OSError as error:
+        raise InputError(
+            f"model {path}: can't be read ({error.strerror}); name a model of distnet's"
+        ) from None
+    except Exception as error:
+        # Damaged and foreign bytes make pickle and zipfile raise almost anything.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"model {path}: is damaged or no model of distnet's ({reason})") from None
+    return _checked(path, content)
+
+
+def _checked(path: Path, content: Any) -> Model:
+    """The model in `content`, or an InputError that says what it is instead."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"model {path}: is no model of distnet's")
+    if content.get("version") != VERSION:
+        raise InputError(
+            f"model {path}: is of version {content.get('version')!r}; this distnet reads version {VERSION}"
+        )
+    sizes, activation = content.get("sizes"), content.get("activation")
+    parameters, about = content.get("parameters"), content.get("about")
+    if (
+        not isinstance(sizes, list)
+        or len(sizes) < 2
+        or not all(type(size) is int and size >= 1 for size in sizes)
+        or activation not in ACTIVATIONS
+        or not isinstance(about, dict)
+    ):
+        raise InputError(
+            f"model {path}: its description is damaged (sizes {sizes!r}, activation {activation!r})"
+        )
+    if (
+        not isinstance(parameters, np.ndarray)
+        or parameters.dtype not in (np.float32, np.float64)
+        or parameters.shape != (parameter_count(sizes),)
+    ):
+        shape = getattr(parameters, "shape", "none")
+        raise InputError(
+            f"model {path}: a network of {'-'.join(map(str, sizes))} has "
+            f"{parameter_count(sizes):,} parameters, and the file holds {shape}"
+        )
+    return Model(tuple(sizes), activation, parameters, about)

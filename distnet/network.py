@@ -1,0 +1,178 @@
+"""`NeuralNetwork`: a dense network as a person holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from distnet.config import ACTIVATIONS
+from distnet.datasets import shared_split
+from distnet.errors import InputError
+from distnet.functional import Array, cross_entropy
+from distnet.layers import aligned_zeros, initial_parameters, layer_views
+from distnet.model_file import Model, load_model, save_model
+from distnet.optimizers import sgd
+from distnet.propagation import Propagation
+from distnet.trainer import Epoch, Trainer
+from distnet.world import World, launched_world
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class NeuralNetwork:
+    """A multilayer perceptron with a softmax at its end, trained on the categorical cross-entropy.
+
+    sizes: neurons a layer, inputs and outputs included. activation: of the hidden layers, "sigmoid", "tanh"
+    or "relu". dtype: float32 or float64. seed: of the initial weights and the order of samples.
+
+    parameters: the flat vector (N,). weights[l], biases[l]: views into it, (inputs, outputs) and (outputs,).
+    Rows are samples everywhere. Raises InputError for sizes, rates and names that can't be.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str = "relu",
+        learning_rate: float = 0.1,
+        seed: int = 0,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        if len(sizes) < 2 or any(not isinstance(size, (int, np.integer)) or size < 1 for size in sizes):
+            raise InputError(f"sizes {list(sizes)!r}: name inputs, hidden layers and outputs, each 1 or more")
+        if activation not in ACTIVATIONS:
+            raise InputError(f"activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+        if not 0 < learning_rate < float("inf"):
+            raise InputError(f"learning_rate {learning_rate!r}: name a finite number above 0")
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise InputError(f"dtype {dtype!r}: choose float32 or float64")
+        self.sizes = tuple(int(size) for size in sizes)
+        self.activation = activation
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.about: dict[str, Any] = {}
+        initial = initial_parameters(self.sizes, activation, seed, dtype)
+        self.parameters = aligned_zeros(initial.shape, dtype)
+        self.parameters[:] = initial
+        layers = layer_views(self.parameters, self.sizes)
+        self.weights = [layer[:-1] for layer in layers]
+        self.biases = [layer[-1] for layer in layers]
+
+    def _propagation(self, X: ArrayLike, Y: ArrayLike | None = None) -> Propagation:
+        """A workspace that holds X, and Y where given, as one shard, after its forward pass."""
+        X = self._rows("X", X, self.sizes[0])
+        work = Propagation(self.sizes, self.activation, self.parameters, 1, len(X))
+        work.inputs[:, : self.sizes[0]] = X
+        work.inputs[:, self.sizes[0]] = 1
+        if Y is not None:
+            work.targets[:] = self._rows("Y", Y, self.sizes[-1], len(X))
+        with np.errstate(over="ignore", divide="ignore"):  # saturated activations are exact limits
+            work.forward()
+        return work
+
+    def _rows(self, name: str, values: ArrayLike, columns: int, rows: int | None = None) -> Array:
+        """`values` as an array of (rows, columns), or an InputError that says what it is."""
+        array: Array = np.asarray(values)
+        if array.ndim != 2 or array.shape[1] != columns or array.shape[0] != (rows or array.shape[0]):
+            wanted = f"({rows or 'rows'}, {columns})"
+            raise InputError(f"{name} of shape {array.shape}: this network needs {wanted}")
+        if len(array) == 0:
+            raise InputError(f"{name} of shape {array.shape}: there are no rows in it")
+        return array
+
+    def forward(self, X: ArrayLike) -> Array:
+        """Probabilities (rows, classes) of X (rows, inputs). Collective: no."""
+        return np.ascontiguousarray(self._propagation(X).probabilities[0].T)
+
+    def backprop(self, X: ArrayLike, Y: ArrayLike) -> tuple[list[Array], list[Array]]:
+        """Gradients of the cross-entropy *summed* over the rows: for weights and for biases, one a layer.
+
+        X: (rows, inputs). Y: (rows, classes). Collective: no.
+        """
+        work = self._propagation(X, Y)
+        gradients = layer_views(np.empty_like(self.parameters)[None], self.sizes)
+        work.backprop(gradients)
+        return [layer[0, :-1] for layer in gradients], [layer[0, -1] for layer in gradients]
+
+    def update_params(
+        self, weight_gradients: Sequence[Array], bias_gradients: Sequence[Array], batch_size: int
+    ) -> None:
+        """θ ← θ - (α / batch_size) Σ∇ with gradients summed over a mini-batch of batch_size rows.
+
+        Collective: no.
+        """
+        for weights, biases, dw, db in zip(
+            self.weights, self.biases, weight_gradients, bias_gradients, strict=True
+        ):
+            sgd(weights, dw.astype(weights.dtype), self.learning_rate, batch_size)
+            sgd(biases, db.astype(biases.dtype), self.learning_rate, batch_size)
+
+    def cross_entropy(self, probabilities: Array, Y: Array) -> float:
+        """Mean categorical cross-entropy of probabilities (rows, classes), in nats. Collective: no."""
+        return cross_entropy(probabilities, Y)
+
+    def train(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        epochs: int = 10,
+        batch_size: int = 128,
+        *,
+        shards: int | None = None,
+        comm: MPI.Intracomm | None = None,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> None:
+        """Train on X (samples, inputs) and Y (samples, classes) with plain SGD.
+
+        Under mpirun all ranks train together: each calls with the same arguments, and each ends with the
+        same parameters to the bit. comm: whose ranks; all that the launcher started where it isn't given.
+        shards: parts of every mini-batch, see docs/design.md. on_epoch: told of every epoch, on every rank.
+        Collective: yes.
+        """
+        if epochs < 1 or batch_size < 1:
+            raise InputError(f"epochs {epochs!r}, batch_size {batch_size!r}: both have to be 1 or more")
+        world = launched_world() if comm is None else World(comm)
+        X = self._rows("X", X, self.sizes[0])
+        split = shared_split(world, X, self._rows("Y", Y, self.sizes[-1], len(X)), self.parameters.dtype)
+        trainer = Trainer(
+            world,
+            self.sizes,
+            self.activation,
+            self.parameters,
+            split,
+            learning_rate=self.learning_rate,
+            batch_size=batch_size,
+            seed=self.seed,
+            shards=shards,
+        )
+        self.parameters[:] = trainer.run(epochs, on_epoch)
+        world.free(split.inputs, split.targets)
+        if comm is not None:
+            world.close()
+
+    def test(self, X: ArrayLike, Y: ArrayLike) -> float:
+        """Accuracy on X (samples, inputs) and one-hot Y (samples, classes). Collective: no."""
+        return float(np.mean(self.forward(X).argmax(axis=1) == np.asarray(Y).argmax(axis=1)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the network to a .pkl or .npz file. Collective: no, for rank 0."""
+        about = self.about | {"learning_rate": self.learning_rate, "seed": self.seed}
+        save_model(Path(path), Model(self.sizes, self.activation, self.parameters, about))
+
+    @classmethod
+    def load(cls, path: str | Path) -> NeuralNetwork:
+        """Read a network that `save` wrote; nothing in the file is run. Collective: no.
+
+        Raises InputError for a file that is missing, damaged or of another kind.
+        """
+        model = load_model(Path(path))
+        about = dict(model.about)
+        rate, seed = about.pop("learning_rate", 0.1), about.pop("seed", 0)
+        network = cls(model.sizes, model.activation, rate, seed, model.parameters.dtype)
+        network.parameters[:] = model.parameters
+        network.about = about
+        return network

@@ -1,0 +1,149 @@
+"""python -m distnet.train: load, train on all ranks, evaluate, report, save."""
+
+from distnet import guard
+
+if __name__ == "__main__":
+    guard.watch()  # before any import that can fail
+
+import hashlib
+import json
+import os
+import sys
+
+from distnet import __version__
+from distnet.config import Config, parser, read_config
+from distnet.datasets import Dataset, load
+from distnet.files import check_writable
+from distnet.functional import Array
+from distnet.network import NeuralNetwork
+from distnet.trainer import Epoch, Trainer
+from distnet.world import World, launched_world
+
+
+def main() -> None:
+    """Train as the command line says. Collective: yes, every rank runs it."""
+    typed = read_config(sys.argv[1:])
+    if typed is None:
+        if guard.launched_rank() == 0:
+            parser().print_help()
+        return
+    config, names = typed
+    world = launched_world()
+    world.on_root(lambda: check_outputs(config))
+    data = load(
+        world,
+        config.dataset,
+        config.data_dir,
+        config.dtype,
+        train_limit=config.train_limit,
+        train_samples=config.train_samples,
+        asked_for="dataset" in names,
+        folder_given="data_dir" in names or "DISTNET_DATA" in os.environ,
+    )
+    sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
+    network = NeuralNetwork(sizes, config.activation, config.learning_rate, config.seed, config.dtype)
+    trainer = Trainer(
+        world,
+        sizes,
+        config.activation,
+        network.parameters,
+        data.train,
+        data.test,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        shards=config.shards,
+    )
+    report = Report(world, config)
+    report.start(data, network, trainer.shards)
+    network.parameters[:] = trainer.run(config.epochs, report.epoch, config.tutorial_loss)
+    network.about = {"config": config.described(), "mean": data.mean, "deviation": data.deviation}
+    if config.model:
+        world.on_root(lambda: network.save(config.model or ""))
+    report.end(network.parameters)
+
+
+def check_outputs(config: Config) -> None:
+    """Find out before the training whether its results can be written. Collective: no, for rank 0."""
+    if config.model:
+        check_writable(config.model, "--model")
+    if config.metrics:
+        check_writable(config.metrics, "--metrics")
+        config.metrics.write_text("")
+
+
+class Report:
+    """What rank 0 tells on standard output, and in the metrics file."""
+
+    def __init__(self, world: World, config: Config) -> None:
+        self.world, self.config = world, config
+        self.speaks = world.rank == 0
+        self.accuracy = 0.0
+
+    def start(self, data: Dataset, network: NeuralNetwork, shards: int) -> None:
+        """The header: on what, with what, and what is trained."""
+        if not self.speaks or self.config.quiet:
+            return
+        world, config = self.world, self.config
+        ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.nodes} node{'s' * (world.nodes > 1)}"
+        print(
+            f"distnet {__version__}: {ranks}, 1 BLAS thread a rank, {shards} shards a mini-batch; "
+            f"MPI: {world.library}"
+        )
+        print(
+            f"data: {data.name} ({data.source}), {len(data.train.inputs):,} training and "
+            f"{len(data.test.inputs):,} test samples"
+        )
+        print(
+            f"network: {'-'.join(map(str, network.sizes))} {config.activation}, {config.dtype}, "
+            f"{len(network.parameters):,} parameters"
+        )
+        print(
+            f"training: {config.epochs} epochs, mini-batches of {config.batch_size}, "
+            f"learning rate {config.learning_rate:g}, seed {config.seed}",
+            flush=True,
+        )
+
+    def epoch(self, epoch: Epoch) -> None:
+        """A line an epoch, and a JSON object in the metrics file."""
+        if not self.speaks or epoch.test is None:
+            return
+        self.accuracy = epoch.test.accuracy
+        speed = epoch.samples / epoch.seconds
+        tutorial = epoch.test.tutorial_loss
+        if not self.config.quiet:
+            print(
+                f"epoch {epoch.number:{len(str(self.config.epochs))}}/{self.config.epochs}  "
+                f"loss {epoch.loss:.4f}  "
+                + (f"tutorial loss (test) {tutorial:.4f}  " if tutorial is not None else "")
+                + f"test accuracy {epoch.test.accuracy:.4f}  {speed:,.0f} samples/s  {epoch.seconds:.2f} s",
+                flush=True,
+            )
+        if self.config.metrics:
+            record = {
+                "epoch": epoch.number,
+                "loss": epoch.loss,
+                "test_loss": epoch.test.loss,
+                "test_accuracy": epoch.test.accuracy,
+                "samples_per_second": speed,
+                "seconds": epoch.seconds,
+            }
+            if tutorial is not None:
+                record["test_tutorial_loss"] = tutorial
+            with self.config.metrics.open("a") as file:
+                print(json.dumps(record), file=file)
+
+    def end(self, parameters: Array) -> None:
+        """The last two lines, whose form is fixed."""
+        if self.speaks:
+            print(f"test accuracy {self.accuracy:.4f}")
+            print(f"parameters sha256 {parameters_sha256(parameters)}", flush=True)
+
+
+def parameters_sha256(parameters: Array) -> str:
+    """64 hex digits of the flat parameter vector, little-endian, C order."""
+    return hashlib.sha256(parameters.astype(parameters.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    guard.run(main)

@@ -1,0 +1,219 @@
+"""The ranks: who they are, what the ranks of a node share, and what they tell each other.
+
+`World()` is a single process and needs no MPI; `launched_world()` is whatever the launcher started. Both
+have the same face, so that nothing above this file asks which it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from distnet.errors import InputError, input_error_on_every_rank
+from distnet.guard import launched, launched_size
+from distnet.layers import CACHE_LINE, aligned_zeros
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+Result = TypeVar("Result")
+
+BROADCAST_BYTES = 1 << 30  # in one call, whose count is a C int
+POLITE_WAIT = 0.0005  # seconds between looks, while rank 0 works alone and needs the core
+
+
+class World:
+    """The ranks of a communicator and the nodes that they stand on.
+
+    comm: an mpi4py intracommunicator, or None for one process without MPI.
+    rank, size: this rank and how many there are. node_rank, node_size: the same within its node.
+    nodes: how many nodes there are. library: name and version of the MPI, "none" without one.
+    Collective: yes, every method that says so and the constructor.
+    """
+
+    def __init__(self, comm: MPI.Intracomm | None = None) -> None:
+        self.comm = comm
+        self.windows: dict[int, MPI.Win] = {}
+        self.rank = self.node_rank = 0
+        self.size = self.node_size = self.nodes = 1
+        self.library = "none"
+        if comm is None:
+            return
+        from mpi4py import MPI
+
+        self.rank, self.size = comm.rank, comm.size
+        self.node_comm: MPI.Intracomm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)  # type: ignore[assignment]
+        self.node_rank, self.node_size = self.node_comm.rank, self.node_comm.size
+        self.node_roots = comm.Split(0 if self.node_rank == 0 else MPI.UNDEFINED, key=comm.rank)
+        self.nodes = comm.allreduce(int(self.node_rank == 0))
+        self.library = library_name(MPI.Get_library_version())
+        if self.node_size == 1:
+            return
+        self._arrivals_array = self.shared((self.node_size, CACHE_LINE // 8), np.int64)
+        self._arrivals = self._arrivals_array.reshape(-1).data.cast("B").cast("q")
+        self._arrival = 0
+        self._mine = self.node_rank * CACHE_LINE // 8
+        self._others = [rank * CACHE_LINE // 8 for rank in range(self.node_size) if rank != self.node_rank]
+        self._window = self.windows[id(self._arrivals_array)]
+        self._window.Lock_all(MPI.MODE_NOCHECK)  # Sync is allowed within such an epoch alone
+        comm.Barrier()
+
+    def node_barrier(self) -> None:
+        """Wait until all ranks of this node are here, and see what they wrote before. Collective on a node.
+
+        Every rank counts its arrivals in a cache line of its own and looks at the others'. Giving the core
+        away between looks makes more ranks than cores cheap, where MPI's barrier spins; and Python's signal
+        handlers run here, which they don't inside an MPI call.
+        """
+        if self.node_size == 1:
+            return
+        arrivals, wait = self._arrivals, os.sched_yield
+        self._window.Sync()  # a memory barrier, where the processor needs one
+        self._arrival = arrival = self._arrival + 1
+        arrivals[self._mine] = arrival
+        for other in self._others:
+            while arrivals[other] < arrival:
+                wait()
+        self._window.Sync()
+
+    def shared(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+        """A zeroed array on a cache line that all ranks of the node read and write. Collective on a node."""
+        if self.node_size == 1:
+            return aligned_zeros(shape, dtype)
+        from mpi4py import MPI
+
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        try:
+            window = MPI.Win.Allocate_shared(
+                size + CACHE_LINE if self.node_rank == 0 else 0, 1, comm=self.node_comm
+            )
+        except MPI.Exception as error:
+            raise InputError(
+                f"no {size / 2**20:,.0f} MiB of shared memory on node of rank {self.rank}: {error}; "
+                "use fewer samples or a smaller network, or give /dev/shm more room"
+            ) from None
+        memory, _ = window.Shared_query(0)
+        raw = np.asarray(memory, np.uint8)
+        start = -raw.ctypes.data % CACHE_LINE  # pages are aligned alike on all ranks, so this is too
+        array: NDArray[Any] = raw[start : start + size].view(dtype).reshape(tuple(shape))
+        self.windows[id(array)] = window
+        return array
+
+    def free(self, *arrays: NDArray[Any]) -> None:
+        """Give shared arrays back; nobody may use them any more. Collective on a node."""
+        for array in arrays:
+            if window := self.windows.pop(id(array), None):
+                window.Free()
+
+    def close(self) -> None:
+        """Give back what the world itself took from MPI; it is of no use afterwards. Collective."""
+        if self.node_size > 1:
+            self._window.Unlock_all()
+            self.free(self._arrivals_array)
+        if self.comm is not None:
+            self.node_comm.Free()
+            if self.node_rank == 0:
+                self.node_roots.Free()
+
+    def on_root(self, work: Callable[[], Result]) -> Result:
+        """Run `work` on rank 0 alone and return its (small) result on every rank. Collective.
+
+        An InputError that it raises is raised on every rank. The others wait without taking the core.
+        """
+        result: Result | None = None
+        trouble: str | None = None
+        if self.rank == 0:
+            try:
+                result = work()
+            except InputError as error:
+                trouble = str(error)
+        if self.comm is not None and self.size > 1:
+            arrived = self.comm.Ibarrier()
+            while not arrived.Test():
+                time.sleep(POLITE_WAIT)
+            result, trouble = self.comm.bcast((result, trouble))
+        if trouble is not None:
+            raise input_error_on_every_rank(trouble)
+        return result  # type: ignore[return-value]
+
+    def send_to_nodes(self, array: NDArray[Any]) -> None:
+        """Copy a shared array of rank 0's node into the same array of every other node. Collective."""
+        if self.nodes > 1 and self.node_rank == 0:
+            flat = array.reshape(-1).view(np.uint8)
+            for start in range(0, flat.size, BROADCAST_BYTES):
+                self.node_roots.Bcast(flat[start : start + BROADCAST_BYTES])
+        self.node_barrier()
+
+    def total(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The elementwise sum over all ranks, in place and returned. Collective.
+
+        Exact, and so independent of the ranks, for whole numbers, and where one rank at most has anything
+        but zero for an element.
+        """
+        if self.comm is not None and self.size > 1:
+            from mpi4py import MPI
+
+            self.comm.Allreduce(MPI.IN_PLACE, array)
+        return array
+
+
+def library_name(version: str) -> str:
+    """'MPICH 5.0.2' or 'Open MPI 5.0.11' of what MPI_Get_library_version says."""
+    words = version.replace(":", " ").replace("v", " ").replace(",", " ").split()
+    family = {"MPICH": "MPICH", "Open": "Open MPI", "Intel(R)": "Intel MPI"}.get(words[0], words[0])
+    number = next((word for word in words if word[0].isdigit()), "")
+    return f"{family} {number}".strip()
+
+
+@cache
+def launched_world() -> World:
+    """The world that mpirun or srun started; a single process where no launcher did. Collective.
+
+    Raises InputError where the launcher doesn't belong to the MPI that mpi4py loads.
+    """
+    if not launched() and "mpi4py.MPI" not in sys.modules:
+        return World()
+    size = launched_size()
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")  # Open MPI's wheel complains of it for each shared array
+    try:
+        import mpi4py
+
+        if "mpi4py.MPI" not in sys.modules:
+            mpi4py.rc.initialize = False
+            mpi4py.rc.thread_level = "funneled"
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        if size == 1:
+            return World()
+        raise input_error_on_every_rank(
+            f"the launcher started {size} processes, but mpi4py can't be used here "
+            f"({str(error).splitlines()[0]}): pip install 'distnet[mpich]', "
+            "or 'distnet[mpi]' where an MPI is loaded"
+        ) from None
+    library = library_name(MPI.Get_library_version())
+    if not MPI.Is_initialized():
+        by_open_mpi = "OMPI_COMM_WORLD_SIZE" in os.environ
+        if by_open_mpi != library.startswith("Open MPI") and (by_open_mpi or "PMI_SIZE" in os.environ):
+            launcher = "Open MPI's mpirun" if by_open_mpi else "the mpirun of MPICH's family"
+            raise input_error_on_every_rank(
+                f"{launcher} started {size} processes, but mpi4py loads {library}: "
+                f"start them with the mpirun that belongs to {library}"
+            )
+        MPI.Init_thread(MPI.THREAD_FUNNELED)
+        import atexit
+
+        atexit.register(MPI.Finalize)
+    if size > 1 and MPI.COMM_WORLD.size == 1:
+        raise input_error_on_every_rank(
+            f"the launcher started {size} processes, but each is alone in its {library}: "
+            f"start them with the mpirun that belongs to {library}"
+        )
+    return World(MPI.COMM_WORLD)

@@ -1,0 +1,5 @@
+"""What packaging reads; the metadata stands in pyproject.toml."""
+
+from setuptools import setup
+
+setup()

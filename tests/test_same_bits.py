@@ -1,0 +1,150 @@
+"""The promise: byte-identical parameters at every rank count. Run under mpirun."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from distnet.datasets import shared_split
+from distnet.layers import initial_parameters
+from distnet.trainer import Trainer
+from distnet.world import World
+
+pytestmark = pytest.mark.mpi
+
+
+def trained(world, *, sizes, activation="relu", dtype="float32", rows=61, batch_size=16, shards=4, epochs=2):
+    """The parameters after a little training, and what was reported on the way."""
+    generator = np.random.default_rng(9)
+    X = generator.normal(size=(rows, sizes[0]))
+    Y = np.eye(sizes[-1])[generator.integers(0, sizes[-1], rows)]
+    split = shared_split(world, X, Y, dtype)
+    trainer = Trainer(
+        world,
+        sizes,
+        activation,
+        initial_parameters(sizes, activation, 0, dtype),
+        split,
+        split,
+        learning_rate=0.1,
+        batch_size=batch_size,
+        shards=shards,
+    )
+    epochs_told = []
+    parameters = trainer.run(epochs, epochs_told.append)
+    told = [(epoch.loss, epoch.test.accuracy, epoch.test.loss) for epoch in epochs_told]
+    world.free(split.inputs, split.targets)
+    return parameters, told
+
+
+def check_every_rank_count(**case):
+    """Train alone, then with the first 1, 2, ... ranks; every rank compares and tells all others."""
+    from mpi4py import MPI
+
+    alone, told_alone = trained(World(), **case)
+    assert np.isfinite(alone).all()
+    different = []
+    for ranks in range(1, min(MPI.COMM_WORLD.size, case.get("shards", 4)) + 1):
+        comm = MPI.COMM_WORLD.Split(0 if MPI.COMM_WORLD.rank < ranks else MPI.UNDEFINED)
+        if comm != MPI.COMM_NULL:
+            world = World(comm)
+            together, told = trained(world, **case)
+            if together.tobytes() != alone.tobytes():
+                different.append(f"{ranks} ranks: {np.count_nonzero(together != alone)} parameters differ")
+            if told != told_alone:
+                different.append(f"{ranks} ranks: reported {told}, alone {told_alone}")
+            world.close()
+            comm.Free()
+    assert not any(MPI.COMM_WORLD.allgather(different)), different
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_activation_and_precision_gives_the_same_bits_on_any_ranks(activation, dtype):
+    check_every_rank_count(sizes=(19, 23, 11, 7), activation=activation, dtype=dtype)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 4, 5, 6, 7, 8, 13])
+def test_any_number_of_shards_gives_the_same_bits_on_any_ranks(shards):
+    check_every_rank_count(sizes=(19, 23, 7), shards=shards)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 10, 17, 60, 61, 1000])
+def test_a_mini_batch_that_shards_do_not_divide_gives_the_same_bits_on_any_ranks(batch_size):
+    check_every_rank_count(sizes=(19, 23, 7), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 17, 33, 64])
+def test_a_last_partial_mini_batch_gives_the_same_bits_on_any_ranks(rows):
+    check_every_rank_count(sizes=(19, 23, 7), rows=rows)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(5, 3), (1, 1, 2), (784, 50, 50, 10), (100, 300, 16, 10), (17, 15, 16, 31, 32, 2)]
+)
+def test_networks_of_any_shape_give_the_same_bits_on_any_ranks(sizes):
+    check_every_rank_count(sizes=sizes)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_drawn_configurations_give_the_same_bits_on_any_ranks(seed):
+    draw = np.random.default_rng(seed)
+    sizes = (*draw.integers(1, 130, size=draw.integers(1, 5)), draw.integers(2, 30))
+    check_every_rank_count(
+        sizes=tuple(map(int, sizes)),
+        activation=draw.choice(["sigmoid", "tanh", "relu"]).item(),
+        dtype=draw.choice(["float32", "float64"]).item(),
+        rows=int(draw.integers(1, 300)),
+        batch_size=int(draw.integers(1, 200)),
+        shards=int(draw.integers(1, 20)),
+    )
+
+
+@pytest.mark.mpi(min_size=2)
+def test_ranks_of_a_node_hold_one_array_of_parameters_between_them():
+    from mpi4py import MPI
+
+    world = World(MPI.COMM_WORLD)
+    array = world.shared((3,), np.float64)
+    if world.rank == 0:
+        array[:] = 1, 2, 3
+    world.node_barrier()
+    seen = array.tolist()
+    world.node_barrier()
+    world.free(array)
+    world.close()
+    assert MPI.COMM_WORLD.allgather(seen == [1, 2, 3]) == [True] * world.size
+
+
+def test_shared_arrays_start_on_a_cache_line_and_zeroed():
+    from mpi4py import MPI
+
+    world = World(MPI.COMM_WORLD)
+    found = []
+    for size, dtype in itertools.product((1, 7, 1000), (np.uint8, np.float32, np.float64)):
+        array = world.shared((size,), dtype)
+        found.append(array.ctypes.data % 64 == 0 and not array.any())
+        world.node_barrier()
+        world.free(array)
+    world.close()
+    assert MPI.COMM_WORLD.allgather(all(found)) == [True] * world.size
+
+
+def test_an_error_on_rank_0_is_every_ranks_error():
+    from mpi4py import MPI
+
+    from distnet.errors import InputError
+
+    world = World(MPI.COMM_WORLD)
+
+    def bad():
+        raise InputError("no such thing")
+
+    try:
+        world.on_root(bad)
+        seen = "nothing"
+    except InputError as error:
+        seen = str(error)
+    assert MPI.COMM_WORLD.allgather(seen) == ["no such thing"] * world.size
+    assert world.on_root(lambda: 7) == 7
+    world.close()
