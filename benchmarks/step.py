@@ -112,7 +112,7 @@ def told(times: list[float]) -> str:
 def ranks_main(rounds: int) -> None:
     """On every rank of an mpirun: all ranks together beside rank 0 alone, in turn. Rank 0 prints JSON."""
     world = launched_world()
-    name, sizes, activation, batch_size = RANKS_CASE
+    _, sizes, activation, batch_size = RANKS_CASE
     together = ours(world, data(world), sizes, activation, batch_size, 4)
     alone = ours(World(), data(World()), sizes, activation, batch_size, 4) if world.rank == 0 else None
     times: dict[str, list[float]] = {"alone": [], "together": []}
@@ -156,7 +156,16 @@ def main() -> int:
             print(f"  lost: more than {allowed:g}")
             status = 1
     mpirun = Path(sys.executable).with_name("mpirun")
-    command = [str(mpirun), "-n", "2", sys.executable, __file__, "--on-ranks", "--rounds", str(options.rounds)]
+    command = [
+        str(mpirun),
+        "-n",
+        "2",
+        sys.executable,
+        __file__,
+        "--on-ranks",
+        "--rounds",
+        str(options.rounds),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     times = json.loads(done.stdout)
     ratio = statistics.median(b / a for a, b in zip(times["alone"], times["together"], strict=True))

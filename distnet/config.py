@@ -14,6 +14,13 @@ T = TypeVar("T", int, float)
 
 DATASETS = ("mnist", "fashion-mnist", "synthetic")
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
+# Options that mean something to some optimizers alone.
+FOR_OPTIMIZERS = {
+    "momentum": ("momentum", "nesterov"),
+    "betas": ("adam", "adamw"),
+    "epsilon": ("adam", "adamw"),
+}
 DTYPES = ("float32", "float64")
 MODEL_ENDINGS = (".pkl", ".npz")
 
@@ -50,6 +57,8 @@ def number(kind: Callable[[str], T], allowed: Callable[[T], bool], right: str) -
 positive_count = number(int, lambda value: value >= 1, "whole number from 1 up")
 seed_number = number(int, lambda value: 0 <= value < 2**63, "whole number from 0 up")
 positive_rate = number(float, lambda value: math.isfinite(value) and value > 0, "finite number above 0")
+rate_or_zero = number(float, lambda value: math.isfinite(value) and value >= 0, "finite number from 0 up")
+fraction = number(float, lambda value: 0 <= value < 1, "number from 0 up and below 1")
 
 
 def model_path(text: str) -> Path:
@@ -68,9 +77,7 @@ def option(default: Any, group: str, meaning: str, read: Callable[[str], Any] = 
 class Config:
     """The options of `python -m distnet.train`."""
 
-    preset: str = option(
-        "mnist", "task", "the options to start from; all others override it", choices=tuple(PRESETS)
-    )
+    preset: str = option("mnist", "task", "the options to start from; all others override it", choices=tuple(PRESETS))
     dataset: str = option("mnist", "data", "what to learn", choices=DATASETS)
     data_dir: Path = option(
         Path(os.environ.get("DISTNET_DATA") or "data"),
@@ -78,9 +85,7 @@ class Config:
         "where the IDX files are; $DISTNET_DATA or data",
         Path,
     )
-    train_limit: int | None = option(
-        None, "data", "only the first K training samples", positive_count, metavar="K"
-    )
+    train_limit: int | None = option(None, "data", "only the first K training samples", positive_count, metavar="K")
     train_samples: int = option(
         60_000, "data", "how many training samples to draw, for synthetic", positive_count, metavar="K"
     )
@@ -98,6 +103,31 @@ class Config:
     batch_size: int = option(
         128, "training", "rows of a mini-batch, over all ranks together", positive_count, metavar="B"
     )
+    optimizer: str = option("sgd", "training", "the rule that updates the parameters", choices=OPTIMIZERS)
+    momentum: float = option(0.9, "training", "of momentum and nesterov", fraction, metavar="RATE")
+    betas: tuple[float, float] = option(
+        (0.9, 0.999),
+        "training",
+        "decay of the two moments, of adam and adamw",
+        fraction,
+        nargs=2,
+        metavar="RATE",
+    )
+    epsilon: float = option(1e-8, "training", "added to the divisor, of adam and adamw", positive_rate, metavar="E")
+    weight_decay: float = option(
+        0.0,
+        "training",
+        "pull of the weights towards zero, not of biases: L2, and decoupled from the gradient with adamw",
+        rate_or_zero,
+        metavar="RATE",
+    )
+    clip_norm: float | None = option(
+        None,
+        "training",
+        "the largest norm of the gradient over all parameters",
+        positive_rate,
+        metavar="NORM",
+    )
     epochs: int = option(10, "training", "passes over the training set", positive_count, metavar="K")
     seed: int = option(0, "training", "of the initial weights and the order of samples", seed_number)
     shards: int | None = option(
@@ -108,12 +138,17 @@ class Config:
         positive_count,
         metavar="S",
     )
+    ranks_per_node: int | None = option(
+        None,
+        "parallelism",
+        "pretend that every K consecutive ranks are a node of their own, to try what happens between nodes",
+        positive_count,
+        metavar="K",
+    )
     model: Path | None = option(
         None, "output", "where rank 0 writes the network, .pkl or .npz", model_path, metavar="FILE"
     )
-    metrics: Path | None = option(
-        None, "output", "where rank 0 writes a JSON object an epoch", Path, metavar="FILE"
-    )
+    metrics: Path | None = option(None, "output", "where rank 0 writes a JSON object an epoch", Path, metavar="FILE")
     tutorial_loss: bool = option(
         False, "output", "report the tutorial's form of the cross-entropy, too", action="store_true"
     )
@@ -129,6 +164,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError with the option, the value and what would be right."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message = f"{unknown}: there is no such option; {self.prog} --help lists all"
         raise input_error_on_every_rank(message.removeprefix("argument "))
 
 
@@ -152,9 +190,7 @@ def parser() -> Parser:
             del details["type"]
         elif each.default is not None and "$" not in details["help"]:
             shown = each.default
-            details["help"] += (
-                f" (default: {' '.join(map(str, shown)) if isinstance(shown, tuple) else shown})"
-            )
+            details["help"] += f" (default: {' '.join(map(str, shown)) if isinstance(shown, tuple) else shown})"
         groups[group].add_argument("--" + each.name.replace("_", "-"), **details)
     groups["output"].add_argument("--help", action="store_true", help="print this and end")
     return made
@@ -170,7 +206,13 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]] | Non
     typed = vars(parser().parse_args(arguments))
     if typed.pop("help", False):
         return None
-    if "hidden" in typed:
-        typed["hidden"] = tuple(typed["hidden"])
-    chosen = PRESETS[typed.get("preset", Config.preset)]
-    return Config(**{**chosen, **typed}), frozenset(typed)
+    for several in ("hidden", "betas"):
+        if several in typed:
+            typed[several] = tuple(typed[several])
+    config = Config(**{**PRESETS[typed.get("preset", Config.preset)], **typed})
+    for name, optimizers in FOR_OPTIMIZERS.items():
+        if name in typed and config.optimizer not in optimizers:
+            raise input_error_on_every_rank(
+                f"--{name}: --optimizer {config.optimizer} has none; choose --optimizer {' or '.join(optimizers)}"
+            )
+    return config, frozenset(typed)

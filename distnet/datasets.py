@@ -66,9 +66,7 @@ def find_files(name: str, directory: Path) -> list[Path] | None:
     """
     for folder in (directory, *filter(None, [INSTALLED.get(name)])):
         plain = [folder / file for file in FILES]
-        found = [
-            next((p for p in (path, path.with_name(path.name + ".gz")) if p.exists()), path) for path in plain
-        ]
+        found = [next((p for p in (path, path.with_name(path.name + ".gz")) if p.exists()), path) for path in plain]
         missing = [path for path in found if not path.exists()]
         if not missing:
             return found
@@ -271,9 +269,7 @@ def main() -> None:
     """Download a data set."""
     from distnet import mirrors
 
-    parser = Parser(
-        prog="python -m distnet.datasets", description="Download a data set and check every byte of it."
-    )
+    parser = Parser(prog="python -m distnet.datasets", description="Download a data set and check every byte of it.")
     parser.add_argument("dataset", choices=NAMES)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where to put it (default: data)")
     parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="a folder to try first")

@@ -31,9 +31,7 @@ class Evaluation:
     parameters: (at least N,), read at every call.
     """
 
-    def __init__(
-        self, world: World, sizes: Sequence[int], activation: str, parameters: Array, split: Split
-    ) -> None:
+    def __init__(self, world: World, sizes: Sequence[int], activation: str, parameters: Array, split: Split) -> None:
         self.world, self.split = world, split
         count = len(split.inputs)
         blocks = share(-(-count // BLOCK_ROWS), world.rank, world.size)
@@ -53,16 +51,12 @@ class Evaluation:
                 targets = self.split.targets[block]
                 workspace = self._workspaces[len(targets)]
                 workspace.targets[:] = targets
-                probabilities = workspace.forward(
-                    self.split.inputs[block][None, :, : self.split.features + 1]
-                )
+                probabilities = workspace.forward(self.split.inputs[block][None, :, : self.split.features + 1])
                 guesses = probabilities[0].argmax(axis=0)
                 correct[0] += np.count_nonzero(guesses == targets.argmax(axis=1))
                 losses[0, block] = workspace.losses()
                 if tutorial_loss:
-                    losses[1, block.start] = tutorial_cross_entropy(probabilities[0].T, targets) * len(
-                        targets
-                    )
+                    losses[1, block.start] = tutorial_cross_entropy(probabilities[0].T, targets) * len(targets)
         self.world.total(losses)
         self.world.total(correct)
         means = losses.sum(axis=1) / count

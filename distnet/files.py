@@ -27,9 +27,7 @@ def check_writable(path: Path, option: str) -> None:
     except FileNotFoundError:
         raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first") from None
     except OSError as error:
-        raise InputError(
-            f"{option} {path}: can't be written ({error.strerror}); name a file elsewhere"
-        ) from None
+        raise InputError(f"{option} {path}: can't be written ({error.strerror}); name a file elsewhere") from None
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:

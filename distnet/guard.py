@@ -52,8 +52,11 @@ def abort(status: int) -> NoReturn:
     sys.stderr.flush()
     if launched() and launched_size() > 1:
         try:
-            from mpi4py import MPI  # starts MPI if the failure came before; the others wait there
+            from mpi4py import MPI
 
+            if not MPI.Is_initialized():
+                MPI.Init()  # the others may wait there, and have their own word to say
+                time.sleep(RANK_0_SPEAKS)
             MPI.COMM_WORLD.Abort(status)
         except BaseException:
             # No MPI to abort with. Launchers end a job one of whose processes dies by a signal.
@@ -64,14 +67,32 @@ def abort(status: int) -> NoReturn:
 def fail(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None, where: str = ""
 ) -> NoReturn:
-    """Print the traceback under this rank's number and end all ranks with status 1."""
+    """Print the traceback under this rank's number and end all ranks with status 1.
+
+    Ctrl-C is another matter, see `interrupted`.
+    """
+    if issubclass(kind, KeyboardInterrupt):
+        interrupted()
     lines = "".join(traceback.format_exception(kind, error, trace))
     sys.stderr.write(f"distnet: rank {launched_rank()} failed{where}\n{lines}")
     abort(1)
 
 
+def interrupted(*ignored: object) -> NoReturn:
+    """Ctrl-C, which all ranks get: one line from rank 0, and all end with status 130."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if launched_rank() == 0:
+        sys.stderr.write("distnet: interrupted\n")
+    else:
+        time.sleep(RANK_0_SPEAKS)
+    abort(INTERRUPTED)
+
+
 def watch() -> None:
     """From here on, an exception that nobody catches ends all ranks: in any thread, and while importing."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Imports may turn a KeyboardInterrupt into any other error.
+        signal.signal(signal.SIGINT, interrupted)
     sys.excepthook = fail
     threading.excepthook = lambda args: fail(
         args.exc_type, args.exc_value, args.exc_traceback, f" in thread {args.thread and args.thread.name}"
@@ -85,20 +106,18 @@ def run(main: Callable[[], None]) -> None:
     Collective: yes, as `main` is.
     """
     watch()
+    if signal.getsignal(signal.SIGINT) is interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except InputError as error:
         if launched_rank() == 0 or not error.on_every_rank:
-            print(f"distnet: {error}", file=sys.stderr, flush=True)
+            sys.stderr.write("distnet: " + str(error).replace("\n", " ") + "\n")
         else:
             time.sleep(RANK_0_SPEAKS)
         if not error.on_every_rank:
             abort(BAD_INPUT)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        if launched_rank() == 0:
-            print("distnet: interrupted", file=sys.stderr)
-        abort(INTERRUPTED)
     except SystemExit as error:
         if error.code not in (None, 0):
             abort(error.code if isinstance(error.code, int) else 1)

@@ -35,9 +35,7 @@ CHUNK = 1 << 20  # bytes unpacked at a time
 REMEDY = "download it again: python -m distnet.datasets mnist (or fashion-mnist)"
 
 
-def read_idx_pair(
-    images_path: Path, labels_path: Path, classes: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def read_idx_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The images and labels of one set.
 
     images_path, labels_path: `NAME` or `NAME.gz`; whether a file is gzipped is told by its content.
@@ -68,9 +66,7 @@ def sha256_of(array: NDArray[np.uint8]) -> str:
 class Reader(MNIST):  # type: ignore[misc]
     """python-mnist's reader, with arrays instead of lists and nothing let through in silence."""
 
-    def load(
-        self, path_img: str, path_lbl: str, batch: None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def load(self, path_img: str, path_lbl: str, batch: None = None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Overrides the list parser; `load_training` calls it and hands its arrays on untouched."""
         images, labels = _read(Path(path_img), dimensions=3), _read(Path(path_lbl), dimensions=1)
         if len(images) != len(labels):

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from distnet.functional import Array
 
 CACHE_LINE = 64  # bytes
+BLOCK = 1024  # parameters; slices of the flat vector are whole blocks, but for the last one
 
 
 def parameter_count(sizes: Sequence[int]) -> int:
@@ -29,6 +30,16 @@ def layer_views(vectors: Array, sizes: Sequence[int]) -> list[Array]:
         views.append(vectors[..., start:stop].reshape(*vectors.shape[:-1], inputs + 1, outputs, copy=False))
         start = stop
     return views
+
+
+def weight_runs(sizes: Sequence[int]) -> list[slice]:
+    """Where the flat vector holds weights, one run a layer; biases lie between them."""
+    runs = []
+    start = 0
+    for inputs, outputs in pairwise(sizes):
+        runs.append(slice(start, start + inputs * outputs))
+        start += (inputs + 1) * outputs
+    return runs
 
 
 def initial_parameters(sizes: Sequence[int], activation: str, seed: int, dtype: DTypeLike) -> Array:

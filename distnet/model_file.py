@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,6 +16,10 @@ from distnet.layers import parameter_count
 
 FORMAT = "distnet model"
 VERSION = 1
+STORED_DTYPES = ("<f4", "<f8")
+LARGEST_LAYER = 2**31 - 1
+# Opcodes that our pickles have no use for: the first can ask for any amount of memory, the last changes objects.
+REFUSED = ("PUT", "BINPUT", "LONG_BINPUT", "BUILD")
 
 
 class Model(NamedTuple):
@@ -48,8 +53,9 @@ def save_model(path: Path, model: Model) -> None:
         if path.suffix == ".npz":
             np.savez(file, header=np.array(json.dumps(header)), parameters=model.parameters)
         else:
-            # Protocol 4 stores an array by its plain constructor, the only one that load_model knows.
-            pickle.dump(header | {"parameters": model.parameters}, file, protocol=4)
+            pickler = pickle.Pickler(file, protocol=4)
+            pickler.dispatch_table = {np.ndarray: _as_bytes}
+            pickler.dump(header | {"parameters": model.parameters})
 
     if path.suffix not in MODEL_ENDINGS:
         raise InputError(f"model {path}: doesn't end in {' or '.join(MODEL_ENDINGS)}")
@@ -59,15 +65,38 @@ def save_model(path: Path, model: Model) -> None:
         raise InputError(f"model {path}: can't be written ({error.strerror})") from None
 
 
+def _as_bytes(array: Array) -> tuple[Any, ...]:
+    """How a pickle gets an array: a function and its arguments. Any unpickler makes an array of them."""
+    return np.frombuffer, (array.tobytes(), array.dtype.str)
+
+
+def _from_bytes(data: object, dtype: object) -> Array:
+    """The array that `_as_bytes` took apart, and nothing else."""
+    if type(data) is not bytes or type(dtype) is not str or dtype not in STORED_DTYPES:
+        raise pickle.UnpicklingError(f"an array of {dtype!r}")
+    return np.frombuffer(data, dtype)
+
+
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler for which NumPy arrays are the only things beside numbers, text and containers."""
+    """An unpickler for which `_as_bytes`'s arrays are the only things beside numbers, text and containers.
+
+    NumPy's own way to pickle arrays isn't among them: with it a crafted file reaches any place in memory.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
-        if name == "_reconstruct" and module in ("numpy._core.multiarray", "numpy.core.multiarray"):
-            return lambda *ignored: np.empty(0, np.int8)  # its content and shape come with its state
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
+        if (module, name) == ("numpy", "frombuffer"):
+            return _from_bytes
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _unpickled(file: BinaryIO) -> dict[str, Any]:
+    """What a .pkl holds, plain values but for its parameters. Raises almost anything for foreign bytes."""
+    if refused := [op.name for op, _, _ in pickletools.genops(file) if op.name in REFUSED]:
+        raise pickle.UnpicklingError(f"it uses {refused[0]}")
+    file.seek(0)
+    content = _ArraysOnly(file).load()
+    header = {name: value for name, value in content.items() if name != "parameters"}
+    return json.loads(json.dumps(header)) | {"parameters": content.get("parameters")}
 
 
 def load_model(path: Path) -> Model:
@@ -83,10 +112,10 @@ def load_model(path: Path) -> Model:
                     content = json.loads(str(stored["header"])) | {"parameters": stored["parameters"]}
             else:
                 file.seek(0)
-                content = _ArraysOnly(file).load()
+                content = _unpickled(file)
     except OSError as error:
         raise InputError(
-            f"model {path}: can't be read ({error.strerror}); name a model of distnet's"
+            f"model {path}: can't be read ({error.strerror or error}); name a model of distnet's"
         ) from None
     except Exception as error:
         # Damaged and foreign bytes make pickle and zipfile raise almost anything.
@@ -108,13 +137,11 @@ def _checked(path: Path, content: Any) -> Model:
     if (
         not isinstance(sizes, list)
         or len(sizes) < 2
-        or not all(type(size) is int and size >= 1 for size in sizes)
+        or not all(type(size) is int and 1 <= size <= LARGEST_LAYER for size in sizes)
         or activation not in ACTIVATIONS
         or not isinstance(about, dict)
     ):
-        raise InputError(
-            f"model {path}: its description is damaged (sizes {sizes!r}, activation {activation!r})"
-        )
+        raise InputError(f"model {path}: its description is damaged (sizes {sizes!r}, activation {activation!r})")
     if (
         not isinstance(parameters, np.ndarray)
         or parameters.dtype not in (np.float32, np.float64)

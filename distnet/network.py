@@ -15,7 +15,7 @@ from distnet.errors import InputError
 from distnet.functional import Array, cross_entropy
 from distnet.layers import aligned_zeros, initial_parameters, layer_views
 from distnet.model_file import Model, load_model, save_model
-from distnet.optimizers import sgd
+from distnet.optimizers import Hyperparameters
 from distnet.propagation import Propagation
 from distnet.trainer import Epoch, Trainer
 from distnet.world import World, launched_world
@@ -105,11 +105,9 @@ class NeuralNetwork:
 
         Collective: no.
         """
-        for weights, biases, dw, db in zip(
-            self.weights, self.biases, weight_gradients, bias_gradients, strict=True
-        ):
-            sgd(weights, dw.astype(weights.dtype), self.learning_rate, batch_size)
-            sgd(biases, db.astype(biases.dtype), self.learning_rate, batch_size)
+        for weights, biases, dw, db in zip(self.weights, self.biases, weight_gradients, bias_gradients, strict=True):
+            weights -= self.learning_rate / batch_size * dw
+            biases -= self.learning_rate / batch_size * db
 
     def cross_entropy(self, probabilities: Array, Y: Array) -> float:
         """Mean categorical cross-entropy of probabilities (rows, classes), in nats. Collective: no."""
@@ -122,14 +120,16 @@ class NeuralNetwork:
         epochs: int = 10,
         batch_size: int = 128,
         *,
+        hyperparameters: Hyperparameters = Hyperparameters(),
         shards: int | None = None,
         comm: MPI.Intracomm | None = None,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     ) -> None:
-        """Train on X (samples, inputs) and Y (samples, classes) with plain SGD.
+        """Train on X (samples, inputs) and Y (samples, classes) with mini-batch gradient descent.
 
         Under mpirun all ranks train together: each calls with the same arguments, and each ends with the
         same parameters to the bit. comm: whose ranks; all that the launcher started where it isn't given.
+        hyperparameters: plain SGD, or another rule.
         shards: parts of every mini-batch, see docs/design.md. on_epoch: told of every epoch, on every rank.
         Collective: yes.
         """
@@ -146,6 +146,7 @@ class NeuralNetwork:
             split,
             learning_rate=self.learning_rate,
             batch_size=batch_size,
+            hyperparameters=hyperparameters,
             seed=self.seed,
             shards=shards,
         )
@@ -172,7 +173,12 @@ class NeuralNetwork:
         model = load_model(Path(path))
         about = dict(model.about)
         rate, seed = about.pop("learning_rate", 0.1), about.pop("seed", 0)
-        network = cls(model.sizes, model.activation, rate, seed, model.parameters.dtype)
+        try:
+            network = cls(model.sizes, model.activation, rate, seed, model.parameters.dtype)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"model {path}: its description is damaged (learning rate {rate!r}, seed {seed!r})"
+            ) from None
         network.parameters[:] = model.parameters
         network.about = about
         return network

@@ -93,9 +93,7 @@ class Propagation:
         self.row_sum = aligned_zeros((shards, 1, rows), dtype)
         self.row_dots = aligned_zeros((shards, rows), dtype)
         self.row_losses = aligned_zeros((shards * rows,), dtype)
-        self.padding = [
-            self.output_deltas[shard, :, count:] for shard, count in enumerate(real or ()) if count < rows
-        ]
+        self.padding = [self.output_deltas[shard, :, count:] for shard, count in enumerate(real or ()) if count < rows]
 
     def forward(self, inputs: Array | None = None) -> Array:
         """Probabilities (shards, classes, rows) of the inputs. Overwrites the previous pass.

@@ -3,6 +3,9 @@
 Nothing here depends on the number of ranks except who owns what, and that is why no bit of the result does.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 DEFAULT_SHARDS = 4
 
 
@@ -26,15 +29,57 @@ def real_rows(batch_size: int, rows: int, shard: int) -> int:
     return min(max(batch_size - shard * rows, 0), rows)
 
 
-def tree_levels(shards: int) -> list[tuple[slice, slice]]:
-    """The fixed binary tree that adds `shards` rows: at each level, rows[left] += rows[right].
+class Add(NamedTuple):
+    """One addition of the tree, rows[left] += rows[right]; then row `left` is the sum of left ... stop - 1."""
 
-    Level j adds row i + 2^j to row i for every i that is a multiple of 2^(j+1), where both are there. After
-    the last level row 0 is the sum. Every aligned run of 2^j rows is a complete subtree.
+    left: int
+    right: int
+    stop: int
+
+
+def tree(shards: int) -> list[Add]:
+    """The fixed binary tree that adds `shards` rows, as additions in order; afterwards row 0 is the sum.
+
+    Level j adds row i + 2^j to row i for every i that is a multiple of 2^(j+1), where both are there. So
+    every aligned run of 2^j rows is a complete subtree.
     """
-    levels = []
+    adds = []
     stride = 1
     while stride < shards:
-        levels.append((slice(0, shards - stride, 2 * stride), slice(stride, shards, 2 * stride)))
+        for left in range(0, shards - stride, 2 * stride):
+            adds.append(Add(left, left + stride, min(left + 2 * stride, shards)))
         stride *= 2
-    return levels
+    return adds
+
+
+def adds_within(adds: Sequence[Add], run: range) -> list[Add]:
+    """The additions that a node can do by itself, which holds the rows of `run`."""
+    return [add for add in adds if run.start <= add.left and add.stop <= run.stop]
+
+
+def roots_within(adds: Sequence[Add], run: range) -> list[int]:
+    """The rows of `run` that are left after its additions: roots of the largest complete subtrees in it."""
+    added = {add.right for add in adds_within(adds, run)}
+    return [row for row in run if row not in added]
+
+
+class Slice(NamedTuple):
+    """Whose slice of the parameters this is, and in which lane: the slices that the same ranks transfer."""
+
+    lane: int
+    node: int
+    node_rank: int
+
+
+def slice_order(node_sizes: Sequence[int]) -> list[Slice]:
+    """Who owns the first slice of the parameters, the second, ...: by lane, then by node.
+
+    There are as many lanes as the smallest node has ranks. So what a node's ranks own within a lane is one
+    run of columns, and so is a lane.
+    """
+    lanes = min(node_sizes)
+    return sorted(
+        Slice(node_rank * lanes // size, node, node_rank)
+        for node, size in enumerate(node_sizes)
+        for node_rank in range(size)
+    )

@@ -16,7 +16,8 @@ from distnet.datasets import Dataset, load
 from distnet.files import check_writable
 from distnet.functional import Array
 from distnet.network import NeuralNetwork
-from distnet.trainer import Epoch, Trainer
+from distnet.optimizers import Hyperparameters
+from distnet.trainer import Epoch, Trainer, check_shards
 from distnet.world import World, launched_world
 
 
@@ -28,7 +29,8 @@ def main() -> None:
             parser().print_help()
         return
     config, names = typed
-    world = launched_world()
+    world = launched_world(config.ranks_per_node)
+    check_shards(config.shards, world.size)
     world.on_root(lambda: check_outputs(config))
     data = load(
         world,
@@ -38,7 +40,7 @@ def main() -> None:
         train_limit=config.train_limit,
         train_samples=config.train_samples,
         asked_for="dataset" in names,
-        folder_given="data_dir" in names or "DISTNET_DATA" in os.environ,
+        folder_given="data_dir" in names or bool(os.environ.get("DISTNET_DATA")),
     )
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
     network = NeuralNetwork(sizes, config.activation, config.learning_rate, config.seed, config.dtype)
@@ -51,6 +53,14 @@ def main() -> None:
         data.test,
         learning_rate=config.learning_rate,
         batch_size=config.batch_size,
+        hyperparameters=Hyperparameters(
+            config.optimizer,
+            config.momentum,
+            config.betas,
+            config.epsilon,
+            config.weight_decay,
+            config.clip_norm,
+        ),
         seed=config.seed,
         shards=config.shards,
     )
@@ -69,7 +79,6 @@ def check_outputs(config: Config) -> None:
         check_writable(config.model, "--model")
     if config.metrics:
         check_writable(config.metrics, "--metrics")
-        config.metrics.write_text("")
 
 
 class Report:
@@ -82,13 +91,14 @@ class Report:
 
     def start(self, data: Dataset, network: NeuralNetwork, shards: int) -> None:
         """The header: on what, with what, and what is trained."""
-        if not self.speaks or self.config.quiet:
-            return
         world, config = self.world, self.config
+        if self.speaks and config.metrics:
+            config.metrics.write_text("")
+        if not self.speaks or config.quiet:
+            return
         ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.nodes} node{'s' * (world.nodes > 1)}"
         print(
-            f"distnet {__version__}: {ranks}, 1 BLAS thread a rank, {shards} shards a mini-batch; "
-            f"MPI: {world.library}"
+            f"distnet {__version__}: {ranks}, 1 BLAS thread a rank, {shards} shards a mini-batch; MPI: {world.library}"
         )
         print(
             f"data: {data.name} ({data.source}), {len(data.train.inputs):,} training and "
@@ -99,7 +109,7 @@ class Report:
             f"{len(network.parameters):,} parameters"
         )
         print(
-            f"training: {config.epochs} epochs, mini-batches of {config.batch_size}, "
+            f"training: {config.epochs} epochs, mini-batches of {config.batch_size}, {config.optimizer}, "
             f"learning rate {config.learning_rate:g}, seed {config.seed}",
             flush=True,
         )

@@ -13,8 +13,8 @@ from distnet.errors import input_error_on_every_rank
 from distnet.evaluation import Evaluation, Scores
 from distnet.exchange import Exchange
 from distnet.functional import Array
-from distnet.layers import layer_views
-from distnet.optimizers import sgd
+from distnet.layers import layer_views, weight_runs
+from distnet.optimizers import Hyperparameters, Optimizer, clipping
 from distnet.propagation import Propagation
 from distnet.shards import default_shards, real_rows, shard_rows
 from distnet.world import World
@@ -58,7 +58,8 @@ class Trainer:
     """A network in training on the ranks of a world.
 
     sizes: neurons a layer. initial: (N,) parameters to start from, the same on every rank. train, test:
-    shared by the ranks of each node. shards: S, at least as many as ranks; None for the default.
+    shared by the ranks of each node. hyperparameters: the rule that updates. shards: S, at least as many as
+    ranks; None for the default.
     Collective: yes, the constructor and every method.
     """
 
@@ -73,6 +74,7 @@ class Trainer:
         *,
         learning_rate: float,
         batch_size: int,
+        hyperparameters: Hyperparameters = Hyperparameters(),
         seed: int = 0,
         shards: int | None = None,
     ) -> None:
@@ -82,6 +84,10 @@ class Trainer:
         self.batch_size = min(batch_size, len(train.inputs))
         self.exchange = Exchange(world, initial, self.shards)
         parameters = self.exchange.parameters
+        start = self.exchange.columns.start
+        runs = [slice(run.start - start, run.stop - start) for run in weight_runs(sizes)]
+        self.optimizer = Optimizer(self.exchange.slice, runs, hyperparameters)
+        self.clip_norm = hyperparameters.clip_norm
         self.gradients = layer_views(self.exchange.gradients, sizes)
         samples = len(train.inputs)
         self.batches = {
@@ -104,7 +110,10 @@ class Trainer:
         propagation.forward()
         propagation.backprop(self.gradients)
         gradient_sum = self.exchange.reduce_scatter()
-        sgd(self.exchange.slice, gradient_sum, self.learning_rate, batch.size)
+        scale = 1 / batch.size
+        if self.clip_norm is not None:
+            scale = clipping(self.exchange.squared_norm(gradient_sum), scale, self.clip_norm)
+        self.optimizer.update(gradient_sum, scale, self.learning_rate)
         self.exchange.allgather()
         place = first + batch.rows.start
         self.losses[place : place + batch.count] = propagation.losses()[: batch.count]

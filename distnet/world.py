@@ -32,27 +32,39 @@ POLITE_WAIT = 0.0005  # seconds between looks, while rank 0 works alone and need
 class World:
     """The ranks of a communicator and the nodes that they stand on.
 
-    comm: an mpi4py intracommunicator, or None for one process without MPI.
-    rank, size: this rank and how many there are. node_rank, node_size: the same within its node.
-    nodes: how many nodes there are. library: name and version of the MPI, "none" without one.
+    comm: an mpi4py intracommunicator, or None for one process without MPI. ranks_per_node: pretend that
+    every so many consecutive ranks are a node of their own; where it isn't given, nodes are what MPI says.
+
+    rank, size: this rank and how many there are; ranks of a node are consecutive, in whatever order the
+    launcher placed them. node, node_rank: which node, and which of its ranks. node_sizes: ranks of each node.
+    library: name and version of the MPI, "none" without one.
     Collective: yes, every method that says so and the constructor.
     """
 
-    def __init__(self, comm: MPI.Intracomm | None = None) -> None:
-        self.comm = comm
+    def __init__(self, comm: MPI.Intracomm | None = None, ranks_per_node: int | None = None) -> None:
+        self.comm: MPI.Intracomm | None = None
         self.windows: dict[int, MPI.Win] = {}
-        self.rank = self.node_rank = 0
+        self.rank = self.node = self.node_rank = 0
         self.size = self.node_size = self.nodes = 1
+        self.node_sizes = [1]
         self.library = "none"
         if comm is None:
             return
         from mpi4py import MPI
 
-        self.rank, self.size = comm.rank, comm.size
-        self.node_comm: MPI.Intracomm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)  # type: ignore[assignment]
+        if ranks_per_node is None:
+            self.node_comm: MPI.Intracomm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)  # type: ignore[assignment]
+        else:
+            self.node_comm = comm.Split(comm.rank // ranks_per_node, key=comm.rank)  # type: ignore[assignment]
         self.node_rank, self.node_size = self.node_comm.rank, self.node_comm.size
-        self.node_roots = comm.Split(0 if self.node_rank == 0 else MPI.UNDEFINED, key=comm.rank)
-        self.nodes = comm.allreduce(int(self.node_rank == 0))
+        first = self.node_comm.bcast(comm.rank)
+        firsts = sorted(set(comm.allgather(first)))
+        self.node, self.nodes = firsts.index(first), len(firsts)
+        self.comm = comm = comm.Split(0, key=self.node * comm.size + self.node_rank)  # type: ignore[assignment]
+        self.rank, self.size = comm.rank, comm.size
+        members = comm.allgather(self.node)
+        self.node_sizes = [members.count(node) for node in range(self.nodes)]
+        self.node_roots = comm.Split(0 if self.node_rank == 0 else MPI.UNDEFINED, key=self.rank)
         self.library = library_name(MPI.Get_library_version())
         if self.node_size == 1:
             return
@@ -63,7 +75,7 @@ class World:
         self._others = [rank * CACHE_LINE // 8 for rank in range(self.node_size) if rank != self.node_rank]
         self._window = self.windows[id(self._arrivals_array)]
         self._window.Lock_all(MPI.MODE_NOCHECK)  # Sync is allowed within such an epoch alone
-        comm.Barrier()
+        self.node_comm.Barrier()
 
     def node_barrier(self) -> None:
         """Wait until all ranks of this node are here, and see what they wrote before. Collective on a node.
@@ -83,6 +95,11 @@ class World:
                 wait()
         self._window.Sync()
 
+    def wait(self, request: MPI.Request) -> None:
+        """Wait for a collective that was started, giving the core away between looks, as node_barrier does."""
+        while not request.Test():
+            os.sched_yield()
+
     def shared(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """A zeroed array on a cache line that all ranks of the node read and write. Collective on a node."""
         if self.node_size == 1:
@@ -92,9 +109,7 @@ class World:
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         try:
-            window = MPI.Win.Allocate_shared(
-                size + CACHE_LINE if self.node_rank == 0 else 0, 1, comm=self.node_comm
-            )
+            window = MPI.Win.Allocate_shared(size + CACHE_LINE if self.node_rank == 0 else 0, 1, comm=self.node_comm)
         except MPI.Exception as error:
             raise InputError(
                 f"no {size / 2**20:,.0f} MiB of shared memory on node of rank {self.rank}: {error}; "
@@ -122,6 +137,7 @@ class World:
             self.node_comm.Free()
             if self.node_rank == 0:
                 self.node_roots.Free()
+            self.comm.Free()
 
     def on_root(self, work: Callable[[], Result]) -> Result:
         """Run `work` on rank 0 alone and return its (small) result on every rank. Collective.
@@ -174,8 +190,10 @@ def library_name(version: str) -> str:
 
 
 @cache
-def launched_world() -> World:
+def launched_world(ranks_per_node: int | None = None) -> World:
     """The world that mpirun or srun started; a single process where no launcher did. Collective.
+
+    ranks_per_node: see World.
 
     Raises InputError where the launcher doesn't belong to the MPI that mpi4py loads.
     """
@@ -216,4 +234,4 @@ def launched_world() -> World:
             f"the launcher started {size} processes, but each is alone in its {library}: "
             f"start them with the mpirun that belongs to {library}"
         )
-    return World(MPI.COMM_WORLD)
+    return World(MPI.COMM_WORLD, ranks_per_node)

@@ -7,13 +7,14 @@ import pytest
 
 from distnet.datasets import shared_split
 from distnet.layers import initial_parameters
+from distnet.optimizers import RULES, Hyperparameters
 from distnet.trainer import Trainer
 from distnet.world import World
 
 pytestmark = pytest.mark.mpi
 
 
-def trained(world, *, sizes, activation="relu", dtype="float32", rows=61, batch_size=16, shards=4, epochs=2):
+def trained(world, *, sizes, activation="relu", dtype="float32", rows=61, batch_size=16, shards=4, epochs=2, **hyper):
     """The parameters after a little training, and what was reported on the way."""
     generator = np.random.default_rng(9)
     X = generator.normal(size=(rows, sizes[0]))
@@ -28,6 +29,7 @@ def trained(world, *, sizes, activation="relu", dtype="float32", rows=61, batch_
         split,
         learning_rate=0.1,
         batch_size=batch_size,
+        hyperparameters=Hyperparameters(**hyper),
         shards=shards,
     )
     epochs_told = []
@@ -38,7 +40,7 @@ def trained(world, *, sizes, activation="relu", dtype="float32", rows=61, batch_
 
 
 def check_every_rank_count(**case):
-    """Train alone, then with the first 1, 2, ... ranks; every rank compares and tells all others."""
+    """Train alone, then with the first 1, 2, ... ranks on one node and on pretended nodes; every rank compares."""
     from mpi4py import MPI
 
     alone, told_alone = trained(World(), **case)
@@ -47,13 +49,15 @@ def check_every_rank_count(**case):
     for ranks in range(1, min(MPI.COMM_WORLD.size, case.get("shards", 4)) + 1):
         comm = MPI.COMM_WORLD.Split(0 if MPI.COMM_WORLD.rank < ranks else MPI.UNDEFINED)
         if comm != MPI.COMM_NULL:
-            world = World(comm)
-            together, told = trained(world, **case)
-            if together.tobytes() != alone.tobytes():
-                different.append(f"{ranks} ranks: {np.count_nonzero(together != alone)} parameters differ")
-            if told != told_alone:
-                different.append(f"{ranks} ranks: reported {told}, alone {told_alone}")
-            world.close()
+            for ranks_per_node in [None, *range(1, ranks)]:
+                world = World(comm, ranks_per_node)
+                together, told = trained(world, **case)
+                where = f"{ranks} ranks, {ranks_per_node or 'all'} a node"
+                if together.tobytes() != alone.tobytes():
+                    different.append(f"{where}: {np.count_nonzero(together != alone)} parameters differ")
+                if told != told_alone:
+                    different.append(f"{where}: reported {told}, alone {told_alone}")
+                world.close()
             comm.Free()
     assert not any(MPI.COMM_WORLD.allgather(different)), different
 
@@ -79,11 +83,14 @@ def test_a_last_partial_mini_batch_gives_the_same_bits_on_any_ranks(rows):
     check_every_rank_count(sizes=(19, 23, 7), rows=rows)
 
 
-@pytest.mark.parametrize(
-    "sizes", [(5, 3), (1, 1, 2), (784, 50, 50, 10), (100, 300, 16, 10), (17, 15, 16, 31, 32, 2)]
-)
+@pytest.mark.parametrize("sizes", [(5, 3), (1, 1, 2), (784, 50, 50, 10), (100, 300, 16, 10), (17, 15, 16, 31, 32, 2)])
 def test_networks_of_any_shape_give_the_same_bits_on_any_ranks(sizes):
     check_every_rank_count(sizes=sizes)
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+def test_every_optimizer_gives_the_same_bits_on_any_ranks(optimizer):
+    check_every_rank_count(sizes=(90, 40, 7), optimizer=optimizer, weight_decay=0.01, clip_norm=0.7)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -1,5 +1,7 @@
 """Who owns what, and in which order shards are added."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,20 +36,44 @@ def test_every_row_of_a_mini_batch_is_in_one_shard(batch_size, count):
 @given(st.integers(1, 300))
 def test_the_tree_adds_every_shard_once(count):
     rows = np.arange(count)
-    for left, right in shards.tree_levels(count):
-        rows[left] += rows[right]
+    for add in shards.tree(count):
+        rows[add.left] += rows[add.right]
     assert rows[0] == count * (count - 1) // 2
+    assert len(shards.tree(count)) == count - 1
 
 
-@given(st.integers(1, 64), st.integers(0, 5))
-def test_an_aligned_run_of_shards_is_a_complete_subtree(count, power):
-    width = 2**power
+@given(st.integers(1, 100), st.data())
+def test_nodes_add_their_own_subtrees_first_and_the_sum_has_the_same_bits(count, data):
+    cuts = sorted(data.draw(st.lists(st.integers(0, count), max_size=6)))
     values = np.random.default_rng(count).normal(size=count)
-    whole = values.copy()
-    for left, right in shards.tree_levels(count)[:power]:
-        whole[left] += whole[right]
-    for start in range(0, count, width):
-        part = values[start : start + width].copy()
-        for left, right in shards.tree_levels(len(part)):
-            part[left] += part[right]
-        assert part[0] == whole[start]
+    whole, cut = values.copy(), values.copy()
+    adds = shards.tree(count)
+    for add in adds:
+        whole[add.left] += whole[add.right]
+    runs = [range(start, stop) for start, stop in pairwise([0, *cuts, count])]
+    left_over = list(adds)
+    for run in runs:
+        for add in shards.adds_within(adds, run):
+            cut[add.left] += cut[add.right]
+            left_over.remove(add)
+    roots = {root for run in runs for root in shards.roots_within(adds, run)}
+    assert {add.left for add in left_over} | {add.right for add in left_over} <= roots
+    for add in left_over:
+        cut[add.left] += cut[add.right]
+    assert cut[0] == whole[0]
+
+
+@given(st.integers(0, 6), st.integers(0, 30))
+def test_an_aligned_run_of_shards_has_one_root(power, number):
+    adds = shards.tree(64 * 31)
+    assert shards.roots_within(adds, range(number << power, (number + 1) << power)) == [number << power]
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
+def test_every_rank_owns_one_slice_and_every_lane_has_ranks_of_every_node(node_sizes):
+    order = shards.slice_order(node_sizes)
+    assert len(order) == len({each[1:] for each in order}) == sum(node_sizes)
+    for lane in {each.lane for each in order}:
+        nodes = [each.node for each in order if each.lane == lane]
+        assert nodes == sorted(nodes)
+        assert set(nodes) == set(range(len(node_sizes)))
