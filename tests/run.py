@@ -1,4 +1,4 @@
-"""Every test, serial and under MPI at 1, 2, 3 and 4 ranks: python tests/run.py [arguments for pytest].
+"""Every test, serial and under MPI at 1, 2, 3, 4 and 6 ranks: python tests/run.py [arguments for pytest].
 
 A test that no run executed is a failure, unless it says that it needs what this machine lacks; with
 DISTNET_TEST_ALL=1 in the environment that is a failure, too.
@@ -53,8 +53,10 @@ def main() -> int:
     watchdog = ["-x", "-o", "faulthandler_timeout=60", "-o", "faulthandler_exit_on_timeout=true"]
     mpirun = str(Path(sys.executable).with_name("mpirun"))
     runs = [("serial", [sys.executable, *pytest], SERIAL_LIMIT)]
-    for ranks in (1, 2, 3, 4):
+    for ranks in (1, 2, 3, 4, 6):
         command = [mpirun, "-n", str(ranks), sys.executable, "-m", "mpi4py", *pytest, "--only-mpi", *watchdog]
+        if ranks == 6:
+            command += ["tests/test_exchange.py"]  # on few cores the others would take long, and tell nothing new
         runs.append((f"mpirun -n {ranks}", command, MPI_LIMIT))
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, command, limit) in enumerate(runs):

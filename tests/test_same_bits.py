@@ -39,14 +39,14 @@ def trained(world, *, sizes, activation="relu", dtype="float32", rows=61, batch_
     return parameters, told
 
 
-def check_every_rank_count(**case):
+def check_every_rank_count(fewest=1, **case):
     """Train alone, then with the first 1, 2, ... ranks on one node and on pretended nodes; every rank compares."""
     from mpi4py import MPI
 
     alone, told_alone = trained(World(), **case)
     assert np.isfinite(alone).all()
     different = []
-    for ranks in range(1, min(MPI.COMM_WORLD.size, case.get("shards", 4)) + 1):
+    for ranks in range(fewest, min(MPI.COMM_WORLD.size, case.get("shards", 4)) + 1):
         comm = MPI.COMM_WORLD.Split(0 if MPI.COMM_WORLD.rank < ranks else MPI.UNDEFINED)
         if comm != MPI.COMM_NULL:
             for ranks_per_node in [None, *range(1, ranks)]:
