@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -68,6 +69,17 @@ def model_path(text: str) -> Path:
     return Path(text)
 
 
+def interval(text: str) -> tuple[int, str]:
+    """'1 epoch', '500 steps' or '60 s' as a number and its unit: "epoch", "steps" or "s"."""
+    units = {"epoch": "epoch", "epochs": "epoch", "step": "steps", "steps": "steps", "s": "s"}
+    found = re.fullmatch(r"([1-9]\d*) *([a-z]+)", text)
+    if found is None or found[2] not in units:
+        raise input_error_on_every_rank(
+            f"--checkpoint-every: {text!r} is no interval such as 1 epoch, 500 steps or 60 s"
+        )
+    return int(found[1]), units[found[2]]
+
+
 def option(default: Any, group: str, meaning: str, read: Callable[[str], Any] = str, **more: Any) -> Any:
     """A field of Config that is an option on the command line as well."""
     return field(default=default, metadata={"group": group, "help": meaning, "type": read, **more})
@@ -82,10 +94,12 @@ class Config:
     data_dir: Path = option(
         Path(os.environ.get("DISTNET_DATA") or "data"),
         "data",
-        "where the IDX files are; $DISTNET_DATA or data",
+        "where the IDX files are (default: $DISTNET_DATA, else data)",
         Path,
     )
-    train_limit: int | None = option(None, "data", "only the first K training samples", positive_count, metavar="K")
+    train_limit: int | None = option(
+        None, "data", "only the first K training samples (default: all)", positive_count, metavar="K"
+    )
     train_samples: int = option(
         60_000, "data", "how many training samples to draw, for synthetic", positive_count, metavar="K"
     )
@@ -152,6 +166,32 @@ class Config:
     tutorial_loss: bool = option(
         False, "output", "report the tutorial's form of the cross-entropy, too", action="store_true"
     )
+    checkpoint_dir: Path | None = option(
+        None,
+        "recovery",
+        "where rank 0 keeps checkpoints; SIGTERM, SIGINT and SIGUSR1 then stop after a step",
+        Path,
+        metavar="DIR",
+    )
+    checkpoint_every: tuple[int, str] = option(
+        (1, "epoch"),
+        "recovery",
+        "how often: so many epochs, steps or seconds, as in 500 steps",
+        nargs="+",
+        metavar="K",
+    )
+    keep: int = option(3, "recovery", "how many of the newest checkpoints to keep", positive_count, metavar="K")
+    resume: str | None = option(
+        None,
+        "recovery",
+        "go on from the newest good checkpoint, or from this one",
+        nargs="?",
+        const="",
+        metavar="FILE",
+    )
+    stall_timeout: float = option(
+        300.0, "recovery", "end all ranks when no step completes for so many seconds", positive_rate, metavar="SECONDS"
+    )
     quiet: bool = option(False, "output", "print the last two lines alone", action="store_true")
 
     def described(self) -> dict[str, Any]:
@@ -188,9 +228,9 @@ def parser() -> Parser:
             groups[group] = made.add_argument_group(group)
         if details.get("action"):
             del details["type"]
-        elif each.default is not None and "$" not in details["help"]:
-            shown = each.default
-            details["help"] += f" (default: {' '.join(map(str, shown)) if isinstance(shown, tuple) else shown})"
+        elif "(default: " not in details["help"]:
+            shown = each.default if isinstance(each.default, tuple) else (each.default,)
+            details["help"] += f" (default: {' '.join('none' if v is None else str(v) for v in shown)})"
         groups[group].add_argument("--" + each.name.replace("_", "-"), **details)
     groups["output"].add_argument("--help", action="store_true", help="print this and end")
     return made
@@ -209,6 +249,12 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]] | Non
     for several in ("hidden", "betas"):
         if several in typed:
             typed[several] = tuple(typed[several])
+    if "checkpoint_every" in typed:
+        typed["checkpoint_every"] = interval(" ".join(typed["checkpoint_every"]))
+    for name in ("checkpoint_every", "keep", "resume"):
+        if name in typed and "checkpoint_dir" not in typed:
+            option_name = "--" + name.replace("_", "-")
+            raise input_error_on_every_rank(f"{option_name}: there are no checkpoints without --checkpoint-dir DIR")
     config = Config(**{**PRESETS[typed.get("preset", Config.preset)], **typed})
     for name, optimizers in FOR_OPTIMIZERS.items():
         if name in typed and config.optimizer not in optimizers:

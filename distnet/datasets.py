@@ -3,6 +3,7 @@
 `python -m distnet.datasets mnist` downloads one.
 """
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,10 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """name: what it is. source: where it came from. mean, deviation: what inputs were standardised by."""
+    """name: what it is. source: where it came from. mean, deviation: what inputs were standardised by.
+
+    fingerprint: sha256 of all pixels and labels.
+    """
 
     name: str
     source: str
@@ -57,6 +61,7 @@ class Dataset(NamedTuple):
     test: Split
     mean: float
     deviation: float
+    fingerprint: str
 
 
 def find_files(name: str, directory: Path) -> list[Path] | None:
@@ -135,8 +140,10 @@ def load(
         train, raw = broadcast_files(world, name, files, train_limit)
     mean, deviation = moments(world, raw[:train, :-1])
     whole = standardised(world, raw, mean, deviation, dtype)
+    fingerprint = world.on_root(lambda: hashlib.sha256(raw.data).hexdigest())
     world.free(raw)
-    return Dataset(name, source, whole.rows(slice(train)), whole.rows(slice(train, None)), mean, deviation)
+    train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
+    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint)
 
 
 def load_mnist(

@@ -32,6 +32,9 @@ class Exchange:
     parameters: (N,), one array a node. columns: this rank's slice of them, whole blocks but for the end of
     the vector. gradients: (own shards, at least N), the rows for this rank's shards `own`, to be filled
     before `reduce_scatter`.
+    ask: a small whole number of this rank's; every step adds those of all ranks up, and `asked` is the sum,
+    the same on every rank. It rides along behind the parameters, so that ranks can agree to stop at the
+    same step without a message more.
     lane_comm: one rank of every node, which transfer the columns of one lane between them; None on the
     others, and where there is one node.
     Raises InputError, on every rank, for a network too large for MPI's counts.
@@ -40,8 +43,11 @@ class Exchange:
 
     def __init__(self, world: World, initial: Array, shards: int) -> None:
         self.world = world
-        count, dtype = len(initial), initial.dtype
-        blocks = -(-count // BLOCK)
+        self._count = count = len(initial)
+        dtype = initial.dtype
+        total = count + 1  # the parameters, and what ranks ask
+        blocks = -(-total // BLOCK)
+        self.ask = 0.0
         order = slice_order(world.node_sizes)
 
         def columns_of(lane: int, node: int | None = None, node_rank: int | None = None) -> slice:
@@ -49,11 +55,12 @@ class Exchange:
             own = [i for i, each in enumerate(order) if each.lane == lane and node in (None, each.node)]
             own = [i for i in own if node_rank in (None, order[i].node_rank)]
             runs = [share(blocks, i, len(order)) for i in own]
-            return slice(min(runs[0].start * BLOCK, count), min(runs[-1].stop * BLOCK, count))
+            return slice(min(runs[0].start * BLOCK, total), min(runs[-1].stop * BLOCK, total))
 
         lane, _, _ = next(each for each in order if each[1:] == (world.node, world.node_rank))
         here = columns_of(lane, world.node)
-        self.columns = columns_of(lane, world.node, world.node_rank)
+        whole = columns_of(lane, world.node, world.node_rank)
+        self.columns = slice(min(whole.start, count), min(whole.stop, count))
         nodes = range(world.nodes)
         first_ranks = list(accumulate(world.node_sizes, initial=0))
         runs = [
@@ -77,6 +84,7 @@ class Exchange:
         self.gradients = self._rows[self.own.start - run.start : self.own.stop - run.start]
         self.parameters = self._parameters[:count]
         self.slice = self.parameters[self.columns]
+        self._asks = self.gradients[:, count]
         if world.node_rank == 0:
             self.parameters[:] = initial
 
@@ -95,12 +103,14 @@ class Exchange:
         ]
 
         # Additions between nodes, over this rank's slice.
-        received = self._received[lane][:, self.columns.start - here.start : self.columns.stop - here.start]
+        received = self._received[lane][:, whole.start - here.start : whole.stop - here.start]
         views = {root: received[i] for i, (_, root) in enumerate(others)}
-        views |= {root: self._rows[root - run.start, self.columns] for root in roots[world.node]}
+        views |= {root: self._rows[root - run.start, whole] for root in roots[world.node]}
         done = {add for each in runs for add in adds_within(adds, each)}
         self._final_tree = [(views[add.left], views[add.right]) for add in adds if add not in done]
-        self._sum: Array = views[0]
+        self._sum: Array = views[0][: len(self.slice)]
+        self._total_asked = views[0][len(self.slice) :][:1]  # on the one rank whose slice is the last
+        self._asked = self._parameters[count : count + 1]
 
         self._squares = np.zeros(blocks)
         self._own_squares = self._squares[self.columns.start // BLOCK : -(-self.columns.stop // BLOCK)]
@@ -164,6 +174,8 @@ class Exchange:
 
     def reduce_scatter(self) -> Array:
         """The gradients of all shards, added in the fixed tree, for this rank's slice of the parameters."""
+        self._asks.fill(0)
+        self._asks[0] = self.ask
         self.world.node_barrier()
         for left, right in self._node_tree:
             np.add(left, right, out=left)
@@ -195,12 +207,40 @@ class Exchange:
 
     def allgather(self) -> None:
         """Every rank has updated its slice; afterwards all of them see all of the parameters."""
+        if len(self._total_asked):
+            self._asked[:] = self._total_asked
         if self.world.nodes > 1:
             if self._crowded:
                 self.world.node_barrier()
             if self.lane_comm is not None:
                 self.world.wait(self.lane_comm.Iallgatherv(self._in_place, self._lane_parameters))
         self.world.node_barrier()
+
+    @property
+    def asked(self) -> int:
+        """The sum of what all ranks asked at the last step."""
+        return int(self._asked[0])
+
+    def gather(self, part: Array) -> Array | None:
+        """A vector (N,) on rank 0 of which each rank has its slice; None on the others. Collective."""
+        comm = self.world.comm
+        if comm is None:
+            return part.copy()
+        whole = np.empty(self._count, part.dtype) if self.world.rank == 0 else None
+        runs = comm.allgather((self.columns.stop - self.columns.start, self.columns.start))
+        target = [whole, ([size for size, _ in runs], [start for _, start in runs])] if whole is not None else None
+        comm.Gatherv(part, target)
+        return whole
+
+    def scatter(self, whole: Array | None, part: Array) -> None:
+        """Fill each rank's slice of a vector (N,) that rank 0 has. Collective."""
+        comm = self.world.comm
+        if comm is None:
+            part[:] = whole
+            return
+        runs = comm.allgather((self.columns.stop - self.columns.start, self.columns.start))
+        source = [whole, ([size for size, _ in runs], [start for _, start in runs])] if whole is not None else None
+        comm.Scatterv(source, part)
 
     def close(self) -> Array:
         """A copy of the parameters, of this rank's own, and the shared memory given back."""

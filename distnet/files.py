@@ -24,9 +24,9 @@ def check_writable(path: Path, option: str) -> None:
         if path.exists():
             with path.open("r+b"):
                 pass
-    except FileNotFoundError:
-        raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first") from None
     except OSError as error:
+        if not path.parent.exists():
+            raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first") from None
         raise InputError(f"{option} {path}: can't be written ({error.strerror}); name a file elsewhere") from None
 
 
@@ -43,6 +43,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name is on the disk, too
+        finally:
+            os.close(folder)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

@@ -4,9 +4,11 @@ A command calls `watch` before its first import that can fail, and `run` for the
 the standard library alone.
 """
 
-import atexit
+import contextlib
+import faulthandler
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -73,9 +75,55 @@ def fail(
     """
     if issubclass(kind, KeyboardInterrupt):
         interrupted()
-    lines = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(f"distnet: rank {launched_rank()} failed{where}\n{lines}")
+    report(f"failed{where}", "".join(traceback.format_exception(kind, error, trace)))
     abort(1)
+
+
+class Context:
+    """What a report of a failure tells beside the traceback: where the rank stands, once it is training."""
+
+    position: Callable[[], str] = staticmethod(lambda: "before the first step")
+    folder: str | None = None  # where reports are kept, since an aborting MPI can lose standard error
+
+
+def report(what: str, lines: str) -> None:
+    """One block about this rank on standard error, and the same in a file where a folder is known."""
+    rank, host = launched_rank(), socket.gethostname()
+    block = f"distnet: rank {rank} {what} on {host}, {Context.position()}\n{lines}"
+    sys.stderr.write(block)
+    if Context.folder is not None:
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(Context.folder, f"failure-{host}-{rank}-{os.getpid()}.txt"), "w") as file,
+        ):
+            file.write(block)
+
+
+def watch_progress(seconds: float, steps: Callable[[], int]) -> None:
+    """End all ranks when `steps` hasn't grown for so many seconds; every rank first tells where it waits.
+
+    A thread looks now and then, so that a step costs nothing. faulthandler's own timer stands behind it, for
+    a rank that doesn't even let its threads run.
+    """
+
+    def look() -> None:
+        seen, since = steps(), time.monotonic()
+        while True:
+            faulthandler.dump_traceback_later(seconds + 10, exit=True)
+            time.sleep(min(seconds / 10, 1.0))
+            if steps() != seen:
+                seen, since = steps(), time.monotonic()
+            elif time.monotonic() - since > seconds:
+                stacks = [
+                    "".join(traceback.format_stack(frame))
+                    for thread, frame in sys._current_frames().items()
+                    if thread != threading.get_ident()
+                ]
+                report(f"made no step for {seconds:g} s and waits", "\n".join(stacks))
+                time.sleep(min(seconds / 10, 1.0) + 0.5)  # the others look within this time and have their say
+                abort(1)
+
+    threading.Thread(target=look, name="stall watch", daemon=True).start()
 
 
 def interrupted(*ignored: object) -> NoReturn:
@@ -93,14 +141,15 @@ def watch() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Imports may turn a KeyboardInterrupt into any other error.
         signal.signal(signal.SIGINT, interrupted)
+    faulthandler.enable()  # a stack on standard error for a rank that ends by a signal of its own
     sys.excepthook = fail
     threading.excepthook = lambda args: fail(
         args.exc_type, args.exc_value, args.exc_traceback, f" in thread {args.thread and args.thread.name}"
     )
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command to its end on this rank.
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command to its end on this rank; what `main` returns is the status, the same on every rank.
 
     Bad input is one line from rank 0 and status 2. Anything else that ends `main` early ends all ranks.
     Collective: yes, as `main` is.
@@ -109,7 +158,7 @@ def run(main: Callable[[], None]) -> None:
     if signal.getsignal(signal.SIGINT) is interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        main()
+        status = main()
     except InputError as error:
         if launched_rank() == 0 or not error.on_every_rank:
             sys.stderr.write("distnet: " + str(error).replace("\n", " ") + "\n")
@@ -121,8 +170,8 @@ def run(main: Callable[[], None]) -> None:
     except SystemExit as error:
         if error.code not in (None, 0):
             abort(error.code if isinstance(error.code, int) else 1)
-        sys.stderr.write(f"distnet: rank {launched_rank()} called sys.exit before the end\n")
-        abort(1)
+        fail(type(error), error, error.__traceback__, " by sys.exit before the end")
     except BaseException:
         fail(*sys.exc_info())
-    atexit.register(sys.stdout.flush)
+    sys.stdout.flush()
+    sys.exit(status)

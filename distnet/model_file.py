@@ -96,7 +96,8 @@ def _unpickled(file: BinaryIO) -> dict[str, Any]:
     file.seek(0)
     content = _ArraysOnly(file).load()
     header = {name: value for name, value in content.items() if name != "parameters"}
-    return json.loads(json.dumps(header)) | {"parameters": content.get("parameters")}
+    plain: dict[str, Any] = json.loads(json.dumps(header))
+    return plain | {"parameters": content.get("parameters")}
 
 
 def load_model(path: Path) -> Model:
@@ -107,11 +108,12 @@ def load_model(path: Path) -> Model:
     """
     try:
         with path.open("rb") as file:
-            if file.read(2) == b"PK":
-                with np.load(path, allow_pickle=False) as stored:
+            zipped = file.read(2) == b"PK"
+            file.seek(0)
+            if zipped:
+                with np.load(file, allow_pickle=False) as stored:
                     content = json.loads(str(stored["header"])) | {"parameters": stored["parameters"]}
             else:
-                file.seek(0)
                 content = _unpickled(file)
     except OSError as error:
         raise InputError(

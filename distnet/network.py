@@ -150,7 +150,8 @@ class NeuralNetwork:
             seed=self.seed,
             shards=shards,
         )
-        self.parameters[:] = trainer.run(epochs, on_epoch)
+        trainer.run(epochs, on_epoch)
+        self.parameters[:] = trainer.close()
         world.free(split.inputs, split.targets)
         if comm is not None:
             world.close()

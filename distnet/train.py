@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import sys
+from typing import Any
 
 from distnet import __version__
+from distnet.checkpointing import Checkpointing, find_checkpoint, prepare
 from distnet.config import Config, parser, read_config
 from distnet.datasets import Dataset, load
 from distnet.files import check_writable
@@ -21,17 +23,19 @@ from distnet.trainer import Epoch, Trainer, check_shards
 from distnet.world import World, launched_world
 
 
-def main() -> None:
-    """Train as the command line says. Collective: yes, every rank runs it."""
+def main() -> int:
+    """Train as the command line says; returns the status. Collective: yes, every rank runs it."""
     typed = read_config(sys.argv[1:])
     if typed is None:
         if guard.launched_rank() == 0:
             parser().print_help()
-        return
+        return 0
     config, names = typed
     world = launched_world(config.ranks_per_node)
+    world.check_agreement(config.described())
     check_shards(config.shards, world.size)
     world.on_root(lambda: check_outputs(config))
+    found = find_checkpoint(world, config) if config.resume is not None else None
     data = load(
         world,
         config.dataset,
@@ -62,15 +66,33 @@ def main() -> None:
             config.clip_norm,
         ),
         seed=config.seed,
-        shards=config.shards,
+        shards=found.header["shards"] if found else config.shards,
     )
+    guard.Context.position = trainer.position
+    guard.watch_progress(config.stall_timeout, lambda: trainer.global_step)
     report = Report(world, config)
+    saver = Checkpointing(world, trainer, config, data.fingerprint, report.history) if config.checkpoint_dir else None
     report.start(data, network, trainer.shards)
-    network.parameters[:] = trainer.run(config.epochs, report.epoch, config.tutorial_loss)
+    if saver:
+        guard.Context.folder = str(config.checkpoint_dir)
+        if found:
+            report.resumed(saver.resume(found))
+        saver.catch_signals()
+
+    def on_epoch(epoch: Epoch) -> None:
+        report.epoch(epoch)
+        if saver:
+            saver.after_epoch()
+
+    finished = trainer.run(config.epochs, on_epoch, saver.after_step if saver else lambda: False, config.tutorial_loss)
+    if saver and not finished:
+        return saver.stopped()
+    network.parameters[:] = trainer.close()
     network.about = {"config": config.described(), "mean": data.mean, "deviation": data.deviation}
     if config.model:
         world.on_root(lambda: network.save(config.model or ""))
     report.end(network.parameters)
+    return saver.completed(parameters_sha256(network.parameters)) if saver else 0
 
 
 def check_outputs(config: Config) -> None:
@@ -79,6 +101,8 @@ def check_outputs(config: Config) -> None:
         check_writable(config.model, "--model")
     if config.metrics:
         check_writable(config.metrics, "--metrics")
+    if config.checkpoint_dir:
+        prepare(config.checkpoint_dir)
 
 
 class Report:
@@ -87,13 +111,14 @@ class Report:
     def __init__(self, world: World, config: Config) -> None:
         self.world, self.config = world, config
         self.speaks = world.rank == 0
-        self.accuracy = 0.0
+        self.history: list[dict[str, Any]] = []
 
     def start(self, data: Dataset, network: NeuralNetwork, shards: int) -> None:
         """The header: on what, with what, and what is trained."""
         world, config = self.world, self.config
         if self.speaks and config.metrics:
             config.metrics.write_text("")
+
         if not self.speaks or config.quiet:
             return
         ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.nodes} node{'s' * (world.nodes > 1)}"
@@ -114,11 +139,18 @@ class Report:
             flush=True,
         )
 
+    def resumed(self, what: str) -> None:
+        """Where the run goes on from; the metrics file begins with the epochs that are done."""
+        if self.speaks:
+            if not self.config.quiet:
+                print(what, flush=True)
+            for record in self.history:
+                self._write(record)
+
     def epoch(self, epoch: Epoch) -> None:
         """A line an epoch, and a JSON object in the metrics file."""
         if not self.speaks or epoch.test is None:
             return
-        self.accuracy = epoch.test.accuracy
         speed = epoch.samples / epoch.seconds
         tutorial = epoch.test.tutorial_loss
         if not self.config.quiet:
@@ -129,24 +161,29 @@ class Report:
                 + f"test accuracy {epoch.test.accuracy:.4f}  {speed:,.0f} samples/s  {epoch.seconds:.2f} s",
                 flush=True,
             )
+        record = {
+            "epoch": epoch.number,
+            "loss": epoch.loss,
+            "test_loss": epoch.test.loss,
+            "test_accuracy": epoch.test.accuracy,
+            "samples_per_second": speed,
+            "seconds": epoch.seconds,
+        }
+        if tutorial is not None:
+            record["test_tutorial_loss"] = tutorial
+        self.history.append(record)
+        self._write(record)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        """Append to the metrics file, where there is one."""
         if self.config.metrics:
-            record = {
-                "epoch": epoch.number,
-                "loss": epoch.loss,
-                "test_loss": epoch.test.loss,
-                "test_accuracy": epoch.test.accuracy,
-                "samples_per_second": speed,
-                "seconds": epoch.seconds,
-            }
-            if tutorial is not None:
-                record["test_tutorial_loss"] = tutorial
             with self.config.metrics.open("a") as file:
                 print(json.dumps(record), file=file)
 
     def end(self, parameters: Array) -> None:
         """The last two lines, whose form is fixed."""
         if self.speaks:
-            print(f"test accuracy {self.accuracy:.4f}")
+            print(f"test accuracy {self.history[-1]['test_accuracy']:.4f}")
             print(f"parameters sha256 {parameters_sha256(parameters)}", flush=True)
 
 

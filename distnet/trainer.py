@@ -95,6 +95,8 @@ class Trainer:
             for size in {self.batch_size, samples % self.batch_size} - {0}
         }
         self.losses = np.zeros(samples)
+        self.steps_per_epoch = -(-samples // self.batch_size)
+        self.epochs_done = self.steps_done = 0
         self.evaluation = Evaluation(world, sizes, activation, parameters, test) if test else None
 
     def step(self, samples: NDArray[np.int64], first: int) -> None:
@@ -118,29 +120,83 @@ class Trainer:
         place = first + batch.rows.start
         self.losses[place : place + batch.count] = propagation.losses()[: batch.count]
 
-    def epoch(self, number: int, tutorial_loss: bool = False) -> Epoch:
-        """Train for one pass over the samples, in the order that (seed, number) gives; then evaluate.
+    @property
+    def global_step(self) -> int:
+        """Steps taken since the run began, in all epochs."""
+        return self.epochs_done * self.steps_per_epoch + self.steps_done
 
-        number: from 1 up.
+    def position(self) -> str:
+        """Where the training stands, for people."""
+        return f"in epoch {self.epochs_done + 1}, after step {self.steps_done} of {self.steps_per_epoch}"
+
+    def epoch(self, on_step: Callable[[], bool], tutorial_loss: bool = False) -> Epoch | None:
+        """Train to the end of a pass over the samples, in the order that (seed, epoch) gives; then evaluate.
+
+        Returns None where `on_step` stopped it.
         """
-        count = len(self.losses)
+        number, count = self.epochs_done + 1, len(self.losses)
         start = time.perf_counter()
+        before = self.steps_done
         order = np.random.default_rng([self.seed, number]).permutation(count)
-        self.losses.fill(0)
+        if not before:
+            self.losses.fill(0)
         with np.errstate(over="ignore", divide="ignore"):  # saturated activations are exact limits
-            for first in range(0, count, self.batch_size):
+            for first in range(before * self.batch_size, count, self.batch_size):
                 self.step(order[first : first + self.batch_size], first)
+                self.steps_done += 1
+                if on_step():
+                    return None
         seconds = time.perf_counter() - start
         loss = float(self.world.total(self.losses).sum() / count)
         test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
-        return Epoch(number, loss, count, seconds, test)
+        self.epochs_done, self.steps_done = number, 0
+        return Epoch(number, loss, count - before * self.batch_size, seconds, test)
 
-    def run(self, epochs: int, on_epoch: Callable[[Epoch], None], tutorial_loss: bool = False) -> Array:
-        """Train for `epochs` epochs, tell `on_epoch` of each, and return the parameters, (N,)."""
+    def run(
+        self,
+        epochs: int,
+        on_epoch: Callable[[Epoch], None],
+        on_step: Callable[[], bool] = lambda: False,
+        tutorial_loss: bool = False,
+    ) -> bool:
+        """Train until `epochs` epochs are done; returns whether they are.
+
+        on_epoch: told of each epoch. on_step: called after each step; training stops where it returns True,
+        which it has to do on every rank at the same step.
+        """
         # More threads than one round otherwise, and the ranks are there for the other cores.
         with threadpool_limits(1, user_api="blas"):
-            for number in range(1, epochs + 1):
-                on_epoch(self.epoch(number, tutorial_loss))
+            while self.epochs_done < epochs:
+                epoch = self.epoch(on_step, tutorial_loss)
+                if epoch is None:
+                    return False
+                on_epoch(epoch)
+        return True
+
+    def state(self) -> dict[str, Array]:
+        """On rank 0 all that the training goes on from, beside numbers: name -> vector; elsewhere nothing."""
+        arrays = {name: self.exchange.gather(part) for name, part in self.optimizer.state.items()}
+        if self.steps_done:
+            arrays["losses"] = self.world.total(self.losses.copy())
+        if self.world.rank:
+            return {}
+        return {"parameters": self.exchange.parameters.copy()} | {
+            name: array for name, array in arrays.items() if array is not None
+        }
+
+    def restore(self, epochs_done: int, steps_done: int, optimizer_steps: int, arrays: dict[str, Array]) -> None:
+        """Go on from what `state` gave. arrays: needed on rank 0 alone."""
+        self.epochs_done, self.steps_done, self.optimizer.steps = epochs_done, steps_done, optimizer_steps
+        if self.world.rank == 0:
+            self.exchange.parameters[:] = arrays["parameters"]
+            if steps_done:
+                self.losses[:] = arrays["losses"]
+        self.world.send_to_nodes(self.exchange.parameters)
+        for name, part in self.optimizer.state.items():
+            self.exchange.scatter(arrays.get(name), part)
+
+    def close(self) -> Array:
+        """The parameters, (N,); the shared memory is given back, and the trainer of no use afterwards."""
         return self.exchange.close()
 
 

@@ -160,6 +160,19 @@ class World:
             raise input_error_on_every_rank(trouble)
         return result  # type: ignore[return-value]
 
+    def check_agreement(self, options: dict[str, Any]) -> None:
+        """Raise InputError, on every rank, where a rank was given other options than rank 0. Collective."""
+        if self.comm is None or self.size == 1:
+            return
+        everyone = self.comm.allgather(options)
+        for rank, theirs in enumerate(everyone):
+            for name, value in theirs.items():
+                if value != everyone[0][name]:
+                    raise input_error_on_every_rank(
+                        f"--{name.replace('_', '-')}: {value} on rank {rank}, and {everyone[0][name]} on rank 0; "
+                        "give all ranks the same"
+                    )
+
     def send_to_nodes(self, array: NDArray[Any]) -> None:
         """Copy a shared array of rank 0's node into the same array of every other node. Collective."""
         if self.nodes > 1 and self.node_rank == 0:
@@ -177,7 +190,7 @@ class World:
         if self.comm is not None and self.size > 1:
             from mpi4py import MPI
 
-            self.comm.Allreduce(MPI.IN_PLACE, array)
+            self.wait(self.comm.Iallreduce(MPI.IN_PLACE, array))
         return array
 
 

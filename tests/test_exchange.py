@@ -62,8 +62,8 @@ def test_aligned_nodes_send_two_n_times_k_minus_one_over_k_numbers_in_two_collec
     good = True
     if MPI.COMM_WORLD.rank < 4:
         world = World(comm, ranks_per_node)
-        count = 12 * BLOCK
-        by_node, collectives = steps_sent(world, count, shards=4)
+        count = 12 * BLOCK  # the parameters, and the one number that rides along
+        by_node, collectives = steps_sent(world, count - 1, shards=4)
         wanted = 2 * count * (world.nodes - 1) // world.nodes
         good = by_node.tolist() == [wanted] * world.nodes and collectives == ["Ialltoallv", "Iallgatherv"] * 3
         world.close()
@@ -81,12 +81,12 @@ def test_any_nodes_send_what_the_formula_in_the_documentation_says(shards, count
     for ranks_per_node in range(1, MPI.COMM_WORLD.size):
         world = World(MPI.COMM_WORLD, ranks_per_node)
         by_node, _ = steps_sent(world, count, shards)
-        # docs/design.md: node j has r_j subtree roots and owns N_j columns; it sends r_j (N - N_j) numbers to
-        # reduce, and N_j (k - 1) to gather.
+        # docs/design.md: node j has r_j subtree roots and owns N_j of N + 1 columns; it sends r_j (N + 1 - N_j)
+        # numbers to reduce, and N_j (k - 1) to gather.
         first = np.cumsum([0, *world.node_sizes])
         owned = np.zeros(world.nodes, np.int64)
         exchange = Exchange(world, np.zeros(count, np.float32), shards)
-        owned[world.node] = exchange.columns.stop - exchange.columns.start
+        owned[world.node] = len(exchange.slice) + len(exchange._total_asked)
         world.total(owned)
         exchange.close()
         for node in range(world.nodes):
@@ -94,7 +94,7 @@ def test_any_nodes_send_what_the_formula_in_the_documentation_says(shards, count
                 share(shards, first[node], world.size).start, share(shards, first[node + 1] - 1, world.size).stop
             )
             roots = len(roots_within(tree(shards), run))
-            wanted = roots * (count - owned[node]) + owned[node] * (world.nodes - 1)
+            wanted = roots * (count + 1 - owned[node]) + owned[node] * (world.nodes - 1)
             if by_node[node] != wanted:
                 wrong.append((ranks_per_node, node, by_node[node], wanted))
         world.close()

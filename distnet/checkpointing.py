@@ -1,0 +1,295 @@
+"""When a run is checkpointed, how it goes on from there, and how a signal stops it between two steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from distnet import __version__
+from distnet.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    newest_good,
+    prepare_directory,
+    read_checkpoint,
+    write_checkpoint,
+)
+from distnet.config import Config
+from distnet.errors import InputError, input_error_on_every_rank
+from distnet.files import write_whole
+from distnet.functional import Array
+from distnet.trainer import Trainer
+from distnet.world import World
+
+COME_AGAIN = 75  # the status of a run that was stopped and can be resumed; EX_TEMPFAIL of sysexits.h
+UNWRITTEN = 74  # the status of a run whose last checkpoint could not be written; EX_IOERR
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# What ranks ask of each other at every step: these numbers are added up.
+SAVE, STOP = 1, 1024
+# Options that a resumed run may give anew; all others are part of what is computed.
+MAY_CHANGE = {
+    *("preset", "data_dir", "epochs", "shards", "ranks_per_node", "model", "metrics", "tutorial_loss", "quiet"),
+    *("checkpoint_dir", "checkpoint_every", "keep", "resume", "stall_timeout"),
+}
+
+
+def say(text: str) -> None:
+    """A line for the person who watches, on standard error."""
+    sys.stderr.write(f"distnet: {text}\n")
+    sys.stderr.flush()
+
+
+class Writer:
+    """A thread of rank 0 that writes checkpoints, so that training doesn't wait for the disk."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.error: OSError | None = None
+        self._jobs: queue.Queue[tuple[Path, Checkpoint]] = queue.Queue(maxsize=1)
+        threading.Thread(target=self._work, name="checkpoint writer", daemon=True).start()
+
+    def write(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Write soon; waits only where the one before the last isn't written yet."""
+        self._jobs.put((path, checkpoint))
+
+    def finish(self) -> None:
+        """Wait until everything is written, or has failed."""
+        self._jobs.join()
+
+    def _work(self) -> None:
+        while True:
+            path, checkpoint = self._jobs.get()
+            try:
+                write_checkpoint(path, checkpoint, self.keep)
+                self.error = None
+            except OSError as error:
+                self.error = error
+                say(f"checkpoint {path}: can't be written ({error.strerror}); training goes on, the next one is tried")
+            finally:
+                self._jobs.task_done()
+
+
+class Found(NamedTuple):
+    """A checkpoint to go on from: where it was, its header, and, on rank 0 alone, its arrays."""
+
+    path: Path
+    header: dict[str, Any]
+    arrays: dict[str, Array]
+
+
+def find_checkpoint(world: World, config: Config) -> Found | None:
+    """The checkpoint that config.resume asks for; None where there is none at all. Collective.
+
+    Raises InputError where none is good, or where it is of another run, naming the option that differs.
+    """
+    arrays: dict[str, Array] = {}
+
+    def find() -> tuple[Path, dict[str, Any]] | None:
+        assert config.checkpoint_dir is not None
+        if config.resume:
+            path = Path(config.resume)
+            checkpoint = read_checkpoint(path)
+        elif good := newest_good(config.checkpoint_dir, say):
+            path, checkpoint = good
+        else:
+            say(f"no checkpoint in {config.checkpoint_dir}: starting fresh")
+            return None
+        check_same_run(path, checkpoint.header, config)
+        arrays.update(checkpoint.arrays)
+        return path, checkpoint.header
+
+    found = world.on_root(find)
+    return found and Found(*found, arrays)
+
+
+def check_same_run(path: Path, header: dict[str, Any], config: Config) -> None:
+    """Raise InputError where a checkpoint is of another run than `config`'s, naming what differs."""
+    then, now = header["config"], json.loads(json.dumps(config.described()))
+    for name in sorted(set(now) - MAY_CHANGE):
+        if now[name] != then.get(name):
+            raise InputError(
+                f"--{name.replace('_', '-')} {now[name]}: {path} was made with {then.get(name)}; "
+                "give it the same, or start over with another --checkpoint-dir"
+            )
+    if config.shards not in (None, header["shards"]):
+        raise InputError(
+            f"--shards {config.shards}: {path} was made with {header['shards']}; use --shards {header['shards']}"
+        )
+
+
+class Checkpointing:
+    """Checkpoints of one run, into config.checkpoint_dir.
+
+    fingerprint: sha256 of the data. history: the metrics of every epoch so far, which a checkpoint keeps.
+    Collective: yes, every method that doesn't say otherwise.
+    """
+
+    def __init__(
+        self, world: World, trainer: Trainer, config: Config, fingerprint: str, history: list[dict[str, Any]]
+    ) -> None:
+        assert config.checkpoint_dir is not None
+        self.world, self.trainer, self.config = world, trainer, config
+        self.directory, self.fingerprint, self.history = config.checkpoint_dir, fingerprint, history
+        self.number, self.unit = config.checkpoint_every
+        self._writer = Writer(config.keep) if world.rank == 0 else None
+        self._next = time.monotonic() + self.number
+        self._stopped_by = ""
+        self._saved: tuple[int, int] | None = None
+
+    def resume(self, found: Found) -> str:
+        """Go on from a checkpoint that `find_checkpoint` gave; returns what to tell."""
+        trainer, header = self.trainer, found.header
+        if header["fingerprint"] != self.fingerprint:
+            raise input_error_on_every_rank(
+                f"--dataset {self.config.dataset}: {found.path} was made with other data; use the same files"
+            )
+        trainer.restore(header["epochs_done"], header["steps_done"], header["optimizer_steps"], found.arrays)
+        self.history[:] = header["history"]
+        self._saved = trainer.epochs_done, trainer.steps_done
+        return f"resumed from {found.path}, {trainer.position()}"
+
+    def after_step(self) -> bool:
+        """To be called after every step: save where it is time to. Returns whether to stop here."""
+        trainer = self.trainer
+        asked = trainer.exchange.asked
+        if self.unit == "steps" and trainer.global_step % self.number == 0:
+            self.save()
+        elif self.unit == "s":
+            if asked % STOP:
+                trainer.exchange.ask -= SAVE if self.world.rank == 0 else 0
+                self.save()
+                self._next = time.monotonic() + self.number
+            elif self.world.rank == 0 and time.monotonic() >= self._next:
+                trainer.exchange.ask += SAVE
+                self._next = float("inf")
+        if asked < STOP:
+            return False
+        self.save()
+        return True
+
+    def after_epoch(self) -> None:
+        """To be called after every epoch: save where it is time to."""
+        if self.unit == "epoch" and self.trainer.epochs_done % self.number == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Gather the state and have it written."""
+        trainer = self.trainer
+        if self._saved == (trainer.epochs_done, trainer.steps_done):
+            return
+        self._saved = trainer.epochs_done, trainer.steps_done
+        check_replicas(self.world, trainer.exchange.parameters)
+        arrays = trainer.state()
+        if self._writer is None:
+            return
+        header = {
+            "epochs_done": trainer.epochs_done,
+            "steps_done": trainer.steps_done,
+            "optimizer_steps": trainer.optimizer.steps,
+            "shards": trainer.shards,
+            "config": self.config.described(),
+            "fingerprint": self.fingerprint,
+            "history": self.history,
+            "versions": versions(),
+        }
+        # By its own text: the history grows while the thread writes.
+        header = json.loads(json.dumps(header))
+        self._writer.write(checkpoint_path(self.directory, trainer.global_step), Checkpoint(header, arrays))
+
+    def catch_signals(self) -> None:
+        """From now on SIGTERM, SIGINT and SIGUSR1 to any rank stop all after the step that they are in.
+
+        A second SIGINT ends at once. Collective: no.
+        """
+
+        def caught(number: int, frame: FrameType | None) -> None:
+            if self._stopped_by and number == signal.SIGINT and self._stopped_by == "SIGINT":
+                raise KeyboardInterrupt
+            if not self._stopped_by:
+                self._stopped_by = signal.Signals(number).name
+                self.trainer.exchange.ask += STOP
+
+        for number in SIGNALS:
+            signal.signal(number, caught)
+
+    def stopped(self) -> int:
+        """Wait for the last checkpoint, tell what happened, and return the status. After `after_step` said so."""
+
+        def tell() -> int:
+            assert self._writer is not None
+            self._writer.finish()
+            trainer = self.trainer
+            if self._writer.error is not None:
+                say(f"stopped {trainer.position()}; its checkpoint could not be written")
+                return UNWRITTEN
+            say(f"stopped {trainer.position()}, checkpoint written; run it again with --resume")
+            return COME_AGAIN
+
+        return self.world.on_root(tell)
+
+    def completed(self, parameters_sha256: str) -> int:
+        """Wait for the last checkpoint and record that the run is complete. Returns the status."""
+
+        def record() -> int:
+            assert self._writer is not None
+            self._writer.finish()
+            trainer = self.trainer
+            content = {
+                "epoch": trainer.epochs_done,
+                "step": trainer.global_step,
+                "parameters_sha256": parameters_sha256,
+            }
+
+            def write(file: BinaryIO) -> None:
+                file.write(json.dumps(content).encode())
+
+            try:
+                write_whole(self.directory / "completed.json", write)
+            except OSError as error:
+                say(f"--checkpoint-dir {self.directory}: the completion record can't be written ({error.strerror})")
+                return UNWRITTEN
+            if self._writer.error is not None:
+                say(f"--checkpoint-dir {self.directory}: the last checkpoint could not be written")
+                return UNWRITTEN
+            return 0
+
+        return self.world.on_root(record)
+
+
+def prepare(directory: Path) -> None:
+    """Make the directory ready for a run that isn't complete yet. Collective: no, for rank 0."""
+    prepare_directory(directory)
+    (directory / "completed.json").unlink(missing_ok=True)
+
+
+def check_replicas(world: World, parameters: Array) -> None:
+    """Raise RuntimeError, naming the node, where nodes don't hold the same parameters to the bit. Collective."""
+    if world.nodes == 1 or world.comm is None:
+        return
+    mine = hashlib.sha256(parameters.data).hexdigest() if world.node_rank == 0 else ""
+    everyone = world.comm.allgather((world.node, mine))
+    for node, theirs in everyone:
+        if theirs and theirs != everyone[0][1]:
+            raise RuntimeError(f"node {node} holds parameters {theirs[:8]}..., node 0 {everyone[0][1][:8]}...")
+
+
+def versions() -> dict[str, str]:
+    """What the bits depend on beside the configuration."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return {
+        "distnet": __version__,
+        "numpy": np.__version__,
+        "blas": f"{blas['name']} {blas['version']}",
+        "processor": os.uname().machine,
+    }
