@@ -225,6 +225,8 @@ class Checkpointing:
 
     def stopped(self) -> int:
         """Wait for the last checkpoint, tell what happened, and return the status. After `after_step` said so."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # a second one would end this rank on its way out
 
         def tell() -> int:
             assert self._writer is not None
