@@ -9,14 +9,15 @@ and updated slices back.
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distnet.errors import input_error_on_every_rank
 from distnet.functional import Array
 from distnet.layers import BLOCK
-from distnet.shards import adds_within, roots_within, share, slice_order, tree
+from distnet.shards import adds_within, roots_within, share, tree
+from distnet.slices import Division, divide
 from distnet.world import World
 
 if TYPE_CHECKING:
@@ -43,128 +44,85 @@ class Exchange:
 
     def __init__(self, world: World, initial: Array, shards: int) -> None:
         self.world = world
-        self._count = count = len(initial)
-        dtype = initial.dtype
+        count, dtype = len(initial), initial.dtype
         total = count + 1  # the parameters, and what ranks ask
         blocks = -(-total // BLOCK)
-        self.ask = 0.0
-        order = slice_order(world.node_sizes)
-
-        def columns_of(lane: int, node: int | None = None, node_rank: int | None = None) -> slice:
-            """The run of columns of a lane, of a node in it, or of one rank of that node."""
-            own = [i for i, each in enumerate(order) if each.lane == lane and node in (None, each.node)]
-            own = [i for i in own if node_rank in (None, order[i].node_rank)]
-            runs = [share(blocks, i, len(order)) for i in own]
-            return slice(min(runs[0].start * BLOCK, total), min(runs[-1].stop * BLOCK, total))
-
-        lane, _, _ = next(each for each in order if each[1:] == (world.node, world.node_rank))
-        here = columns_of(lane, world.node)
-        whole = columns_of(lane, world.node, world.node_rank)
-        self.columns = slice(min(whole.start, count), min(whole.stop, count))
-        nodes = range(world.nodes)
-        first_ranks = list(accumulate(world.node_sizes, initial=0))
-        runs = [
-            range(
-                share(shards, first_ranks[node], world.size).start,
-                share(shards, first_ranks[node + 1] - 1, world.size).stop,
-            )
-            for node in nodes
-        ]
-        adds, run = tree(shards), runs[world.node]
-        roots = [roots_within(adds, each) for each in runs]
+        division = divide(total, shards, world.node_sizes, world.node, world.node_rank)
+        here, run = division.places[division.lane][world.node], division.runs[world.node]
+        adds = tree(shards)
+        roots = [roots_within(adds, each) for each in division.runs]
+        far_roots = [root for node in range(world.nodes) if node != world.node for root in roots[node]]
 
         # Memory that the ranks of a node share.
-        self.own = share(shards, world.rank, world.size)
         self._rows = world.shared((len(run), blocks * BLOCK), dtype)
         self._parameters = world.shared((blocks * BLOCK,), dtype)
-        others = [(node, root) for node in nodes if node != world.node for root in roots[node]]
-        lanes = sorted({each.lane for each in order})
-        widths = [columns_of(each, world.node) for each in lanes]
-        self._received = [world.shared((len(others), w.stop - w.start), dtype) for w in widths]
+        widths = [places[world.node].stop - places[world.node].start for places in division.places]
+        self._received = [world.shared((len(far_roots), width), dtype) for width in widths]
+
+        self.own = share(shards, world.rank, world.size)
         self.gradients = self._rows[self.own.start - run.start : self.own.stop - run.start]
         self.parameters = self._parameters[:count]
+        self.columns = slice(min(division.own.start, count), min(division.own.stop, count))
         self.slice = self.parameters[self.columns]
-        self._asks = self.gradients[:, count]
         if world.node_rank == 0:
             self.parameters[:] = initial
 
-        # Additions within the node, over this rank's part of its lane.
-        members = [each.node_rank for each in order if each.lane == lane and each.node == world.node]
-        whole_lane = columns_of(lane)
-        lane_blocks = -(-(whole_lane.stop - whole_lane.start) // BLOCK)
-        part = share(lane_blocks, members.index(world.node_rank), len(members))
-        mine = slice(
-            whole_lane.start + part.start * BLOCK,
-            min(whole_lane.start + part.stop * BLOCK, whole_lane.stop),
-        )
-        self._node_tree = [
-            (self._rows[add.left - run.start, mine], self._rows[add.right - run.start, mine])
-            for add in adds_within(adds, run)
-        ]
-
-        # Additions between nodes, over this rank's slice.
-        received = self._received[lane][:, whole.start - here.start : whole.stop - here.start]
-        views = {root: received[i] for i, (_, root) in enumerate(others)}
-        views |= {root: self._rows[root - run.start, whole] for root in roots[world.node]}
-        done = {add for each in runs for add in adds_within(adds, each)}
+        # The additions, as pairs of views: within the node over this rank's part of its lane, and then over
+        # its own slice what is left of the tree.
+        rows = self._rows[:, division.adds]
+        self._node_tree = [(rows[add.left - run.start], rows[add.right - run.start]) for add in adds_within(adds, run)]
+        received = self._received[division.lane][:, division.own.start - here.start : division.own.stop - here.start]
+        views = dict(zip(far_roots, received, strict=True))
+        views |= {root: self._rows[root - run.start, division.own] for root in roots[world.node]}
+        done = {add for each in division.runs for add in adds_within(adds, each)}
         self._final_tree = [(views[add.left], views[add.right]) for add in adds if add not in done]
         self._sum: Array = views[0][: len(self.slice)]
+
+        self.ask = 0.0
+        self._asks = self.gradients[:, count]
         self._total_asked = views[0][len(self.slice) :][:1]  # on the one rank whose slice is the last
         self._asked = self._parameters[count : count + 1]
-
         self._squares = np.zeros(blocks)
         self._own_squares = self._squares[self.columns.start // BLOCK : -(-self.columns.stop // BLOCK)]
 
         self.lane_comm: MPI.Intracomm | None = None
-        self._crowded = len(set(world.node_sizes)) > 1  # some rank transfers what others of its node own
+        self._crowded = division.crowded
         if world.nodes > 1:
-            self._plan_messages(lane, members[0], [columns_of(lane, node) for node in nodes], roots, run)
+            self._plan_messages(division, roots)
         world.node_barrier()
 
-    def _plan_messages(self, lane: int, leader: int, places: list[slice], roots: list[list[int]], run: range) -> None:
+    def _plan_messages(self, division: Division, roots: list[list[int]]) -> None:
         """Buffers, counts and displacements of the two collectives of a lane. Collective.
 
-        places: each node's columns in the lane.
+        roots: the subtree roots of each node.
         """
         from mpi4py import MPI
 
-        world, dtype = self.world, self._rows.dtype
+        world, places = self.world, division.places[division.lane]
         assert world.comm is not None
         self._in_place = MPI.IN_PLACE
-        comm = world.comm.Split(lane if world.node_rank == leader else MPI.UNDEFINED, key=world.node)
+        comm = world.comm.Split(division.lane if division.leads else MPI.UNDEFINED, key=world.node)
         if comm != MPI.COMM_NULL:
             self.lane_comm = comm  # type: ignore[assignment]
         widths = [place.stop - place.start for place in places]
-        mine = widths[world.node]
-        own_roots = roots[world.node]
-        there = [0 if node == world.node else len(each) for node, each in enumerate(roots)]
-        receive_counts = [number * mine for number in there]
-        if len(own_roots) == 1:
+        others = [int(node != world.node) for node in range(world.nodes)]
+        rows = [self._rows[root - division.runs[world.node].start] for root in roots[world.node]]
+        send_counts = [other * len(rows) * width for other, width in zip(others, widths, strict=True)]
+        receive_counts = [other * len(each) * widths[world.node] for other, each in zip(others, roots, strict=True)]
+        self._packing: list[tuple[Array, Array]] = []
+        if len(rows) == 1:
             # The one root is sent from where it is.
-            send_counts = [0 if node == world.node else width for node, width in enumerate(widths)]
-            send_places = [place.start for place in places]
-            buffer = self._rows[own_roots[0] - run.start]
-            self._packing: list[tuple[Array, Array]] = []
+            buffer, send_places = rows[0], [place.start for place in places]
         else:
-            send_counts = [0 if node == world.node else len(own_roots) * width for node, width in enumerate(widths)]
-            send_places = [0, *accumulate(send_counts)][:-1]
-            buffer = np.empty(sum(send_counts), dtype)
-            self._packing = [
-                (
-                    buffer[start : start + size].reshape(len(own_roots), -1)[i],
-                    self._rows[root - run.start, place],
-                )
-                for start, size, place in zip(send_places, send_counts, places, strict=True)
-                if size
-                for i, root in enumerate(own_roots)
-            ]
+            buffer, send_places = np.empty(sum(send_counts), self._rows.dtype), starts(send_counts)
+            for start, size, place in zip(send_places, send_counts, places, strict=True):
+                if size:
+                    targets = buffer[start : start + size].reshape(len(rows), -1)
+                    self._packing += [(target, row[place]) for target, row in zip(targets, rows, strict=True)]
         self._send = [buffer, (send_counts, send_places)]
-        self._receive = [
-            self._received[lane].reshape(-1),
-            (receive_counts, [0, *accumulate(receive_counts)][:-1]),
-        ]
+        self._receive = [self._received[division.lane].reshape(-1), (receive_counts, starts(receive_counts))]
         whole = self._parameters[places[0].start : places[-1].stop]
-        self._lane_parameters = [whole, (widths, [place.start - places[0].start for place in places])]
+        self._lane_parameters = [whole, (widths, starts(widths))]
         largest = max(sum(send_counts), sum(receive_counts), whole.size)
         if world.total(np.array([largest > LARGEST_COUNT], np.int64))[0]:
             raise input_error_on_every_rank(
@@ -175,7 +133,7 @@ class Exchange:
     def reduce_scatter(self) -> Array:
         """The gradients of all shards, added in the fixed tree, for this rank's slice of the parameters."""
         self._asks.fill(0)
-        self._asks[0] = self.ask
+        self._asks[:1] = self.ask
         self.world.node_barrier()
         for left, right in self._node_tree:
             np.add(left, right, out=left)
@@ -226,10 +184,8 @@ class Exchange:
         comm = self.world.comm
         if comm is None:
             return part.copy()
-        whole = np.empty(self._count, part.dtype) if self.world.rank == 0 else None
-        runs = comm.allgather((self.columns.stop - self.columns.start, self.columns.start))
-        target = [whole, ([size for size, _ in runs], [start for _, start in runs])] if whole is not None else None
-        comm.Gatherv(part, target)
+        whole = np.empty(len(self.parameters), part.dtype) if self.world.rank == 0 else None
+        comm.Gatherv(part, self._in_slices(comm, whole))
         return whole
 
     def scatter(self, whole: Array | None, part: Array) -> None:
@@ -237,10 +193,13 @@ class Exchange:
         comm = self.world.comm
         if comm is None:
             part[:] = whole
-            return
-        runs = comm.allgather((self.columns.stop - self.columns.start, self.columns.start))
-        source = [whole, ([size for size, _ in runs], [start for _, start in runs])] if whole is not None else None
-        comm.Scatterv(source, part)
+        else:
+            comm.Scatterv(self._in_slices(comm, whole), part)
+
+    def _in_slices(self, comm: MPI.Intracomm, whole: Array | None) -> list[Any] | None:
+        """The vector, and how many of its numbers are whose and from where. Collective."""
+        runs = comm.allgather((len(self.slice), self.columns.start))
+        return None if whole is None else [whole, tuple(zip(*runs, strict=True))]
 
     def close(self) -> Array:
         """A copy of the parameters, of this rank's own, and the shared memory given back."""
@@ -249,3 +208,8 @@ class Exchange:
         if self.lane_comm is not None:
             self.lane_comm.Free()
         return parameters
+
+
+def starts(counts: list[int]) -> list[int]:
+    """Where each of consecutive runs of these lengths begins."""
+    return [0, *accumulate(counts)][:-1]

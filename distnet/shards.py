@@ -61,25 +61,3 @@ def roots_within(adds: Sequence[Add], run: range) -> list[int]:
     """The rows of `run` that are left after its additions: roots of the largest complete subtrees in it."""
     added = {add.right for add in adds_within(adds, run)}
     return [row for row in run if row not in added]
-
-
-class Slice(NamedTuple):
-    """Whose slice of the parameters this is, and in which lane: the slices that the same ranks transfer."""
-
-    lane: int
-    node: int
-    node_rank: int
-
-
-def slice_order(node_sizes: Sequence[int]) -> list[Slice]:
-    """Who owns the first slice of the parameters, the second, ...: by lane, then by node.
-
-    There are as many lanes as the smallest node has ranks. So what a node's ranks own within a lane is one
-    run of columns, and so is a lane.
-    """
-    lanes = min(node_sizes)
-    return sorted(
-        Slice(node_rank * lanes // size, node, node_rank)
-        for node, size in enumerate(node_sizes)
-        for node_rank in range(size)
-    )

@@ -33,7 +33,8 @@ def trained(world, *, sizes, activation="relu", dtype="float32", rows=61, batch_
         shards=shards,
     )
     epochs_told = []
-    parameters = trainer.run(epochs, epochs_told.append)
+    trainer.run(epochs, epochs_told.append)
+    parameters = trainer.close()
     told = [(epoch.loss, epoch.test.accuracy, epoch.test.loss) for epoch in epochs_told]
     world.free(split.inputs, split.targets)
     return parameters, told

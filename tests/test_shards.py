@@ -67,13 +67,3 @@ def test_nodes_add_their_own_subtrees_first_and_the_sum_has_the_same_bits(count,
 def test_an_aligned_run_of_shards_has_one_root(power, number):
     adds = shards.tree(64 * 31)
     assert shards.roots_within(adds, range(number << power, (number + 1) << power)) == [number << power]
-
-
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
-def test_every_rank_owns_one_slice_and_every_lane_has_ranks_of_every_node(node_sizes):
-    order = shards.slice_order(node_sizes)
-    assert len(order) == len({each[1:] for each in order}) == sum(node_sizes)
-    for lane in {each.lane for each in order}:
-        nodes = [each.node for each in order if each.lane == lane]
-        assert nodes == sorted(nodes)
-        assert set(nodes) == set(range(len(node_sizes)))
