@@ -4,14 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MNIST = Path(os.environ.get("DISTNET_DATA") or ROOT.parent / "shared" / "mnist")
+MARK = "DISTNET_TESTED_BY"  # in the environment of every process that tests start
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +26,34 @@ def mnist() -> Path:
     return MNIST
 
 
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the four files, with 600 drawn digits to train on and 100 to test."""
+    from distnet.synthetic import synthetic_digits
+
+    folder = tmp_path_factory.mktemp("digits")
+    for prefix, count, seed in (("train", 600, 0), ("t10k", 100, 1)):
+        images, labels = synthetic_digits(count, seed)
+        write_idx(folder / f"{prefix}-images-idx3-ubyte", images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
+    return folder
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Write an array of bytes in the form of MNIST's files."""
+    header = np.array([0x0800 + array.ndim, *array.shape], ">u4")
+    path.write_bytes(header.tobytes() + array.astype(np.uint8).tobytes())
+
+
+def fault(name: str, rank: int | None = None) -> dict[str, str]:
+    """The environment in which a fault of tests/faults/ happens, on one rank or all."""
+    env = {"DISTNET_FAULT": name, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "faults"), str(ROOT)])}
+    return env if rank is None else env | {"DISTNET_FAULT_RANK": str(rank)}
+
+
 @dataclass
 class Ended:
-    """How a command ended. survivors: processes of its session that were still there two seconds later."""
+    """How a command ended."""
 
     status: int
     out: str
@@ -38,22 +67,23 @@ class Ended:
         return digest
 
 
-def command(
+def command(*arguments: object, timeout: float = 60, **how: object) -> Ended:
+    """Run a command of distnet's to its end or `timeout` seconds. how: see `start`."""
+    return end(start(*arguments, **how), timeout)
+
+
+def start(
     *arguments: object,
     ranks: int | None = None,
-    timeout: float = 60,
     env: dict[str, str] | None = None,
     module: str = "distnet.train",
     cwd: Path | None = None,
-) -> Ended:
-    """Run a command of distnet's, under mpirun where `ranks` is given, to its end or `timeout` seconds.
-
-    Fails the test if it has to be ended from outside.
-    """
+) -> subprocess.Popen[str]:
+    """Start a command of distnet's, under mpirun where `ranks` is given."""
     launcher = [] if ranks is None else [mpirun(), "-n", str(ranks)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PMI_", "MPI", "HYDRA", "PMIX"))}
-    environment |= {"PYTHONPATH": str(ROOT), "DISTNET_DATA": str(MNIST)} | (env or {})
-    started = subprocess.Popen(
+    environment |= {"PYTHONPATH": str(ROOT), "DISTNET_DATA": str(MNIST), MARK: str(os.getpid())} | (env or {})
+    return subprocess.Popen(
         [*launcher, sys.executable, "-m", module, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -63,13 +93,36 @@ def command(
         start_new_session=True,
         cwd=cwd or ROOT,
     )
+
+
+def end(started: subprocess.Popen[str], timeout: float) -> Ended:
+    """Wait until a command has ended and all its processes are gone.
+
+    Fails the test if it has to be ended from outside.
+    """
     try:
         out, err = started.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(started.pid, signal.SIGKILL)
         out, err = started.communicate()
         pytest.fail(f"still running after {timeout} s\n{out}\n{err}")
+    deadline = time.monotonic() + 5
+    while left := alive():
+        if time.monotonic() > deadline:
+            pytest.fail(f"processes are left: {left}\n{err}")
+        time.sleep(0.05)
     return Ended(started.returncode, out, err)
+
+
+def alive() -> list[str]:
+    """The processes that any `start` of this run of pytest left, on every kind of machine that has /proc."""
+    mark = f"{MARK}={os.getpid()}\0".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (process / "environ").read_bytes():
+                found.append(f"{process.name} {(process / 'cmdline').read_bytes()!r}")
+    return found
 
 
 def mpirun() -> str:

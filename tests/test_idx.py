@@ -35,9 +35,7 @@ IMAGES = idx_bytes(5, 4, 3, data=PIXELS)
 LABELS = idx_bytes(5, data=bytes([7, 0, 9, 1, 1]))
 
 
-def write_pair(
-    folder: Path, images: bytes = IMAGES, labels: bytes = LABELS, end: str = ""
-) -> tuple[Path, Path]:
+def write_pair(folder: Path, images: bytes = IMAGES, labels: bytes = LABELS, end: str = "") -> tuple[Path, Path]:
     paths = folder / f"train-images-idx3-ubyte{end}", folder / f"train-labels-idx1-ubyte{end}"
     for path, content in zip(paths, (images, labels), strict=True):
         path.write_bytes(content)
@@ -55,9 +53,7 @@ def refusal(images_path: Path, labels_path: Path, classes: int = 10) -> str:
 
 @pytest.mark.parametrize("end", ["", ".gz"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gzipped"])
-def test_a_pair_is_read_by_its_content_whatever_its_names_end_in(
-    tmp_path: Path, pack: Pack, end: str
-) -> None:
+def test_a_pair_is_read_by_its_content_whatever_its_names_end_in(tmp_path: Path, pack: Pack, end: str) -> None:
     images, labels = read_idx_pair(*write_pair(tmp_path, pack(IMAGES), pack(LABELS), end), 10)
     assert images.dtype == labels.dtype == np.uint8
     assert (images.shape, labels.shape) == ((5, 4, 3), (5,))
@@ -182,18 +178,14 @@ def test_a_directory_is_refused_by_name(tmp_path: Path) -> None:
     assert refusal(images_path, labels_path).startswith(f"{images_path}: it cannot be read (Is a directory)")
 
 
-def test_a_file_without_permission_is_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_without_permission_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images_path, labels_path = write_pair(tmp_path)
 
     def denied(path: Path, mode: str) -> None:  # not by chmod, for root may read everything
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", denied)
-    assert refusal(images_path, labels_path).startswith(
-        f"{images_path}: it cannot be read (Permission denied)"
-    )
+    assert refusal(images_path, labels_path).startswith(f"{images_path}: it cannot be read (Permission denied)")
 
 
 def test_there_may_be_more_classes_than_a_byte_can_tell(tmp_path: Path) -> None:
@@ -283,9 +275,7 @@ def test_importing_does_not_warn_even_where_python_mnist_must_be_compiled(
 def test_the_real_mnist_has_its_known_shape_and_label_counts(prefix: str, counts: list[int]) -> None:
     shared = Path(__file__).resolve().parents[1].parent / "shared" / "mnist"
     folder = Path(os.environ.get("DISTNET_DATA") or shared)
-    images_path, labels_path = (
-        folder / f"{prefix}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")
-    )
+    images_path, labels_path = (folder / f"{prefix}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
     if not (images_path.exists() and labels_path.exists()):
         pytest.skip(f"real MNIST is not at hand: no {images_path.name} and {labels_path.name} in {folder}")
     images, labels = read_idx_pair(images_path, labels_path, 10)

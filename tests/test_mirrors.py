@@ -264,18 +264,14 @@ def test_a_wrong_byte_is_refused_with_both_digests_and_leaves_nothing(mirror: Mi
     wrong = bytes([RAW[FIRST][0] ^ 1]) + RAW[FIRST][1:]
     mirror.files[f"{FIRST}.gz"] = gzip.compress(wrong)
     message = refusal("mnist", tmp_path, [mirror.url])
-    assert message.startswith(
-        f"{FIRST}.gz could not be downloaded: {mirror.url} sent wrong bytes (sha256 is "
-    )
+    assert message.startswith(f"{FIRST}.gz could not be downloaded: {mirror.url} sent wrong bytes (sha256 is ")
     for raw in wrong, RAW[FIRST]:
         assert hashlib.sha256(raw).hexdigest()[:8] in message
     assert contents(tmp_path) == {}
     assert mirror.starts() == [0]
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda packed: packed[:-9], lambda packed: packed[:99] + b"#" + packed[100:]]
-)
+@pytest.mark.parametrize("damage", [lambda packed: packed[:-9], lambda packed: packed[:99] + b"#" + packed[100:]])
 def test_a_damaged_wrapper_is_refused_and_leaves_nothing(
     mirror: Mirror, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
@@ -286,9 +282,7 @@ def test_a_damaged_wrapper_is_refused_and_leaves_nothing(
     assert contents(tmp_path) == {}
 
 
-def test_wrong_bytes_of_one_mirror_are_had_from_the_next(
-    mirror: Mirror, second: Mirror, tmp_path: Path
-) -> None:
+def test_wrong_bytes_of_one_mirror_are_had_from_the_next(mirror: Mirror, second: Mirror, tmp_path: Path) -> None:
     mirror.files[f"{FIRST}.gz"] = b"<html>sign in</html>"
     download("mnist", tmp_path, [mirror.url, second.url])
     assert contents(tmp_path) == PACKED
@@ -418,9 +412,7 @@ def test_an_unknown_data_set_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"a file")
-    assert refusal("mnist", tmp_path / "data").startswith(
-        f"{tmp_path / 'data'}: the files can't be written ("
-    )
+    assert refusal("mnist", tmp_path / "data").startswith(f"{tmp_path / 'data'}: the files can't be written (")
 
 
 def test_a_full_disk_is_not_blamed_on_the_mirror(

@@ -1,0 +1,98 @@
+"""Things that go wrong, for tests: with this folder on PYTHONPATH every Python imports this file at its start.
+
+DISTNET_FAULT names the fault, DISTNET_FAULT_RANK the one rank that has it (all of them where it isn't set).
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from importlib.util import find_spec
+
+STEP = 5  # of the training, in which faults of the training happen
+
+
+class AtImport:
+    """Calls `act` when somebody imports the module `name`, with a function that really loads it."""
+
+    def __init__(self, name, act):
+        self.name, self.act = name, act
+        sys.meta_path.insert(0, self)
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        load = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: self.act(module, load)
+        return spec
+
+
+def in_training(trouble):
+    """Let `trouble` happen in step STEP."""
+
+    def spoil(module, load):
+        load(module)
+        step, steps = module.Trainer.step, []
+
+        def spoiled(*arguments):
+            steps.append(None)
+            if len(steps) == STEP:
+                trouble()
+            return step(*arguments)
+
+        module.Trainer.step = spoiled
+
+    AtImport("distnet.trainer", spoil)
+
+
+def error(kind):
+    def trouble():
+        raise kind("a fault for a test")
+
+    return trouble
+
+
+def in_thread():
+    thread = threading.Thread(target=error(RuntimeError), name="helper")
+    thread.start()
+    thread.join()
+
+
+def missing(module, load):
+    print(f"{module.__name__} was imported", file=sys.stderr)
+    raise ImportError("a fault for a test")
+
+
+def no_network(name, *arguments, **options):
+    print(f"rank {rank} looked for {name}", file=sys.stderr)
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+def silent_network(name, *arguments, **options):
+    time.sleep(60)
+
+
+rank = os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or "0"
+if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
+    match os.environ.get("DISTNET_FAULT"):
+        case "error":
+            in_training(error(RuntimeError))
+        case "memory":
+            in_training(error(MemoryError))
+        case "exit":
+            in_training(lambda: sys.exit(0))
+        case "thread":
+            in_training(in_thread)
+        case "kill":
+            in_training(lambda: os.kill(os.getpid(), 9))
+        case "import":
+            AtImport("threadpoolctl", missing)
+        case "no mpi4py":
+            AtImport("mpi4py", missing)
+        case "no network":
+            socket.getaddrinfo = no_network
+        case "silent network":
+            socket.getaddrinfo = silent_network

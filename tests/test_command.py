@@ -1,0 +1,186 @@
+"""The training command: what it prints and writes, and the same sha256 however it is started."""
+
+import gzip
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import fault
+
+from distnet import NeuralNetwork
+from distnet.datasets import load
+from distnet.train import parameters_sha256
+from distnet.world import World
+
+LAST_LINES = re.compile(r"test accuracy [01]\.\d{4}\nparameters sha256 [0-9a-f]{64}\n")
+SYNTHETIC = ("--dataset", "synthetic", "--train-samples", 600, "--epochs", 1)
+EPOCH = re.compile(
+    r"epoch +(\d+)/\d+  loss (\d+\.\d{4})  (?:tutorial loss \(test\) (\d+\.\d{4})  )?test accuracy (\d\.\d{4})  "
+    r"[\d,]+ samples/s  \d+\.\d\d s"
+)
+
+
+def check_same_bits(train, rank_counts, *arguments):
+    """The command ends with the same two lines on each of these numbers of ranks; None is without mpirun."""
+    ended = {ranks: train(*arguments, "--quiet", ranks=ranks) for ranks in rank_counts}
+    assert {ranks: run.status for ranks, run in ended.items()} == dict.fromkeys(rank_counts, 0)
+    assert all(LAST_LINES.fullmatch(run.out) for run in ended.values())
+    assert len({run.out for run in ended.values()}) == 1, {ranks: run.out for ranks, run in ended.items()}
+
+
+def test_synthetic_digits_give_the_same_bits_on_1_2_3_and_4_ranks_and_without_mpirun(train):
+    check_same_bits(train, [None, 1, 2, 3, 4], *SYNTHETIC)
+
+
+def test_real_mnist_gives_the_same_bits_on_1_2_3_and_4_ranks_and_without_mpirun(train, mnist):
+    limits = ("--train-limit", 1001, "--epochs", 1)
+    check_same_bits(train, [None, 1, 2, 3, 4], "--data-dir", mnist, "--shards", 4, *limits)
+
+
+def test_six_shards_give_the_same_bits_on_1_4_and_5_ranks(train, digits):
+    check_same_bits(
+        train, [1, 4, 5], "--data-dir", digits, "--shards", 6, "--batch-size", 50, "--epochs", 2, "--dtype", "float64"
+    )
+
+
+def test_the_number_of_shards_and_the_seed_decide_the_bits(train, digits):
+    variants = [(), ("--shards", 4), ("--shards", 5), ("--seed", 1)]
+    digests = [train("--data-dir", digits, "--epochs", 1, *options).sha256 for options in variants]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_one_process_needs_no_mpi4py_and_does_not_import_it(train, digits):
+    usual = train("--data-dir", digits, "--epochs", 2)
+    without = train("--data-dir", digits, "--epochs", 2, env=fault("no mpi4py"))
+    assert (without.status, without.err) == (0, "")
+    assert without.sha256 == usual.sha256
+
+
+def test_rank_0_alone_prints_a_header_an_epoch_a_line_and_the_two_last_lines(train, digits):
+    ended = train("--data-dir", digits, "--epochs", 3, ranks=3)
+    assert (ended.status, ended.err) == (0, "")
+    header, epochs, last = ended.out.splitlines()[:4], ended.out.splitlines()[4:7], ended.out.splitlines()[7:]
+    assert re.fullmatch(
+        r"distnet \S+: 3 ranks on 1 node, 1 BLAS thread a rank, 4 shards a mini-batch; MPI: .*\d.*", header[0]
+    )
+    assert header[1] == f"data: mnist ({digits}), 600 training and 100 test samples"
+    assert header[2] == "network: 784-256-128-10 relu, float32, 235,146 parameters"
+    assert re.fullmatch("training: 3 epochs, mini-batches of 128, .*learning rate 0.1.*, seed 0", header[3])
+    assert [int(EPOCH.fullmatch(line)[1]) for line in epochs] == [1, 2, 3]
+    assert LAST_LINES.fullmatch("\n".join([*last, ""]))
+    assert EPOCH.fullmatch(epochs[-1])[4] == last[0].removeprefix("test accuracy ")
+
+
+def test_without_mpirun_the_header_says_that_there_is_no_mpi(train, digits):
+    header = train("--data-dir", digits, "--epochs", 1).out.splitlines()[0]
+    assert re.fullmatch(r"distnet \S+: 1 rank on 1 node, 1 BLAS thread a rank, 4 shards .*; MPI: none", header)
+
+
+def test_quiet_leaves_the_two_last_lines_alone(train, digits):
+    ended = train("--data-dir", digits, "--epochs", 1, "--quiet", ranks=2)
+    assert (ended.status, ended.err) == (0, "")
+    assert LAST_LINES.fullmatch(ended.out)
+
+
+def test_the_metrics_file_gets_one_json_object_an_epoch_and_nothing_of_an_older_run(train, digits, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("of an older run\n")
+    ended = train("--data-dir", digits, "--epochs", 2, "--metrics", path, ranks=2)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert {"loss", "test_loss", "test_accuracy", "samples_per_second", "seconds"} <= records[0].keys()
+    printed = [EPOCH.fullmatch(line) for line in ended.out.splitlines()[4:6]]
+    assert [f"{record['loss']:.4f}" for record in records] == [line[2] for line in printed]
+    assert [f"{record['test_accuracy']:.4f}" for record in records] == [line[4] for line in printed]
+
+
+@pytest.mark.parametrize("ending", [".pkl", ".npz"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_model_file_holds_the_parameters_of_the_printed_digest_and_tests_as_printed(
+    train, digits, tmp_path, ending, dtype
+):
+    path = tmp_path / f"model{ending}"
+    ended = train("--data-dir", digits, "--epochs", 2, "--dtype", dtype, "--model", path, ranks=2)
+    network = NeuralNetwork.load(path)
+    little_endian = network.parameters.astype(network.parameters.dtype.newbyteorder("<"))
+    assert hashlib.sha256(little_endian.tobytes()).hexdigest() == ended.sha256 == parameters_sha256(network.parameters)
+    assert network.parameters.dtype == dtype
+    data = load(World(), "mnist", digits, dtype)
+    accuracy = network.test(data.test.inputs[:, : data.test.features], data.test.targets)
+    assert ended.out.splitlines()[-2] == f"test accuracy {accuracy:.4f}"
+    assert (network.about["mean"], network.about["deviation"]) == (data.mean, data.deviation)
+    assert network.about["config"]["epochs"] == 2
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_help_is_printed_once_with_status_0(train, ranks):
+    ended = train("--help", "--epochs", 3, ranks=ranks)
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.count("usage: ") == ended.out.count("--learning-rate ") == 1
+
+
+def test_the_tutorial_preset_trains_the_tutorials_network_and_reports_its_loss(train, digits, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    ended = train("--preset", "tutorial", "--epochs", 1, "--data-dir", digits, "--metrics", path, ranks=2)
+    lines = ended.out.splitlines()
+    assert lines[2] == "network: 784-50-50-50-50-50-50-10 sigmoid, float32, 52,510 parameters"
+    assert re.fullmatch("training: 1 epochs, mini-batches of 10, .*learning rate 0.002.*", lines[3])
+    record = json.loads(path.read_text())
+    assert EPOCH.fullmatch(lines[4])[3] == f"{record['test_tutorial_loss']:.4f}"
+    assert record["test_tutorial_loss"] > record["test_loss"]  # the other classes' terms are added
+
+
+def test_the_mnist_preset_sees_93_percent_after_one_epoch_and_97_5_after_all(train, mnist, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    ended = train("--data-dir", mnist, "--metrics", path, ranks=2, timeout=120)
+    accuracies = [json.loads(line)["test_accuracy"] for line in path.read_text().splitlines()]
+    assert len(accuracies) == 10
+    assert accuracies[0] > 0.93
+    assert accuracies[-1] >= 0.975
+    assert ended.out.splitlines()[-2] == f"test accuracy {accuracies[-1]:.4f}"
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_without_mnist_and_network_the_main_job_goes_on_with_synthetic_digits_and_says_so(train, tmp_path, ranks):
+    nowhere = fault("no network") | {"DISTNET_DATA": ""}
+    ended = train("--train-samples", 600, "--epochs", 1, ranks=ranks, env=nowhere, cwd=tmp_path)
+    assert ended.status == 0
+    asked, told = ended.err.splitlines()[:-1], ended.err.splitlines()[-1]
+    assert asked  # rank 0 alone, and by name, so that no public host was reached
+    assert all(line.startswith("rank 0 looked for ") for line in asked)
+    assert told.startswith("distnet: no mnist in data/")
+    assert "going on with synthetic digits" in told
+    assert ended.out.splitlines()[1] == "data: synthetic (drawn), 600 training and 10,000 test samples"
+    assert ended.sha256 == train(*SYNTHETIC).sha256
+
+
+def test_a_network_that_never_answers_is_given_up_after_five_seconds(train, tmp_path):
+    silent = fault("silent network") | {"DISTNET_DATA": ""}
+    ended = train("--train-samples", 600, "--epochs", 1, env=silent, cwd=tmp_path, timeout=30)
+    assert ended.status == 0
+    assert ended.err.startswith("distnet: no mnist in data/")
+    assert ended.err.count("\n") == 1
+
+
+def test_who_typed_a_data_set_that_cannot_be_had_gets_no_other_one(train, tmp_path):
+    nowhere = fault("no network") | {"DISTNET_DATA": ""}
+    ended = train("--dataset", "mnist", "--epochs", 1, env=nowhere, cwd=tmp_path)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.splitlines()[-1].startswith("distnet: train-images-idx3-ubyte.gz could not be downloaded: ")
+
+
+def test_the_folder_in_the_environment_is_where_data_are_looked_for(train, digits, tmp_path):
+    ended = train("--epochs", 1, env={"DISTNET_DATA": str(digits)}, cwd=tmp_path)
+    assert ended.out.splitlines()[1].startswith(f"data: mnist ({digits}), 600 ")
+    assert not list(Path(tmp_path).iterdir())
+
+
+def test_zipped_files_give_the_same_bits_as_plain_ones(train, digits, tmp_path):
+    for path in digits.iterdir():
+        (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+    digests = [train("--data-dir", folder, "--epochs", 1).sha256 for folder in (digits, tmp_path)]
+    assert digests[0] == digests[1]

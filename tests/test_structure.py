@@ -1,0 +1,87 @@
+"""The house: a file imports only from files on lower floors, and says first what it is for."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+FLOORS = (
+    {"errors", "functional", "shards"},
+    {"config", "files", "guard", "idx", "layers", "optimizers", "synthetic"},
+    {"checkpoint", "mirrors", "model_file", "propagation", "slices", "world"},
+    {"datasets", "exchange"},
+    {"evaluation"},
+    {"trainer"},
+    {"checkpointing", "network"},
+    {"plan", "train"},
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}
+OTHERS = {  # who may import it, and who for its types alone
+    "mpi4py": ({"exchange", "guard", "world"}, {"network"}),
+    "mnist": ({"idx"}, set()),
+    "threadpoolctl": ({"trainer"}, set()),
+}
+
+
+def imports(tree: ast.AST, types: bool) -> set[str]:
+    """The modules that are imported anywhere in it; with or without those under `if TYPE_CHECKING`."""
+    if isinstance(tree, ast.Import):
+        return {alias.name for alias in tree.names}
+    if isinstance(tree, ast.ImportFrom):
+        assert tree.level == 0, "a relative import"
+        return {tree.module, *(f"{tree.module}.{alias.name}" for alias in tree.names)}
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING" and not types:
+        return set()
+    return set().union(*(imports(child, types) for child in ast.iter_child_nodes(tree)))
+
+
+def parsed(name):
+    return ast.parse(FILES[name].read_text())
+
+
+def test_every_file_has_its_floor():
+    assert FILES.keys() - FLOOR.keys() == {"__init__"}
+    assert sum(map(len, FLOORS)) == len(FLOOR)
+
+
+@pytest.mark.parametrize("name", sorted(FILES.keys() & FLOOR.keys()))
+def test_a_file_imports_only_from_lower_floors(name):
+    ours = {found.split(".")[1] for found in imports(parsed(name), types=True) if found.startswith("distnet.")}
+    assert {other: FLOOR[other] for other in ours & FLOOR.keys() if FLOOR[other] >= FLOOR[name]} == {}
+
+
+def test_the_package_itself_imports_its_files_when_they_are_asked_for():
+    assert not {name for name in imports(parsed("__init__"), types=False) if name.startswith("distnet")}
+
+
+@pytest.mark.parametrize("library", OTHERS)
+def test_a_library_is_imported_where_it_belongs(library):
+    def importers(types):
+        return {name for name in FILES if library in {i.split(".")[0] for i in imports(parsed(name), types)}}
+
+    users, for_types = OTHERS[library]
+    assert importers(types=False) <= users
+    assert importers(types=True) <= users | for_types
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_file_starts_with_what_it_is_for(name):
+    told = ast.get_docstring(parsed(name))
+    assert told
+    assert told.splitlines()[0].endswith((".", ":", "?"))
+
+
+def test_importing_everything_imports_no_mpi4py():
+    names = ", ".join(f"distnet.{name}" for name in sorted(FILES))
+    code = f"import sys, {names}; print('mpi4py' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("False\n", "")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("test_*.py")), ids=lambda path: path.stem)
+def test_a_test_file_starts_with_its_claim(path: Path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
