@@ -55,7 +55,8 @@ def number(kind: Callable[[str], T], allowed: Callable[[T], bool], right: str) -
     return read
 
 
-positive_count = number(int, lambda value: value >= 1, "whole number from 1 up")
+positive_count = number(int, lambda value: 1 <= value < 2**31, "whole number from 1 up")
+shard_count = number(int, lambda value: 1 <= value <= 65_536, "whole number from 1 to 65536")
 seed_number = number(int, lambda value: 0 <= value < 2**63, "whole number from 0 up")
 positive_rate = number(float, lambda value: math.isfinite(value) and value > 0, "finite number above 0")
 rate_or_zero = number(float, lambda value: math.isfinite(value) and value >= 0, "finite number from 0 up")
@@ -149,7 +150,7 @@ class Config:
         "parallelism",
         "parts of every mini-batch, at least as many as ranks; the same number gives the same bits on any "
         "ranks (default: 4, or the next power of two that is at least the number of ranks)",
-        positive_count,
+        shard_count,
         metavar="S",
     )
     ranks_per_node: int | None = option(

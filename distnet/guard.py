@@ -22,6 +22,7 @@ from distnet.errors import InputError
 BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
 
+ALL_COME = 1.0  # seconds; ranks that start together fail together
 RANK_0_SPEAKS = 0.3  # seconds; Open MPI's mpirun ends the other ranks as soon as one has ended with a status
 
 # How launchers tell a process, before MPI starts, which rank it is to be and of how many: MPICH's and
@@ -106,11 +107,13 @@ def watch_progress(seconds: float, steps: Callable[[], int]) -> None:
     a rank that doesn't even let its threads run.
     """
 
+    pause = min(seconds / 10, 1.0)
+
     def look() -> None:
         seen, since = steps(), time.monotonic()
         while True:
-            faulthandler.dump_traceback_later(seconds + 10, exit=True)
-            time.sleep(min(seconds / 10, 1.0))
+            faulthandler.dump_traceback_later(min(seconds + 10, threading.TIMEOUT_MAX), exit=True)
+            time.sleep(pause)
             if steps() != seen:
                 seen, since = steps(), time.monotonic()
             elif time.monotonic() - since > seconds:
@@ -120,7 +123,7 @@ def watch_progress(seconds: float, steps: Callable[[], int]) -> None:
                     if thread != threading.get_ident()
                 ]
                 report(f"made no step for {seconds:g} s and waits", "\n".join(stacks))
-                time.sleep(min(seconds / 10, 1.0) + 0.5)  # the others look within this time and have their say
+                time.sleep(2 * pause + 0.5)  # the others look within this time and have their say
                 abort(1)
 
     threading.Thread(target=look, name="stall watch", daemon=True).start()
@@ -148,6 +151,26 @@ def watch() -> None:
     )
 
 
+def all_came() -> bool:
+    """Whether all ranks call this within a second or so; one alone may have been given a bad option.
+
+    Where no MPI can tell, they are believed to.
+    """
+    if not launched() or launched_size() == 1 or "mpi4py.MPI" in sys.modules:
+        return True  # what is wrong after that is wrong on every rank
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        return True
+    arrived = MPI.COMM_WORLD.Ibarrier()
+    deadline = time.monotonic() + ALL_COME + (launched_rank() > 0) * RANK_0_SPEAKS
+    while not arrived.Test():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Run a command to its end on this rank; what `main` returns is the status, the same on every rank.
 
@@ -159,12 +182,17 @@ def run(main: Callable[[], int | None]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main()
+        if not all_came():
+            sys.stderr.write(f"distnet: rank {launched_rank()} is done at once, and not all are; give all the same\n")
+            abort(BAD_INPUT)
     except InputError as error:
-        if launched_rank() == 0 or not error.on_every_rank:
-            sys.stderr.write("distnet: " + str(error).replace("\n", " ") + "\n")
+        everywhere = error.on_every_rank and all_came()
+        alone = f"rank {launched_rank()}: " if error.on_every_rank and not everywhere else ""
+        if launched_rank() == 0 or not everywhere:
+            sys.stderr.write("distnet: " + alone + str(error).replace("\n", " ") + "\n")
         else:
             time.sleep(RANK_0_SPEAKS)
-        if not error.on_every_rank:
+        if not everywhere:
             abort(BAD_INPUT)
         sys.exit(BAD_INPUT)
     except SystemExit as error:

@@ -46,8 +46,10 @@ class NeuralNetwork:
             raise InputError(f"sizes {list(sizes)!r}: name inputs, hidden layers and outputs, each 1 or more")
         if activation not in ACTIVATIONS:
             raise InputError(f"activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
-        if not 0 < learning_rate < float("inf"):
+        if not isinstance(learning_rate, (int, float, np.floating)) or not 0 < learning_rate < float("inf"):
             raise InputError(f"learning_rate {learning_rate!r}: name a finite number above 0")
+        if not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise InputError(f"seed {seed!r}: name a whole number from 0 up")
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise InputError(f"dtype {dtype!r}: choose float32 or float64")
         self.sizes = tuple(int(size) for size in sizes)

@@ -57,6 +57,23 @@ def test_an_import_that_fails_on_one_rank_before_mpi_starts_ends_all_ranks(train
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+def test_an_exception_while_mpi_is_loaded_but_not_started_ends_all_ranks(train, digits, rank):
+    ended = failed(train, digits, "before MPI", rank)
+    assert_told(ended, rank)
+    assert "\nRuntimeError: a fault for a test\n" in ended.err
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.5, 0.7, 0.9])
+def test_an_interrupt_in_the_first_second_ends_all_ranks(digits, seconds):
+    training = start("--data-dir", digits, *FOREVER, ranks=3)
+    time.sleep(seconds)
+    training.send_signal(signal.SIGINT)
+    ended = end(training, SOON)
+    assert ended.status != 0
+    assert "sha256" not in ended.out
+
+
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_leaves_without_an_error_ends_all_ranks(train, digits, rank):
     ended = failed(train, digits, "exit", rank)
     assert re.search(rf"^distnet: rank {rank} .*sys\.exit before the end", ended.err, re.MULTILINE)
@@ -64,7 +81,7 @@ def test_a_rank_that_leaves_without_an_error_ends_all_ranks(train, digits, rank)
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_ends_all_ranks(train, digits, rank):
-    failed(train, digits, "kill", rank)
+    failed(train, digits, "SIGKILL", rank)
 
 
 @pytest.mark.parametrize("name", ["error", "thread", "import"])

@@ -9,14 +9,14 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
-    {"errors", "functional", "shards"},
+    {"errors", "functional", "processes", "shards"},
     {"config", "files", "guard", "idx", "layers", "optimizers", "synthetic"},
     {"checkpoint", "mirrors", "model_file", "propagation", "slices", "world"},
     {"datasets", "exchange"},
     {"evaluation"},
     {"trainer"},
     {"checkpointing", "network"},
-    {"plan", "train"},
+    {"plan", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}

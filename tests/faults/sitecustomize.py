@@ -1,16 +1,18 @@
 """Things that go wrong, for tests: with this folder on PYTHONPATH every Python imports this file at its start.
 
-DISTNET_FAULT names the fault, DISTNET_FAULT_RANK the one rank that has it (all of them where it isn't set).
+DISTNET_FAULT names the fault, DISTNET_FAULT_RANK the one rank that has it (all of them where it isn't set),
+DISTNET_FAULT_STEP the step of the training in which it happens.
 """
 
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from importlib.util import find_spec
 
-STEP = 5  # of the training, in which faults of the training happen
+STEP = int(os.environ.get("DISTNET_FAULT_STEP") or 5)
 
 
 class AtImport:
@@ -49,7 +51,7 @@ def in_training(trouble):
 
 
 def error(kind):
-    def trouble():
+    def trouble(*ignored):
         raise kind("a fault for a test")
 
     return trouble
@@ -59,6 +61,11 @@ def in_thread():
     thread = threading.Thread(target=error(RuntimeError), name="helper")
     thread.start()
     thread.join()
+
+
+def before_mpi(module, load):
+    load(module)
+    module.library_name = error(RuntimeError)  # of the MPI that is loaded, and not yet started
 
 
 def missing(module, load):
@@ -86,12 +93,20 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
             in_training(lambda: sys.exit(0))
         case "thread":
             in_training(in_thread)
-        case "kill":
-            in_training(lambda: os.kill(os.getpid(), 9))
+        case "leave":
+            in_training(lambda: os._exit(0))
+        case "sleep":
+            in_training(lambda: time.sleep(1000))
+        case "SIGKILL" | "SIGSEGV" | "SIGTERM" | "SIGINT" | "SIGUSR1" as name:
+            in_training(lambda: signal.raise_signal(signal.Signals[name]))
         case "import":
             AtImport("threadpoolctl", missing)
+        case "before MPI":
+            AtImport("distnet.world", before_mpi)
         case "no mpi4py":
             AtImport("mpi4py", missing)
+        case "slow disk":
+            os.fsync = lambda file: time.sleep(60)
         case "no network":
             socket.getaddrinfo = no_network
         case "silent network":
