@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -12,17 +11,21 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from distnet.errors import InputError
-from distnet.files import write_whole
+from distnet.files import read_arrays, write_whole
 from distnet.functional import Array
 
 FORMAT, VERSION = "distnet checkpoint", 1
 NAME = re.compile(r"checkpoint-(\d{10})\.npz")
 TEMPORARY = re.compile(r"\.(checkpoint-\d{10}\.npz|completed\.json)\..*")
 DTYPES = (np.float32, np.float64)
+COUNTS = ("epochs_done", "steps_done", "optimizer_steps", "shards")
 
 
 class Checkpoint(NamedTuple):
-    """header: what JSON knows of the run: where it stands, its configuration. arrays: name -> vector."""
+    """header: what JSON knows of the run: where it stands, its configuration. arrays: name -> vector.
+
+    The header has COUNTS, "config", "fingerprint" and "history", a record of every epoch that is done.
+    """
 
     header: dict[str, Any]
     arrays: dict[str, Array]
@@ -48,9 +51,10 @@ def checkpoints(directory: Path) -> list[Path]:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
-    """Write a checkpoint; then remove the oldest beyond `keep`. Collective: no, for rank 0.
+    """Write a checkpoint; then remove older ones beyond `keep` with it. Collective: no, for rank 0.
 
-    Raises OSError where the disk refuses; nothing is removed then.
+    Raises OSError where the disk refuses; nothing is removed then. Those of later steps stay: they are bad,
+    or were passed over on purpose, and one of them must not outlive this one.
     """
     header = json.dumps({"format": FORMAT, "version": VERSION} | checkpoint.header)
     sha256 = digest(header, checkpoint.arrays)
@@ -59,7 +63,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
         np.savez(file, header=np.array(header), sha256=np.array(sha256), **checkpoint.arrays)  # type: ignore[arg-type]
 
     write_whole(path, write)
-    for old in checkpoints(path.parent)[keep:]:
+    for old in [each for each in checkpoints(path.parent) if each.name <= path.name][keep:]:
         old.unlink(missing_ok=True)
 
 
@@ -70,45 +74,38 @@ def read_checkpoint(path: Path) -> Checkpoint:
     else's. Nothing that it holds is run, and no more memory is taken than the file is long.
     """
     try:
-        size = path.stat().st_size
-        with zipfile.ZipFile(path) as members:
-            if any(each.compress_type or each.file_size > size for each in members.infolist()):
-                raise ValueError("it is compressed, which ours never are")
-            if sum(each.file_size for each in members.infolist()) > size:
-                raise ValueError("it promises more than it holds")
-            for each in members.infolist():
-                with members.open(each) as member:
-                    check_array_header(member, each.file_size)
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        header = str(arrays.pop("header"))
-        sha256 = str(arrays.pop("sha256"))
-        parsed = json.loads(header)
-        if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
-            raise ValueError("it is somebody else's")
-        if parsed.get("version") != VERSION:
-            raise ValueError(f"it is of version {parsed.get('version')!r}, and this distnet reads {VERSION}")
-        if any(array.ndim != 1 or array.dtype not in DTYPES for array in arrays.values()):
+        texts, arrays = read_arrays(path)
+        if texts.keys() != {"header", "sha256"} or any(array.dtype not in DTYPES for array in arrays.values()):
             raise ValueError("it holds other arrays than ours")
-        if digest(header, arrays) != sha256:
+        if digest(texts["header"], arrays) != texts["sha256"]:
             raise ValueError("its sha256 is not that of its content")
+        header = json.loads(texts["header"])
+        check_header(header)
     except OSError as error:
         raise InputError(f"checkpoint {path}: can't be read ({error.strerror or error})") from None
     except Exception as error:
         # Damaged and foreign bytes make zipfile and NumPy raise almost anything.
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(f"checkpoint {path}: is damaged or none of distnet's ({reason})") from None
-    return Checkpoint(parsed, arrays)
+    return Checkpoint(header, arrays)
 
 
-def check_array_header(member: Any, size: int) -> None:
-    """Raise ValueError where an .npy member promises more than its `size` bytes."""
-    version = np.lib.format.read_magic(member)
-    if version != (1, 0):
-        raise ValueError("it holds an array of another form")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-    if dtype.hasobject or any(length > size for length in shape) or np.prod(shape, dtype=float) * dtype.itemsize > size:
-        raise ValueError("it holds an array that promises more than there is")
+def check_header(header: Any) -> None:
+    """Raise ValueError where a header hasn't what every checkpoint of this version has."""
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError("it is somebody else's")
+    if header.get("version") != VERSION:
+        raise ValueError(f"it is of version {header.get('version')!r}, and this distnet reads {VERSION}")
+    counts, history = [header.get(name) for name in COUNTS], header.get("history")
+    if (
+        not all(type(count) is int and 0 <= count < 2**63 for count in counts)
+        or not isinstance(header.get("config"), dict)
+        or not isinstance(header.get("fingerprint"), str)
+        or not isinstance(history, list)
+        or len(history) != header["epochs_done"]
+        or not all(isinstance(record, dict) and type(record.get("test_accuracy")) is float for record in history)
+    ):
+        raise ValueError("its header is not as ours are")
 
 
 def newest_good(directory: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint] | None:

@@ -105,7 +105,7 @@ def find_checkpoint(world: World, config: Config) -> Found | None:
         else:
             say(f"no checkpoint in {config.checkpoint_dir}: starting fresh")
             return None
-        check_same_run(path, checkpoint.header, config)
+        check_same_run(path, checkpoint.header, config, world.size)
         arrays.update(checkpoint.arrays)
         return path, checkpoint.header
 
@@ -113,7 +113,7 @@ def find_checkpoint(world: World, config: Config) -> Found | None:
     return found and Found(*found, arrays)
 
 
-def check_same_run(path: Path, header: dict[str, Any], config: Config) -> None:
+def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: int) -> None:
     """Raise InputError where a checkpoint is of another run than `config`'s, naming what differs."""
     then, now = header["config"], json.loads(json.dumps(config.described()))
     for name in sorted(set(now) - MAY_CHANGE):
@@ -122,10 +122,29 @@ def check_same_run(path: Path, header: dict[str, Any], config: Config) -> None:
                 f"--{name.replace('_', '-')} {now[name]}: {path} was made with {then.get(name)}; "
                 "give it the same, or start over with another --checkpoint-dir"
             )
+    done = header["epochs_done"]
+    if (done, header["steps_done"]) > (config.epochs, 0):
+        raise InputError(f"--epochs {config.epochs}: {path} is beyond that, in epoch {done + 1}; use more epochs")
     if config.shards not in (None, header["shards"]):
         raise InputError(
             f"--shards {config.shards}: {path} was made with {header['shards']}; use --shards {header['shards']}"
         )
+    if header["shards"] < ranks:
+        raise InputError(
+            f"{path} was made with {header['shards']} shards, and {ranks} ranks need one each; "
+            f"use {header['shards']} ranks or fewer"
+        )
+
+
+def check_arrays(found: Found, trainer: Trainer) -> None:
+    """Raise InputError where a checkpoint's arrays aren't those of this network. Collective: no, for rank 0."""
+    parameters, steps_done = trainer.exchange.parameters, found.header["steps_done"]
+    right = dict.fromkeys(["parameters", *trainer.optimizer.state], (parameters.size, parameters.dtype))
+    if steps_done:
+        right["losses"] = (trainer.losses.size, trainer.losses.dtype)
+    there = {name: (array.size, array.dtype) for name, array in found.arrays.items()}
+    if there != right or steps_done > trainer.steps_per_epoch:
+        raise InputError(f"checkpoint {found.path}: its arrays are not those of this network; use another one")
 
 
 class Checkpointing:
@@ -144,7 +163,7 @@ class Checkpointing:
         self.number, self.unit = config.checkpoint_every
         self._writer = Writer(config.keep) if world.rank == 0 else None
         self._next = time.monotonic() + self.number
-        self._stopped_by = ""
+        self._caught: set[int] = set()
         self._saved: tuple[int, int] | None = None
 
     def resume(self, found: Found) -> str:
@@ -154,6 +173,7 @@ class Checkpointing:
             raise input_error_on_every_rank(
                 f"--dataset {self.config.dataset}: {found.path} was made with other data; use the same files"
             )
+        self.world.on_root(lambda: check_arrays(found, trainer))
         trainer.restore(header["epochs_done"], header["steps_done"], header["optimizer_steps"], found.arrays)
         self.history[:] = header["history"]
         self._saved = trainer.epochs_done, trainer.steps_done
@@ -214,19 +234,17 @@ class Checkpointing:
         """
 
         def caught(number: int, frame: FrameType | None) -> None:
-            if self._stopped_by and number == signal.SIGINT and self._stopped_by == "SIGINT":
+            if number == signal.SIGINT and number in self._caught:
                 raise KeyboardInterrupt
-            if not self._stopped_by:
-                self._stopped_by = signal.Signals(number).name
+            if not self._caught:
                 self.trainer.exchange.ask += STOP
+            self._caught.add(number)
 
         for number in SIGNALS:
             signal.signal(number, caught)
 
     def stopped(self) -> int:
         """Wait for the last checkpoint, tell what happened, and return the status. After `after_step` said so."""
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # a second one would end this rank on its way out
 
         def tell() -> int:
             assert self._writer is not None
@@ -238,7 +256,9 @@ class Checkpointing:
             say(f"stopped {trainer.position()}, checkpoint written; run it again with --resume")
             return COME_AGAIN
 
-        return self.world.on_root(tell)
+        status = self.world.on_root(tell)
+        ignore_signals()
+        return status
 
     def completed(self, parameters_sha256: str) -> int:
         """Wait for the last checkpoint and record that the run is complete. Returns the status."""
@@ -266,7 +286,15 @@ class Checkpointing:
                 return UNWRITTEN
             return 0
 
-        return self.world.on_root(record)
+        status = self.world.on_root(record)
+        ignore_signals()
+        return status
+
+
+def ignore_signals() -> None:
+    """All is told; another signal would end this rank on its way out, with another status. Collective: no."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def prepare(directory: Path) -> None:

@@ -1,13 +1,25 @@
-"""Files that are there whole or not at all, and a look beforehand whether they can be."""
+"""Files that are there whole or not at all, a look beforehand whether they can be, and arrays read warily."""
 
 import contextlib
 import os
+import re
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from distnet.errors import InputError
+from distnet.functional import Array
+
+# An .npy file of version 1.0 that holds a vector of floats or one string, as NumPy writes it.
+NPY = re.compile(
+    rb"\x93NUMPY\x01\x00.."
+    rb"\{'descr': '([<>](?:f4|f8|U\d{1,12}))', 'fortran_order': False, 'shape': \((?:(\d{1,15}),)?\), \} *\n",
+    re.DOTALL,
+)
 
 
 def check_writable(path: Path, option: str) -> None:
@@ -52,6 +64,40 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
+    """The strings and the vectors of floats in an .npz file, by name; any other content is refused.
+
+    Raises OSError where it can't be read, and almost anything else where it is damaged or foreign. Nothing
+    that it holds is run, and little more memory is taken than the file is long.
+    Collective: no, for rank 0.
+    """
+    if path.is_fifo():
+        raise ValueError("it is a pipe")  # and would keep its reader waiting
+    texts: dict[str, str] = {}
+    arrays: dict[str, Array] = {}
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(each.compress_type for each in members):
+            raise ValueError("it is compressed, which ours never are")
+        if sum(each.file_size for each in members) > path.stat().st_size:
+            raise ValueError("it promises more than it holds")
+        for each in members:
+            name, content = each.filename.removesuffix(".npy"), archive.read(each)
+            if name in texts or name in arrays:
+                raise ValueError(f"it holds {name} twice")
+            found = NPY.match(content)
+            if found is None:
+                raise ValueError("it holds other arrays than ours")
+            vector = np.frombuffer(content, found[1].decode(), offset=found.end())
+            if found[2] is None and vector.dtype.kind == "U" and len(vector) == 1:
+                texts[name] = str(vector[0])
+            elif found[2] is not None and vector.dtype.kind == "f" and len(vector) == int(found[2]):
+                arrays[name] = vector
+            else:
+                raise ValueError("it holds an array that isn't what it promises")
+    return texts, arrays
 
 
 def _umask() -> int:

@@ -107,9 +107,8 @@ def watch_progress(seconds: float, steps: Callable[[], int]) -> None:
     a rank that doesn't even let its threads run.
     """
 
-    pause = min(seconds / 10, 1.0)
-
     def look() -> None:
+        pause = min(seconds / 10, 1.0)
         seen, since = steps(), time.monotonic()
         while True:
             faulthandler.dump_traceback_later(min(seconds + 10, threading.TIMEOUT_MAX), exit=True)
@@ -183,7 +182,9 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         status = main()
         if not all_came():
-            sys.stderr.write(f"distnet: rank {launched_rank()} is done at once, and not all are; give all the same\n")
+            sys.stderr.write(
+                f"distnet: rank {launched_rank()} is done at once, and not all are; give all ranks the same options\n"
+            )
             abort(BAD_INPUT)
     except InputError as error:
         everywhere = error.on_every_rank and all_came()

@@ -1,5 +1,6 @@
 """What tests share: real MNIST, commands as subprocesses, and a record of which tests really ran."""
 
+import json
 import os
 import signal
 import subprocess
@@ -45,9 +46,10 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(header.tobytes() + array.astype(np.uint8).tobytes())
 
 
-def fault(name: str, rank: int | None = None) -> dict[str, str]:
-    """The environment in which a fault of tests/faults/ happens, on one rank or all."""
+def fault(name: str, rank: int | None = None, step: int = 5) -> dict[str, str]:
+    """The environment in which a fault of tests/faults/ happens, on one rank or all, in this step of training."""
     env = {"DISTNET_FAULT": name, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "faults"), str(ROOT)])}
+    env["DISTNET_FAULT_STEP"] = str(step)
     return env if rank is None else env | {"DISTNET_FAULT_RANK": str(rank)}
 
 
@@ -112,6 +114,22 @@ def end(started: subprocess.Popen[str], timeout: float) -> Ended:
             pytest.fail(f"processes are left: {left}\n{err}")
         time.sleep(0.05)
     return Ended(started.returncode, out, err)
+
+
+def wait_for(true: Callable[[], object], running: subprocess.Popen[str], timeout: float = 20) -> None:
+    """Wait until something of a running command is true; if that never comes, end it and fail the test."""
+    deadline = time.monotonic() + timeout
+    while not true():
+        if running.poll() is not None or time.monotonic() > deadline:
+            running.kill()
+            pytest.fail(f"what was waited for never came: {end(running, timeout)}")
+        time.sleep(0.02)
+
+
+def read_metrics(path: Path) -> list[dict[str, object]]:
+    """What a metrics file says, but for the time that it took."""
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in each.items() if k not in ("seconds", "samples_per_second")} for each in records]
 
 
 def alive() -> list[str]:

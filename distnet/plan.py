@@ -1,0 +1,249 @@
+"""What a step costs on how many ranks, and where more stop paying: python -m distnet.plan --nodes 16.
+
+A latency-bandwidth model, as a pure function. docs/scaling.md explains it and says how far off it was.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from distnet.config import Config, Parser, number, positive_count
+from distnet.guard import run
+from distnet.layers import BLOCK, parameter_count
+from distnet.shards import default_shards, shard_rows, share
+
+BYTES = 4  # of a float32
+AT_ONCE = 32  # messages that MPICH has under way in an Ialltoallv (MPIR_CVAR_ALLTOALL_THROTTLE)
+SHORT, SHORT_POWER = 81_920, 524_288  # bytes below which its Iallgatherv is no ring; the second for 2^j ranks
+WORTHWHILE = 0.5  # the efficiency that is worth asking for
+
+
+class Link(NamedTuple):
+    """How messages travel. latency: µs. message: µs of a rank's own time to send one and receive one.
+
+    bandwidth: GB/s a node, each way.
+    """
+
+    latency: float
+    message: float
+    bandwidth: float
+
+
+INTERCONNECTS = {
+    # MPICH over TCP, OSU benchmarks: gist.github.com/jfgrimm/3af692a5475bdd4ed836b5a18197a209. Its osu_bw
+    # sends 0.23 million messages of one byte a second over TCP and 4.9 million over InfiniBand; twice their time.
+    "ethernet-1g": Link(25, 8.7, 0.117),
+    # Feng et al., Optimizing 10-Gigabit Ethernet, SC 2003; 1,460 of a packet's 1,538 bytes are data.
+    "ethernet-10g": Link(12, 8.7, 1.19),
+    # TCP: naddod.com/blog/edr-infiniband-vs-100gb-ethernet-performance-competition; 91 Gbit/s in several
+    # streams: gist.github.com/sciarrilli/6411d019fad8ab85d9ef57675953625f.
+    "ethernet-100g": Link(10, 8.7, 11.4),
+    # Azure's HBv3, learn.microsoft.com: 1.2 µs, 192 Gbit/s.
+    "infiniband-hdr": Link(1.2, 0.41, 24),
+}
+
+
+class Machine(NamedTuple):
+    """What a node can do: measured by benchmarks/scaling.py, but for cache and node_bandwidth.
+
+    call: µs of a NumPy call on little data. gigaflops: of a rank's matrix products. near, far: ns that they
+    take besides, for each parameter and shard, where parameters and gradients fit a rank's cache and where
+    they don't; one_row: the same for shards of one row, whose products NumPy keeps from BLAS. near_bandwidth,
+    far_bandwidth: GB/s of a rank that adds or updates. barrier: µs of two ranks; look: µs for each further
+    one. messages: between ranks of a node. cache: MB a rank. node_bandwidth: GB/s of all its ranks.
+    """
+
+    call: float
+    gigaflops: float
+    near: float
+    far: float
+    one_row: float
+    near_bandwidth: float
+    far_bandwidth: float
+    barrier: float
+    look: float
+    messages: Link
+    cache: float
+    node_bandwidth: float
+
+
+# As benchmarks/scaling.py wrote it. cache, node_bandwidth: a socket of AMD's EPYC 7003, 32 MB of L3 for 8
+# cores, and half of the 340 GB/s that STREAM reaches on two (Azure's HBv3, learn.microsoft.com).
+MACHINE = Machine(
+    call=0.693,
+    gigaflops=92.6,
+    near=0.793,
+    far=1.33,
+    one_row=1.22,
+    near_bandwidth=69.1,
+    far_bandwidth=56.3,
+    barrier=0.736,
+    look=0.0307,
+    messages=Link(4.52, 4.24, 2.46),
+    cache=4,
+    node_bandwidth=170,
+)
+
+
+class Cost(NamedTuple):
+    """A step. compute, exchange: µs; the exchange includes the update."""
+
+    nodes: int
+    ranks: int
+    shards: int
+    compute: float
+    exchange: float
+
+    @property
+    def step(self) -> float:
+        """µs of all of it."""
+        return self.compute + self.exchange
+
+
+def cost(
+    sizes: Sequence[int],
+    batch_size: int,
+    nodes: int,
+    node_size: int,
+    link: Link,
+    on: Machine = MACHINE,
+    shards: int | None = None,
+) -> Cost:
+    """A step on `nodes` nodes of `node_size` ranks.
+
+    shards: S; where it isn't given, the default, or one a rank if that is cheaper and ranks are no 2^j.
+    """
+    ranks, size = nodes * node_size, BYTES * parameter_count(sizes)
+    if shards is None:
+        choices = {default_shards(ranks), ranks} if ranks & (ranks - 1) else {default_shards(ranks)}
+        return min(
+            (cost(sizes, batch_size, nodes, node_size, link, on, each) for each in choices), key=lambda each: each.step
+        )
+    runs = [share(shards, node, nodes) for node in range(nodes)]
+    roots, rows = [subtrees(each, shards) for each in runs], max(map(len, runs))
+    moved = size * (3 * (rows - 1) + (3 * (sum(roots) - 1) + 5) / nodes)  # by the tree, and by the update
+    exchange = memory(on, moved, size * (rows + 1), node_size)
+    if node_size > 1:
+        exchange += 2 * (on.barrier + on.look * (node_size - 2))
+    if nodes > 1:
+        messages = min(nodes - 1, -(-size // BYTES // BLOCK // node_size))  # none to who owns no block
+        exchange += -(-messages // AT_ONCE) * link.latency + messages * link.message
+        exchange += allgather_steps(nodes, size / node_size) * (link.latency + link.message)
+        exchange += (max(roots) + 1) * size * (nodes - 1) / nodes / (link.bandwidth * 1e3)
+    compute = propagation(on, sizes, shard_rows(batch_size, shards), -(-shards // ranks), node_size)
+    return Cost(nodes, ranks, shards, compute, exchange)
+
+
+def ring_cost(
+    sizes: Sequence[int], batch_size: int, nodes: int, node_size: int, link: Link, on: Machine = MACHINE
+) -> Cost:
+    """The same with a replica on every rank, updated by itself after a ring allreduce over all ranks."""
+    ranks, size = nodes * node_size, BYTES * parameter_count(sizes)
+    # A message between ranks of a node is copied in and out: read, write, read, write.
+    inside = on.messages._replace(bandwidth=min(on.messages.bandwidth, on.node_bandwidth / (4 * node_size)))
+    hops = [inside] * (node_size > 1) + [link] * (nodes > 1)
+    hop = max((each.latency + each.message + size / ranks / (each.bandwidth * 1e3) for each in hops), default=0)
+    update = memory(on, 5 * size * node_size, 2 * size * node_size, node_size)
+    compute = propagation(on, sizes, shard_rows(batch_size, ranks), 1, node_size)
+    return Cost(nodes, ranks, ranks, compute, 2 * (ranks - 1) * hop + update)
+
+
+def propagation(on: Machine, sizes: Sequence[int], rows: int, shards: int, node_size: int) -> float:
+    """µs of forward pass and backprop of a rank's shards, while the other ranks of the node do the same."""
+    count = parameter_count(sizes)
+    flops = 6 * count - 2 * (sizes[0] + 1) * sizes[1]  # the first layer hands no δ down
+    if rows == 1:
+        besides = on.one_row
+    elif 2 * BYTES * count <= on.cache * 1e6:
+        besides = on.near
+    else:  # parameters are read twice, gradients written
+        besides = max(on.far, 3 * BYTES * node_size / on.node_bandwidth)
+    return 8 * len(sizes) * on.call + shards * (rows * flops / on.gigaflops + count * besides) / 1e3
+
+
+def memory(on: Machine, moved: float, held: float, node_size: int) -> float:
+    """µs in which the ranks of a node together move so many bytes, of arrays of `held` bytes."""
+    near = held <= node_size * on.cache * 1e6
+    bandwidth = node_size * on.near_bandwidth if near else min(node_size * on.far_bandwidth, on.node_bandwidth)
+    return moved / (bandwidth * 1e3)
+
+
+def subtrees(run: range, shards: int) -> int:
+    """How many complete subtrees of the fixed tree make up this run of shards: see shards.roots_within."""
+    start, count = run.start, 0
+    while start < run.stop:
+        size = 1 << shards.bit_length()
+        while start % size or (start + size > run.stop and run.stop < shards):
+            size //= 2
+        start, count = start + size, count + 1
+    return count
+
+
+def allgather_steps(ranks: int, total: float) -> int:
+    """Messages that wait for one another in MPICH's Iallgatherv of so many bytes: doubling, Bruck's or a ring."""
+    short = total < (SHORT_POWER if ranks & (ranks - 1) == 0 else SHORT)
+    return (ranks - 1).bit_length() if short else ranks - 1
+
+
+def worlds(nodes: int, node_size: int) -> list[tuple[int, int]]:
+    """Nodes and ranks of each: 1, 2, 4 ... ranks on one node, then 2, 4 ... whole nodes."""
+
+    def doubled(end: int) -> list[int]:
+        return [1 << power for power in range((end - 1).bit_length())] + [end]
+
+    return [(1, ranks) for ranks in doubled(node_size)] + [(count, node_size) for count in doubled(nodes)[1:]]
+
+
+def advice(costs: Sequence[Cost]) -> tuple[Cost, Cost]:
+    """The largest world that still is efficient, and the fastest. costs: from one rank up."""
+    efficient = [each for each in costs if costs[0].step >= WORTHWHILE * each.ranks * each.step]
+    return efficient[-1], min(costs, key=lambda each: each.step)
+
+
+def table(costs: Sequence[Cost], rings: Sequence[Cost], batch_size: int) -> str:
+    """A line a world. Speed-ups are over one rank of this design, the ring's too."""
+    head = "exchange µs  samples/s speed-up  eff."
+    lines = [
+        f"{'':34}{'this design':^38}   {'replicas, ring allreduce':^38}".rstrip(),
+        f"nodes  ranks shards  compute µs   {head}   {head}",
+    ]
+    for each, ring in zip(costs, rings, strict=True):
+        line = f"{each.nodes:5,} {each.ranks:6,} {each.shards:6,} {each.compute:11,.0f}"
+        for way in (each, ring):
+            gain = costs[0].step / way.step
+            line += f"   {way.exchange:11,.0f} {batch_size / way.step * 1e6:10,.0f} {gain:8.1f} {gain / way.ranks:5.0%}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the plan for one network, mini-batch and cluster."""
+    parser = Parser(prog="python -m distnet.plan", description="What a training step costs on how many ranks.",
+                    add_help=False, allow_abbrev=False)  # fmt: skip
+    parser.add_argument("--hidden", type=positive_count, nargs="*", default=Config.hidden, metavar="K")
+    parser.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B")
+    parser.add_argument("--nodes", type=number(int, lambda k: 1 <= k <= 65_536, "whole number from 1 to 65536"),
+                        default=16, metavar="K", help="how many there are")  # fmt: skip
+    parser.add_argument("--ranks-per-node", type=positive_count, default=32, metavar="K", help="no more than cores")
+    parser.add_argument("--interconnect", choices=tuple(INTERCONNECTS), default="ethernet-10g")
+    parser.add_argument("--features", type=positive_count, default=784, metavar="K")
+    parser.add_argument("--classes", type=positive_count, default=10, metavar="K")
+    parser.add_argument("--help", action="store_true", help="print this and end")
+    typed = parser.parse_args()
+    if typed.help:
+        return parser.print_help()
+    case = (typed.features, *typed.hidden, typed.classes), typed.batch_size
+    places, link = worlds(typed.nodes, typed.ranks_per_node), INTERCONNECTS[typed.interconnect]
+    costs = [cost(*case, *place, link) for place in places]
+    print(table(costs, [ring_cost(*case, *place, link) for place in places], typed.batch_size))
+    worth, fastest = advice(costs)
+    gains = [costs[0].step / each.step for each in (worth, fastest)]
+    where = f"{worth.ranks:,} rank{'s' * (worth.ranks > 1)} on {worth.nodes:,} node{'s' * (worth.nodes > 1)}"
+    where += f" with --shards {worth.shards}" * (worth.shards != default_shards(worth.ranks))
+    print(
+        f"Ask for {where}: {gains[0]:.1f} times the speed of one rank at {gains[0] / worth.ranks:.0%} efficiency; "
+        f"the fastest world has {fastest.ranks:,}, {gains[1]:.1f} times at {gains[1] / fastest.ranks:.0%}."
+    )
+
+
+if __name__ == "__main__":
+    run(main)

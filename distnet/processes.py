@@ -1,0 +1,115 @@
+"""The processes that a command leads to on this host, and what MPI's libraries leave behind when they are killed.
+
+Ranks have sessions of their own and, once their launcher is gone, another parent; what they do inherit is the
+environment. So every process is known by a mark in it, wherever it ended up. Needs /proc: elsewhere nothing is
+found, and nothing cleaned.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+MARK = "DISTNET_SUPERVISED_AS"
+SHARED_MEMORY = "/dev/shm/"
+NEW = 1.0  # seconds in which the process that makes a segment has mapped it
+PATIENCE = 10.0  # seconds for killed processes to be gone
+
+# MPICH's proxy writes the machine's topology to such a file, whatever TMPDIR says, and alone knows its name.
+TOPOLOGY = re.compile(rb"/tmp/hydra_hwloc_xmlfile_\w{6}")
+
+
+class Processes:
+    """All processes that are started with `environment`, and theirs. At the end of a `with` they are no more.
+
+    environment: of this process, marked, and with a folder for temporaries that goes when they go.
+    """
+
+    def __init__(self) -> None:
+        self._mark = secrets.token_hex(16)
+        self._folder = tempfile.mkdtemp(prefix="distnet-")
+        self.environment = os.environ | {MARK: self._mark, "TMPDIR": self._folder}
+        self._remains: set[tuple[str, int]] = set()  # path and inode, since names are given anew
+        self._made = 0  # when a file in SHARED_MEMORY was made last, as the folder says, and as we saw it
+        self._seen = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if alive := self.end():
+            sys.stderr.write(f"distnet: can't be killed: {' '.join(map(str, alive))}\n")
+        for path, inode in self._remains:
+            with suppress(OSError):
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def alive(self, word: str = "") -> list[int]:
+        """Their ids; of those alone that have `word` in their command line."""
+        mark = f"{MARK}={self._mark}\0".encode()
+        return [
+            int(process.name)
+            for process in Path("/proc").glob("[0-9]*")
+            if mark in read(process / "environ") and word.encode() in read(process / "cmdline")
+        ]
+
+    def look(self) -> None:
+        """Note what they would leave behind; to be called every now and then, since the dead don't tell.
+
+        Costs next to nothing while nobody on this host makes shared memory.
+        """
+        with suppress(OSError):
+            made, now = os.stat(SHARED_MEMORY).st_mtime_ns, time.monotonic()
+            if made != self._made:
+                self._made, self._seen = made, now
+            if now - self._seen < NEW:
+                for process in self.alive():
+                    self._remains.update(used(Path("/proc", str(process))))
+
+    def end(self) -> list[int]:
+        """Kill all that are alive and wait until they are gone. Returns those that don't go."""
+        self.look()
+        alive, quiet, deadline = self.alive(), 0, time.monotonic() + PATIENCE
+        while quiet < 2 and time.monotonic() < deadline:  # one that is just being started is seen at second sight
+            for process in alive:
+                with suppress(OSError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.02)
+            alive = self.alive()
+            quiet = 0 if alive else quiet + 1
+        return alive
+
+
+def used(process: Path) -> Iterator[tuple[str, int]]:
+    """Paths and inodes of the files that nobody removes if this process, a folder of /proc, is killed."""
+    is_proxy = b"hydra_pmi_proxy" in read(process / "cmdline")
+    for line in read(process / "maps").decode(errors="replace").splitlines():
+        fields = line.split(maxsplit=5)
+        if fields[-1].startswith(SHARED_MEMORY):
+            yield fields[5], int(fields[4])
+        elif is_proxy and fields[-1] == "[heap]":
+            start, stop = (int(address, 16) for address in fields[0].split("-"))
+            with suppress(OSError), (process / "mem").open("rb") as memory:
+                memory.seek(start)
+                for path in TOPOLOGY.findall(memory.read(stop - start)):
+                    yield path.decode(), os.stat(path).st_ino
+
+
+def read(path: Path) -> bytes:
+    """A file of /proc; empty where its process is gone, or somebody else's."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

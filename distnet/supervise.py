@@ -1,0 +1,261 @@
+"""python -m distnet.supervise: run mpirun, and run it again after failures, until the training is complete."""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from distnet.config import Config, Parser, number, positive_count, read_config
+from distnet.errors import InputError
+from distnet.guard import BAD_INPUT, INTERRUPTED, run
+from distnet.launcher import LOOK, Host, Launcher, read_hosts
+from distnet.processes import Processes
+from distnet.shards import default_shards
+
+COME_AGAIN = 75  # the status of a training that was stopped and can be resumed
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+TEMPORARIES = (".checkpoint-*", ".completed.json.*", ".probe-*")  # in the checkpoint directory
+
+COUNT = 1.0  # seconds between counts of the ranks
+LAST_WORDS = 5.0  # seconds for mpirun to end after a rank has
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a restart after no progress; doubled each time
+SHOWN = 10  # lines of a kind in the report
+
+
+class Attempt(NamedTuple):
+    """How one run of mpirun ended. step: the newest checkpoint's afterwards, -1 where there is none."""
+
+    ranks: int
+    seconds: float
+    status: int
+    ended: str
+    step: int
+
+    def __str__(self) -> str:
+        where = f"the newest checkpoint is of step {self.step}" if self.step >= 0 else "there is no checkpoint"
+        return f"{self.ranks} rank{'s' * (self.ranks != 1)}, {self.seconds:.1f} s, {self.ended}; {where}"
+
+
+class Supervisor:
+    """Runs the training command with these arguments until it is complete, or nothing is to be had by going on.
+
+    when_fresh: arguments to add as long as there is no checkpoint. directory: where they say that checkpoints
+    are. ranks: as many as there should be. min_ranks: as few as will do. max_restarts: how many in a row may
+    bring no newer checkpoint. Takes over SIGTERM, SIGINT and SIGUSR1.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        when_fresh: Sequence[str],
+        directory: Path,
+        launcher: Launcher,
+        ranks: int,
+        min_ranks: int = 1,
+        max_restarts: int = 3,
+    ) -> None:
+        self.command = [sys.executable, "-m", "distnet.train", *arguments]
+        self.when_fresh, self.directory, self.launcher = list(when_fresh), directory, launcher
+        self.ranks, self.min_ranks, self.max_restarts = ranks, min_ranks, max_restarts
+        self.attempts: list[Attempt] = []
+        self.running: subprocess.Popen[bytes] | None = None
+        self.asked = False
+        self.interrupts = 0
+        for each in SIGNALS:
+            signal.signal(each, self.stop)
+
+    def stop(self, caught: int, frame: FrameType | None) -> None:
+        """Handle a signal: the ranks stop after a step, and aren't restarted. A second SIGINT ends all at once.
+
+        SIGUSR1 tells them, whatever came: Open MPI's mpirun would kill them 0.25 s after one of the others.
+        """
+        self.interrupts += caught == signal.SIGINT
+        if not self.asked:
+            self.asked = True
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell mpirun, if there is one."""
+        if self.running is not None:
+            self.running.send_signal(signal.SIGUSR1)
+
+    def run(self) -> int:
+        """Attempt after attempt; returns the status of the last."""
+        at_first, best, useless = self.checkpoints(), self.step(), 0
+        while True:
+            attempt = self.attempt(resume=self.checkpoints() != at_first)
+            self.attempts.append(attempt)
+            if attempt.status in (0, BAD_INPUT) or self.asked:
+                return attempt.status
+            progress, best = attempt.step > best, max(best, attempt.step)
+            useless = 0 if progress else useless + (len(self.attempts) > 1)
+            if useless >= self.max_restarts:
+                say(self.report())
+                return attempt.status
+            wait = 0.0 if progress else min(FIRST_WAIT * 2**useless, LONGEST_WAIT)
+            say(f"attempt {len(self.attempts)}: {attempt}; once more" + f" in {wait:g} s" * (wait > 0))
+            until = time.monotonic() + wait
+            while time.monotonic() < until and not self.asked:
+                time.sleep(LOOK)
+            if self.asked:
+                return COME_AGAIN
+
+    def attempt(self, resume: bool) -> Attempt:
+        """One run of mpirun on what hosts there are, from its start until nothing is left of it.
+
+        resume: whether there is something newer to go on from than what the arguments say.
+        """
+        begin = time.monotonic()
+        ranks, hosts = self.ranks, self.launcher.hosts
+        with Processes() as processes:
+            if hosts:
+                hosts = self.answering(processes)
+                ranks = min(ranks, sum(host.ranks for host in hosts))
+            if self.asked:
+                status, ended = COME_AGAIN, "stopped before it began"
+            elif ranks < self.min_ranks:
+                status, ended = 1, f"not started, since --min-ranks is {self.min_ranks}"
+            else:
+                more = ["--resume"] if resume else [] if self.checkpoints() else self.when_fresh
+                status, ended = self.watch(hosts, ranks, more, processes)
+        for path in (path for pattern in TEMPORARIES for path in self.directory.glob(pattern)):
+            with contextlib.suppress(OSError):
+                path.unlink()  # whoever was writing it is dead
+        return Attempt(ranks, time.monotonic() - begin, status, ended, self.step())
+
+    def watch(self, hosts: list[Host], ranks: int, more: list[str], processes: Processes) -> tuple[int, str]:
+        """Run mpirun to its end, or until it won't end by itself. Returns the job's status and how it ended.
+
+        It won't where it waits for a host that was cut off: a rank has reported its failure, or one of this host
+        is gone, and mpirun stays.
+        """
+        failures, record = self.failures(), self.record()
+        ranks_here: set[int] = set()
+        counted, next_count, ending = ranks_here, 0.0, float("inf")
+        self.running = mpirun = self.launcher.start(hosts, ranks, self.command + more, processes)
+        try:
+            if self.asked:
+                self.tell()
+            while mpirun.poll() is None:
+                time.sleep(LOOK)
+                processes.look()
+                now = time.monotonic()
+                if now > next_count:
+                    before, counted = counted, set(processes.alive("distnet.train"))
+                    ranks_here |= before & counted  # what is there but once may be about to become something else
+                    next_count = now + COUNT
+                if ranks_here - counted or self.failures() != failures:
+                    ending = min(ending, now)
+                if self.interrupts > 1:
+                    return INTERRUPTED, "interrupted"
+                if now > ending + LAST_WORDS:
+                    return 1, "a rank ended, and mpirun didn't"
+        finally:
+            self.running = None
+            mpirun.kill()
+            mpirun.wait()
+            processes.end()
+        status = mpirun.returncode if mpirun.returncode >= 0 else 128 - mpirun.returncode
+        if status == 0 and self.record() in (None, record):
+            return 1, "status 0 without a completion record"
+        if self.asked and status in (signal.SIGUSR1, 128 + signal.SIGUSR1):
+            return COME_AGAIN, "stopped before its first step"  # the ranks weren't listening yet
+        return status, f"status {status}"
+
+    def answering(self, processes: Processes) -> list[Host]:
+        """The hosts that can be had, telling of the others."""
+        good = self.launcher.answering(processes, lambda: self.asked)
+        for host in () if self.asked else self.launcher.hosts:
+            if host not in good:
+                say(f"host {host.name} doesn't answer")
+        return good
+
+    def checkpoints(self) -> list[Path]:
+        """The oldest first."""
+        return sorted(self.directory.glob("checkpoint-" + "[0-9]" * 10 + ".npz"))
+
+    def step(self) -> int:
+        """The newest checkpoint's step, -1 where there is none."""
+        found = self.checkpoints()
+        return int(found[-1].stem.removeprefix("checkpoint-")) if found else -1
+
+    def failures(self) -> list[Path]:
+        """What ranks reported of their ends."""
+        return sorted(self.directory.glob("failure-*.txt"))
+
+    def record(self) -> tuple[int, int] | None:
+        """Tells one completion record from another; None where there is none."""
+        with contextlib.suppress(OSError):
+            found = os.stat(self.directory / "completed.json")
+            return found.st_ino, found.st_mtime_ns
+        return None
+
+    def report(self) -> str:
+        """What happened, after it is of no use to go on."""
+        lines = [f"gave up after {len(self.attempts)} attempts, the last without progress"]
+        lines += [f"  attempt {number}: {each}" for number, each in enumerate(self.attempts, 1)][-SHOWN:]
+        lines += [f"  checkpoint {path}" for path in self.checkpoints()[-1:]]
+        lines += [f"  failure {path}" for path in sorted(self.failures(), key=os.path.getmtime)[-SHOWN:]]
+        return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    """Lines for the person who watches."""
+    sys.stderr.write(f"distnet: {text}\n")
+    sys.stderr.flush()
+
+
+def parser() -> Parser:
+    """The parser of what stands before the two dashes."""
+    made = Parser(
+        prog="python -m distnet.supervise",
+        usage="python -m distnet.supervise -n RANKS [options] -- [options of distnet.train]",
+        description="Train under mpirun, and go on from the newest checkpoint after a failure.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    made.add_argument("-n", type=positive_count, required=True, metavar="RANKS", help="ranks to train on")
+    made.add_argument("--max-restarts", type=number(int, lambda value: value >= 0, "whole number from 0 up"),
+                      default=3, metavar="K", help="how many may bring no newer checkpoint (default: 3)")  # fmt: skip
+    made.add_argument("--min-ranks", type=positive_count, default=1, metavar="K",
+                      help="go on with as few, where hosts don't answer (default: 1)")  # fmt: skip
+    made.add_argument("--hosts", type=read_hosts, default=[], metavar="NAME:RANKS,...",
+                      help="where; those that don't answer are left out (default: mpirun's own choice)")  # fmt: skip
+    made.add_argument("--mpirun", type=shlex.split, metavar="COMMAND",
+                      help="with options of its own (default: the one beside this Python)")  # fmt: skip
+    made.add_argument("--help", action="store_true", help="print this and end")
+    return made
+
+
+def main() -> int:
+    """Supervise as the command line says."""
+    words = sys.argv[1:]
+    split = words.index("--") if "--" in words else len(words)
+    if "--help" in words[:split]:
+        parser().print_help()
+        return 0
+    typed, arguments = parser().parse_args(words[:split]), words[split + 1 :]
+    config, names = read_config(arguments) or (Config(), frozenset())
+    if config.checkpoint_dir is None:
+        raise InputError("--checkpoint-dir: give it after --, or there is nothing to go on from")
+    possible = min(typed.n, sum(host.ranks for host in typed.hosts)) if typed.hosts else typed.n
+    if typed.min_ranks > possible:
+        raise InputError(f"--min-ranks {typed.min_ranks}: there are {possible} ranks at most; use {possible} or fewer")
+    # The default depends on the ranks, and what is computed on it: it has to stay if there are fewer ranks.
+    shards = [] if "shards" in names or config.resume else ["--shards", str(default_shards(typed.n))]
+    beside = Path(sys.executable).with_name("mpirun")
+    launcher = Launcher(typed.mpirun or [str(beside) if beside.exists() else "mpirun"], typed.hosts)
+    return Supervisor(
+        arguments, shards, config.checkpoint_dir, launcher, typed.n, typed.min_ranks, typed.max_restarts
+    ).run()
+
+
+if __name__ == "__main__":
+    run(main)

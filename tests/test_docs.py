@@ -1,0 +1,102 @@
+"""What README, docs and launch say is so: code runs, options and files exist, scripts parse."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, mpirun
+from test_structure import FLOOR
+
+from distnet import NeuralNetwork
+from distnet.config import parser
+
+README = (ROOT / "README.md").read_text()
+DESIGN = (ROOT / "docs" / "design.md").read_text()
+LAUNCH = ROOT / "launch"
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *LAUNCH.iterdir()]
+OTHERS_OPTIONS = {"--oversubscribe", "--mpi", "--cpu-bind", "--cpus-per-task", "--hint", "--job-name", "--nodes"}
+OTHERS_OPTIONS |= {"--ntasks-per-node", "--time", "--only-mpi", "--no-install-recommends"}
+
+
+def run(command, **environment):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_readmes_python_runs_and_under_mpirun_too(ranks, mnist, tmp_path):
+    script = tmp_path / "script.py"
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
+    script.write_text(re.sub(r"epochs=\d+", "epochs=1", code).replace('"model.', f'"{tmp_path}/model.'))
+    launcher = [mpirun(), "-n", str(ranks)] if ranks else []
+    out = run([*launcher, sys.executable, str(script)], DISTNET_DATA=str(mnist))
+    assert re.fullmatch(r"test accuracy 0\.9\d\d\d\n", out)
+    assert NeuralNetwork.load(tmp_path / "model.npz").sizes == (784, 256, 128, 10)
+
+
+def test_readmes_signatures_are_the_codes():
+    block = re.search(r"^NeuralNetwork\(([^\n]*)\)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    told = [("__init__", block[1]), *re.findall(r"\.(\w+)\(([^()]*)\)", block[2])]
+    assert {name for name, _ in told} >= {"__init__", "train", "test", "forward", "backprop", "save", "load"}
+    for name, arguments in told:
+        real = inspect.signature(getattr(NeuralNetwork, name)).parameters.values()
+        wanted = [(each.name, each.default) for each in real if each.name != "self"]
+        given = [each.partition("=") for each in arguments.split(", ") if each != "*"]
+        assert [argument for argument, _, _ in given] == [argument for argument, _ in wanted], name
+        for (argument, has_default, text), (_, default) in zip(given, wanted, strict=True):
+            assert bool(has_default) == (default is not inspect.Parameter.empty), (name, argument)
+            plain = isinstance(default, (int, float, str)) or default is None
+            assert not has_default or not plain or text == repr(default).replace("'", '"'), (name, argument)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_that_a_page_names_exists(page):
+    known = {option for action in parser()._actions for option in action.option_strings} | OTHERS_OPTIONS
+    for file in (ROOT / "distnet").glob("*.py"):
+        known |= set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', file.read_text()))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text())) - known == set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: page.name)
+def test_every_file_that_a_page_links_to_exists(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_table_of_the_house_has_every_file_on_its_floor():
+    table = {name: int(floor) for floor, name in re.findall(r"^\| (\d) \| `(\w+)\.py` \|", DESIGN, re.MULTILINE)}
+    del table["__init__"]
+    assert table == FLOOR
+    assert table.keys() | {"__init__"} == {path.stem for path in (ROOT / "distnet").glob("*.py")}
+
+
+@pytest.mark.parametrize("script", ["local.sh", "slurm.sbatch"])
+def test_a_launcher_is_a_script_that_bash_can_parse(script):
+    run(["bash", "-n", str(LAUNCH / script)])
+
+
+def test_local_sh_trains_with_the_bits_of_one_process():
+    options = ["--dataset", "synthetic", "--train-samples", "600", "--epochs", "1", "--quiet"]
+    alone = run([sys.executable, "-m", "distnet.train", *options])
+    assert run([str(LAUNCH / "local.sh"), *options], PYTHON=sys.executable, RANKS="3") == alone
+
+
+def test_every_launcher_gives_a_rank_one_blas_thread():
+    for launcher in ("local.sh", "slurm.sbatch", "kubernetes.yaml"):
+        threads = re.findall(r'(\w+)_NUM_THREADS(?:=|, value: ")1\b', (LAUNCH / launcher).read_text())
+        assert threads == ["OMP", "OPENBLAS", "MKL"], launcher
+
+
+def test_the_kubernetes_job_is_an_mpi_job_whose_ranks_fit_its_workers():
+    text = (LAUNCH / "kubernetes.yaml").read_text()
+    assert re.search(r"^apiVersion: kubeflow\.org/v2beta1\nkind: MPIJob$", text, re.MULTILINE)
+    assert "\t" not in text
+    assert "mountPath: /dev/shm" in text
+    slots = int(re.search(r"slotsPerWorker: (\d+)", text)[1])
+    workers = int(re.search(r"Worker:\n +replicas: (\d+)", text)[1])
+    assert re.search(r'mpirun, -n, "(\d+)"', text)[1] == str(slots * workers)

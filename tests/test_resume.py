@@ -1,0 +1,381 @@
+"""Stopped at any step and gone on with on any ranks, a run ends with the bits of one that nobody disturbed."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import alive, command, end, fault, read_metrics, start, wait_for
+
+from distnet.checkpoint import Checkpoint, checkpoint_path, checkpoints, read_checkpoint, write_checkpoint
+from distnet.datasets import shared_split
+from distnet.layers import initial_parameters
+from distnet.optimizers import RULES, Hyperparameters
+from distnet.trainer import Trainer
+from distnet.world import World
+
+SIZES, ROWS, BATCH = (19, 23, 7), 61, 16  # four steps an epoch, the last of 13 rows
+SOON = 20
+
+
+# In one process a rank, under mpirun.
+
+
+def trainer(world, dtype, **hyper):
+    generator = np.random.default_rng(9)
+    X = generator.normal(size=(ROWS, SIZES[0]))
+    Y = np.eye(SIZES[-1])[generator.integers(0, SIZES[-1], ROWS)]
+    split = shared_split(world, X, Y, dtype)
+    initial = initial_parameters(SIZES, "tanh", 0, dtype)
+    hyper = Hyperparameters(weight_decay=0.01, clip_norm=0.7, **hyper)
+    return split, Trainer(
+        world,
+        SIZES,
+        "tanh",
+        initial,
+        split,
+        split,
+        learning_rate=0.1,
+        batch_size=BATCH,
+        hyperparameters=hyper,
+        shards=4,
+    )
+
+
+def told(epoch):
+    return epoch.number, epoch.loss, epoch.test.accuracy, epoch.test.loss
+
+
+def topologies(ranks):
+    """All that so many ranks can be: how many of them, and how many a pretended node; None for one node."""
+    return [(n, per_node) for n in range(ranks, 0, -1) for per_node in [None, *range(1, n)]]
+
+
+def moved(comm, per_node, dtype, optimizer, position, found, stop_after, reported):
+    """Go on for some steps on these ranks. Returns whether the run is done, where it stands, its state, its bits."""
+    world = World(comm, per_node)
+    split, training = trainer(world, dtype, optimizer=optimizer)
+    if position[-1]:
+        training.restore(*position, found)
+    steps = itertools.count(1)
+    done = training.run(3, lambda epoch: reported.append(told(epoch)), lambda: next(steps) == stop_after)
+    position, state = (training.epochs_done, training.steps_done, training.optimizer.steps), training.state()
+    assert bool(state) == (world.rank == 0)
+    parameters = training.close()
+    world.free(split.inputs, split.targets)
+    world.close()
+    return done, position, state, parameters
+
+
+def through_a_file(position, arrays):
+    """What a checkpoint gives back of a state."""
+    history = [{"test_accuracy": 0.5}] * position[0]
+    header = dict(zip(("epochs_done", "steps_done", "optimizer_steps"), position, strict=True))
+    header |= {"shards": 4, "config": {}, "fingerprint": "", "history": history}
+    with tempfile.TemporaryDirectory() as folder:
+        path = checkpoint_path(Path(folder), position[-1])
+        write_checkpoint(path, Checkpoint(header, arrays), 1)
+        return read_checkpoint(path).arrays
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", RULES)
+def test_a_run_that_moves_to_other_ranks_after_every_step_or_two_ends_with_the_same_bits(optimizer, dtype):
+    from mpi4py import MPI
+
+    everyone, undisturbed, reported = MPI.COMM_WORLD, [], []
+    alone = trainer(World(), dtype, optimizer=optimizer)[1]
+    alone.run(3, lambda epoch: undisturbed.append(told(epoch)))
+    done, position, state = False, (0, 0, 0), {}
+    places = itertools.cycle(topologies(min(everyone.size, 4)))
+    for stop_after in itertools.cycle((1, 2)):
+        ranks, per_node = next(places)
+        comm = everyone.Split(0 if everyone.rank < ranks else MPI.UNDEFINED)
+        if comm != MPI.COMM_NULL:
+            done, position, state, parameters = moved(
+                comm, per_node, dtype, optimizer, position, state, stop_after, reported
+            )
+            comm.Free()
+        done, position = everyone.bcast((done, position))
+        if done:
+            break
+        state = through_a_file(position, state) if everyone.rank == 0 else {}
+    same = everyone.rank > 0 or (parameters.tobytes() == alone.close().tobytes() and reported == undisturbed)
+    assert all(everyone.allgather(same))
+
+
+# By the command.
+
+OPTIONS = ("--hidden", 20, "--epochs", 3, "--quiet")  # of 600 digits: five steps an epoch, the last of 88 rows
+STOPPED = "checkpoint written; run it again with --resume"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits):
+    """The last lines of the run that nobody disturbs."""
+    ended = command("--data-dir", digits, *OPTIONS)
+    assert ended.status == 0
+    return ended.out
+
+
+def run(digits, folder, *more, **how):
+    """A run that goes on from what there is."""
+    return command("--data-dir", digits, *OPTIONS, "--checkpoint-dir", folder, "--resume", *more, **how)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--optimizer", "adam", "--dtype", "float64", "--clip-norm", 0.5),
+        ("--optimizer", "nesterov", "--weight-decay", 0.01, "--activation", "tanh", "--shards", 6, "--tutorial-loss"),
+    ],
+    ids=str,
+)
+def test_4_ranks_then_1_then_3_then_2_nodes_end_as_a_run_that_nobody_disturbed(digits, tmp_path, options):
+    reference = tmp_path / "reference.jsonl"
+    undisturbed = command("--data-dir", digits, *OPTIONS, *options, "--metrics", reference)
+    told, folder = tmp_path / "metrics.jsonl", tmp_path / "checkpoints"
+    stops = [  # ranks, the signal and the rank that gets it, its step in this run, and where all then stand
+        (4, "SIGTERM", 2, 3, "in epoch 1, after step 3 of 5"),
+        (None, "SIGINT", 0, 4, "in epoch 2, after step 2 of 5"),
+        (3, "SIGUSR1", 0, 3, "in epoch 2, after step 5 of 5"),
+        (1, "SIGTERM", 0, 1, "in epoch 3, after step 1 of 5"),
+    ]
+    for ranks, name, rank, step, where in stops:
+        ended = run(digits, folder, *options, "--metrics", told, ranks=ranks, env=fault(name, rank, step))
+        assert (ended.status, ended.out) == (75, "")
+        assert f"distnet: stopped {where}, {STOPPED}\n" in ended.err
+    ended = run(digits, folder, *options, "--metrics", told, "--ranks-per-node", 2, ranks=4)
+    assert (ended.status, ended.err, ended.out) == (0, "", undisturbed.out)
+    assert read_metrics(told) == read_metrics(reference)
+    assert json.loads((folder / "completed.json").read_text())["parameters_sha256"] == undisturbed.sha256
+
+
+def test_the_checkpoints_shards_are_kept_where_more_ranks_would_have_more_and_too_many_ranks_are_told(
+    digits, tmp_path, undisturbed
+):
+    assert run(digits, tmp_path, env=fault("SIGTERM", step=7)).status == 75  # four shards, as one rank has them
+    ended = run(digits, tmp_path, ranks=5)  # eight, if nothing was said
+    assert (ended.status, ended.out) == (2, "")
+    assert f"{checkpoints(tmp_path)[0]} was made with 4 shards, and 5 ranks need one each" in ended.err
+    assert run(digits, tmp_path, ranks=4).out == undisturbed
+    other = tmp_path / "other"
+    assert run(digits, other, ranks=5, env=fault("SIGTERM", 4, 7)).status == 75
+    eight = command("--data-dir", digits, *OPTIONS, "--shards", 8)
+    assert run(digits, other, ranks=2).out == eight.out != undisturbed
+
+
+def test_checkpoints_by_the_clock_are_made_by_all_ranks_at_the_same_step(digits, tmp_path):
+    running = start(
+        *("--data-dir", digits, *OPTIONS, "--epochs", 10**6, "--checkpoint-dir", tmp_path),
+        *("--checkpoint-every", "1", "s", "--ranks-per-node", 1),
+        ranks=2,
+    )
+    wait_for(lambda: len(checkpoints(tmp_path)) > 1, running)
+    second, first = (path.stat().st_mtime for path in checkpoints(tmp_path))
+    running.send_signal(signal.SIGTERM)
+    assert end(running, SOON).status == 75
+    assert 0.9 < second - first < 5
+    assert all(read_checkpoint(path) for path in checkpoints(tmp_path))
+
+
+def ranks_of():
+    """The processes of a running command, by their ranks."""
+    found = {}
+    for line in alive():
+        process = line.split()[0]
+        environment = Path("/proc", process, "environ").read_bytes()
+        if rank := re.search(rb"\0(?:PMI_RANK|OMPI_COMM_WORLD_RANK)=(\d+)\0", environment):
+            found[int(rank[1])] = int(process)
+    return found
+
+
+def endless(digits, folder, *more, ranks=3, **how):
+    """A run that doesn't end, once its first checkpoint is there."""
+    options = ("--epochs", 10**6, "--checkpoint-dir", folder)
+    running = start("--data-dir", digits, *OPTIONS, *options, *more, ranks=ranks, **how)
+    wait_for(lambda: checkpoints(folder), running)
+    return running
+
+
+def check_stopped(digits, folder, ended):
+    """It told one plain line, and its newest checkpoint has the bits of an undisturbed run as long."""
+    assert (ended.status, ended.out.replace(CTRL_C, "")) == (75, "")
+    assert ended.err.startswith("distnet: stopped in epoch ")
+    assert ended.err.endswith(f", {STOPPED}\n")
+    assert ended.err.count("\n") == 1
+    assert not list(folder.glob("failure-*"))
+    epochs = read_checkpoint(checkpoints(folder)[0]).header["epochs_done"] + 1
+    on_three = run(digits, folder, "--epochs", epochs)
+    assert on_three.out == command("--data-dir", digits, *OPTIONS, "--epochs", epochs).out
+
+
+CTRL_C = (
+    "[mpiexec@{0}] Sending Ctrl-C to processes as requested\n[mpiexec@{0}] Press Ctrl-C again to force abort\n".format(
+        os.uname().nodename
+    )
+)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_to_mpirun_stops_all_ranks_after_a_step_and_nothing_is_lost(digits, tmp_path, name):
+    running = endless(digits, tmp_path)
+    running.send_signal(signal.Signals[name])
+    check_stopped(digits, tmp_path, end(running, SOON))
+
+
+@pytest.mark.parametrize(("name", "rank"), [("SIGTERM", 0), ("SIGINT", 1), ("SIGUSR1", 2)])
+def test_a_signal_to_one_rank_alone_stops_all_ranks_after_a_step_and_nothing_is_lost(digits, tmp_path, name, rank):
+    running = endless(digits, tmp_path, "--ranks-per-node", 2)
+    os.kill(ranks_of()[rank], signal.Signals[name])
+    check_stopped(digits, tmp_path, end(running, SOON))
+
+
+def test_ctrl_c_at_a_terminal_which_every_process_gets_is_one_interrupt(digits, tmp_path):
+    running = endless(digits, tmp_path)
+    os.killpg(running.pid, signal.SIGINT)
+    check_stopped(digits, tmp_path, end(running, SOON))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_works_while_the_other_ranks_wait_for_one_that_does_not_come(digits, tmp_path, name):
+    running = endless(digits, tmp_path)
+    ranks = ranks_of()
+    os.kill(ranks[0], signal.SIGSTOP)
+    time.sleep(0.1)
+    os.kill(ranks[1], signal.Signals[name])
+    time.sleep(0.3)
+    assert running.poll() is None
+    os.kill(ranks[0], signal.SIGCONT)
+    check_stopped(digits, tmp_path, end(running, SOON))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_second_interrupt_ends_all_ranks_at_once(digits, tmp_path, rank):
+    running = endless(digits, tmp_path)
+    ranks = ranks_of()
+    os.kill(ranks[2], signal.SIGSTOP)  # so that no step can be finished
+    time.sleep(0.1)
+    for _ in range(2):
+        assert running.poll() is None
+        os.kill(ranks[rank], signal.SIGINT)
+        time.sleep(0.2)
+    assert end(running, 5).status == 130
+
+
+# The ends of those who fail.
+
+
+def failures(folder):
+    """The blocks in the failure files, by rank."""
+    return {int(path.name.split("-")[-2]): path.read_text() for path in folder.glob("failure-*.txt")}
+
+
+def test_an_exception_tells_rank_host_epoch_step_and_traceback_on_standard_error_and_in_a_file(digits, tmp_path):
+    ended = run(digits, tmp_path, ranks=3, env=fault("error", 1, step=8))
+    assert ended.status == 1
+    (block,) = [failures(tmp_path)[1]]
+    assert block in ended.err
+    assert list(failures(tmp_path)) == [1]
+    head, traceback = block.split("\n", 1)
+    assert head == f"distnet: rank 1 failed on {os.uname().nodename}, in epoch 2, after step 2 of 5"
+    assert traceback.startswith("Traceback (most recent call last):\n")
+    assert traceback.endswith("RuntimeError: a fault for a test\n")
+    assert not (tmp_path / "completed.json").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "leave"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_gone_ends_all_and_the_run_is_not_taken_for_complete(digits, tmp_path, undisturbed, name, rank):
+    assert run(digits, tmp_path).status == 0
+    assert (tmp_path / "completed.json").exists()
+    ended = run(digits, tmp_path, "--epochs", 10, ranks=3, env=fault(name, rank, step=8))
+    assert "sha256" not in ended.out
+    assert not (tmp_path / "completed.json").exists()
+    if name != "leave":  # with which MPICH's mpirun ends with status 0
+        assert ended.status != 0
+    if name == "SIGSEGV":
+        assert "Segmentation fault" in ended.err
+
+
+def check_stalled(ended, folder, others):
+    """The other ranks told where they wait."""
+    assert ended.status not in (0, 75)
+    told = failures(folder)
+    assert set(told) >= set(others)
+    for rank in others:
+        head = f"distnet: rank {rank} made no step for 2 s and waits on {os.uname().nodename}, in epoch "
+        assert told[rank].startswith(head)
+        assert " in run\n    epoch = self.epoch(on_step, tutorial_loss)\n" in told[rank]
+        assert head in ended.err
+
+
+def test_a_rank_that_is_stopped_ends_all_and_the_others_tell_where_they_wait(digits, tmp_path):
+    running = endless(digits, tmp_path, "--stall-timeout", 2)
+    os.kill(ranks_of()[1], signal.SIGSTOP)
+    check_stalled(end(running, SOON), tmp_path, others=[0, 2])
+
+
+def test_a_rank_that_sleeps_ends_all_and_every_one_tells_where_it_waits(digits, tmp_path):
+    ended = run(digits, tmp_path, "--stall-timeout", 2, ranks=3, env=fault("sleep", 0, step=7), timeout=SOON)
+    check_stalled(ended, tmp_path, others=[0, 1, 2])
+    assert "in <lambda>\n    in_training(lambda: time.sleep(1000))" in failures(tmp_path)[0]
+
+
+def test_a_run_that_goes_on_is_not_taken_for_stalled(digits, tmp_path):
+    running = endless(digits, tmp_path, "--stall-timeout", 0.5)
+    time.sleep(1.5)
+    running.send_signal(signal.SIGTERM)
+    assert end(running, SOON).status == 75
+
+
+# Ranks that were given different options.
+
+
+def apart(*commands):
+    """Arguments that give the first rank the first of these, the second the second, and so on."""
+    other = [(":", "-n", 1, sys.executable, "-m", "distnet.train", *each) for each in commands[1:]]
+    return [*commands[0], *itertools.chain(*other)]
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        (("--epochs", 4), "4 on rank 1, and 3 on rank 0"),
+        (("--seed", 1), "1 on rank 1, and 0 on rank 0"),
+        (("--learning-rate", 0.2), "0.2 on rank 1, and 0.1 on rank 0"),
+        (("--resume",), " on rank 1, and None on rank 0"),
+    ],
+    ids=str,
+)
+def test_a_rank_with_another_option_is_named_with_both_values(digits, tmp_path, options, value):
+    usual = ("--data-dir", digits, *OPTIONS, "--checkpoint-dir", tmp_path)
+    ended = command(*apart(usual, (*usual, *options)), ranks=1, timeout=15)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == f"distnet: {options[0]}: {value}; give all ranks the same\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_a_bad_option_on_one_rank_alone_ends_all_and_names_it(digits, wrong):
+    commands = [("--data-dir", digits, *OPTIONS)] * 3
+    commands[wrong] = ("--epochs", "none")
+    ended = command(*apart(*commands), ranks=1, timeout=15)
+    assert (ended.status, ended.out) == (2, "")
+    assert [line for line in ended.err.splitlines() if line.startswith("distnet: ")] == [
+        f"distnet: rank {wrong}: --epochs: 'none' is no whole number from 1 up"
+    ]
+
+
+def test_help_on_one_rank_alone_ends_all(digits):
+    ended = command(*apart(("--data-dir", digits, *OPTIONS), ("--help",)), ranks=1, timeout=15)
+    assert ended.status == 2
+    assert "distnet: rank 1 is done at once, and not all are; give all ranks the same options\n" in ended.err
