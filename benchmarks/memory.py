@@ -52,7 +52,9 @@ def main() -> None:
         mib = largest(ranks)
         one = one or mib
         allowed = ALLOWED_GROWTH * one + ALLOWED_A_RANK * ranks
-        print(f"{ranks} ranks: {mib:,.0f} MiB together" + (f", allowed {allowed:,.0f}" if ranks > 1 else ""), flush=True)
+        print(
+            f"{ranks} ranks: {mib:,.0f} MiB together" + (f", allowed {allowed:,.0f}" if ranks > 1 else ""), flush=True
+        )
 
 
 if __name__ == "__main__":

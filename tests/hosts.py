@@ -66,7 +66,7 @@ def launcher(count: int, ranks_per_host: int) -> Iterator[list[str]]:
         remote_shell.write_text(
             "#!/bin/sh\n"
             'while case "$1" in -*) true;; *) false;; esac; do shift; done\n'
-            'host=$1; shift\n'
+            "host=$1; shift\n"
             f'exec ip netns exec "{name}-${{host##*.}}" sh -c "$*"\n'
         )
         remote_shell.chmod(0o755)

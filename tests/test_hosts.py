@@ -13,7 +13,18 @@ from conftest import MNIST, ROOT, command
 if missing := hosts.usable():
     pytest.skip(missing, allow_module_level=True)
 
-SETTINGS = ["--dataset", "synthetic", "--train-samples", "3000", "--epochs", "1", "--shards", "8", "--batch-size", "100"]
+SETTINGS = [
+    "--dataset",
+    "synthetic",
+    "--train-samples",
+    "3000",
+    "--epochs",
+    "1",
+    "--shards",
+    "8",
+    "--batch-size",
+    "100",
+]
 
 
 @cache
@@ -23,9 +34,9 @@ def alone(*more: str) -> str:
 
 def on_hosts(count, ranks_per_host, *more):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DISTNET_DATA": str(MNIST), "MPIEXEC_TIMEOUT": "60"}
+    start = [sys.executable, str(Path(hosts.__file__)), str(count), str(ranks_per_host)]
     done = subprocess.run(
-        [sys.executable, str(Path(hosts.__file__)), str(count), str(ranks_per_host)]
-        + [sys.executable, "-m", "distnet.train", *SETTINGS, *more],
+        [*start, sys.executable, "-m", "distnet.train", *SETTINGS, *more],
         capture_output=True,
         text=True,
         env=environment,

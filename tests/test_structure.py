@@ -10,7 +10,7 @@ from conftest import ROOT
 
 FLOORS = (
     {"errors", "functional", "processes", "shards"},
-    {"config", "files", "guard", "idx", "layers", "optimizers", "synthetic"},
+    {"config", "files", "guard", "idx", "launcher", "layers", "optimizers", "synthetic"},
     {"checkpoint", "mirrors", "model_file", "propagation", "slices", "world"},
     {"datasets", "exchange"},
     {"evaluation"},
