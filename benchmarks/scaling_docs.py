@@ -171,7 +171,7 @@ def plot(machine: Machine) -> str:
     for number, (name, colour) in enumerate(colours.items()):
         parts.append(f'<text x="{edge + 110 * number}" y="{foot}" fill="{colour}">{name}</text>')
     words = f"speed-up over one rank against nodes of {NODE_SIZE} ranks; dashed: replicas, ring allreduce"
-    parts.append(f'<text x="{edge + 450}" y="{foot}">{words}</text>')
+    parts.append(f'<text x="{edge + 420}" y="{foot}">{words}</text>')
     size = f'viewBox="0 0 {edge + 3 * (wide + edge)} {foot + 14}" font-family="sans-serif" font-size="11"'
     background = '<rect width="100%" height="100%" fill="white"/>'
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', background, *parts, "</svg>\n"])

@@ -47,7 +47,7 @@ class Machine(NamedTuple):
 
     call: µs of a NumPy call on little data. gigaflops: of a rank's matrix products. near, far: ns that they
     take besides, for each parameter and shard, where parameters and gradients fit a rank's cache and where
-    they don't; one_row: the same for shards of one row, whose products NumPy keeps from BLAS. near_bandwidth,
+    they don't; one_row: the least for shards of one row, whose products NumPy keeps from BLAS. near_bandwidth,
     far_bandwidth: GB/s of a rank that adds or updates. barrier: µs of two ranks; look: µs for each further
     one. messages: between ranks of a node. cache: MB a rank. node_bandwidth: GB/s of all its ranks.
     """
@@ -69,16 +69,16 @@ class Machine(NamedTuple):
 # As benchmarks/scaling.py wrote it. cache, node_bandwidth: a socket of AMD's EPYC 7003, 32 MB of L3 for 8
 # cores, and half of the 340 GB/s that STREAM reaches on two (Azure's HBv3, learn.microsoft.com).
 MACHINE = Machine(
-    call=0.693,
-    gigaflops=92.6,
-    near=0.793,
-    far=1.33,
-    one_row=1.22,
-    near_bandwidth=69.1,
-    far_bandwidth=56.3,
-    barrier=0.736,
-    look=0.0307,
-    messages=Link(4.52, 4.24, 2.46),
+    call=0.674,
+    gigaflops=91,
+    near=0.769,
+    far=1.67,
+    one_row=1.7,
+    near_bandwidth=60.4,
+    far_bandwidth=46.1,
+    barrier=1.64,
+    look=0.0938,
+    messages=Link(2.47, 2.32, 10.3),
     cache=4,
     node_bandwidth=170,
 )
@@ -151,12 +151,11 @@ def propagation(on: Machine, sizes: Sequence[int], rows: int, shards: int, node_
     """µs of forward pass and backprop of a rank's shards, while the other ranks of the node do the same."""
     count = parameter_count(sizes)
     flops = 6 * count - 2 * (sizes[0] + 1) * sizes[1]  # the first layer hands no δ down
-    if rows == 1:
-        besides = on.one_row
-    elif 2 * BYTES * count <= on.cache * 1e6:
-        besides = on.near
-    else:  # parameters are read twice, gradients written
+    besides = on.near
+    if 2 * BYTES * count > on.cache * 1e6:  # parameters are read twice, gradients written
         besides = max(on.far, 3 * BYTES * node_size / on.node_bandwidth)
+    if rows == 1:
+        besides = max(on.one_row, besides)
     return 8 * len(sizes) * on.call + shards * (rows * flops / on.gigaflops + count * besides) / 1e3
 
 

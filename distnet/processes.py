@@ -21,7 +21,7 @@ from typing import Self
 
 MARK = "DISTNET_SUPERVISED_AS"
 SHARED_MEMORY = "/dev/shm/"
-NEW = 1.0  # seconds in which the process that makes a segment has mapped it
+NEW, AGAIN = 1.0, 0.05  # seconds in which the process that makes a segment maps it; between looks at that
 PATIENCE = 10.0  # seconds for killed processes to be gone
 
 # MPICH's proxy writes the machine's topology to such a file, whatever TMPDIR says, and alone knows its name.
@@ -40,7 +40,7 @@ class Processes:
         self.environment = os.environ | {MARK: self._mark, "TMPDIR": self._folder}
         self._remains: set[tuple[str, int]] = set()  # path and inode, since names are given anew
         self._made = 0  # when a file in SHARED_MEMORY was made last, as the folder says, and as we saw it
-        self._seen = 0.0
+        self._seen = self._noted = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -74,9 +74,11 @@ class Processes:
             made, now = os.stat(SHARED_MEMORY).st_mtime_ns, time.monotonic()
             if made != self._made:
                 self._made, self._seen = made, now
-            if now - self._seen < NEW:
-                for process in self.alive():
-                    self._remains.update(used(Path("/proc", str(process))))
+            elif now - self._seen > NEW or now - self._noted < AGAIN:
+                return
+            for process in self.alive():
+                self._remains.update(used(Path("/proc", str(process))))
+            self._noted = time.monotonic()
 
     def end(self) -> list[int]:
         """Kill all that are alive and wait until they are gone. Returns those that don't go."""

@@ -23,7 +23,8 @@ COME_AGAIN = 75  # the status of a training that was stopped and can be resumed
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 TEMPORARIES = (".checkpoint-*", ".completed.json.*", ".probe-*")  # in the checkpoint directory
 
-COUNT = 1.0  # seconds between counts of the ranks
+STARTING = 10.0  # seconds in which MPI makes its files; before we have seen them, nobody can tell whose they are
+COUNT = 1.0  # seconds between counts of the ranks, and of their failures
 LAST_WORDS = 5.0  # seconds for mpirun to end after a rank has
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a restart after no progress; doubled each time
 SHOWN = 10  # lines of a kind in the report
@@ -140,19 +141,22 @@ class Supervisor:
         ranks_here: set[int] = set()
         counted, next_count, ending = ranks_here, 0.0, float("inf")
         self.running = mpirun = self.launcher.start(hosts, ranks, self.command + more, processes)
+        begin = now = time.monotonic()
         try:
             if self.asked:
                 self.tell()
             while mpirun.poll() is None:
-                time.sleep(LOOK)
-                processes.look()
+                starting = now < begin + STARTING
+                time.sleep(LOOK / 10 if starting else LOOK)
                 now = time.monotonic()
+                if starting or now > next_count:
+                    processes.look()
                 if now > next_count:
+                    next_count = now + COUNT
                     before, counted = counted, set(processes.alive("distnet.train"))
                     ranks_here |= before & counted  # what is there but once may be about to become something else
-                    next_count = now + COUNT
-                if ranks_here - counted or self.failures() != failures:
-                    ending = min(ending, now)
+                    if ranks_here - counted or self.failures() != failures:
+                        ending = min(ending, now)
                 if self.interrupts > 1:
                     return INTERRUPTED, "interrupted"
                 if now > ending + LAST_WORDS:

@@ -55,17 +55,15 @@ class Victims:
         pytest.fail(f"it ended too early\n{self.supervisor.communicate()}")
 
     def all(self):
-        """Process id -> rank, None for launchers."""
+        """Process id -> rank, None for launchers. Notes their shared memory."""
         mark = environment(self.mpirun).get(MARK)
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             theirs = environment(process.name)
             if mark and theirs.get(MARK) == mark:
                 found[int(process.name)] = next((int(theirs[name]) for name in RANK_VARIABLES if name in theirs), None)
-                lines = read(process / "maps").decode(errors="replace").splitlines()
-                self.segments |= {
-                    line.split()[-1] for line in lines if line.endswith(" /dev/shm/" + line.split("/")[-1])
-                }
+                words = read(process / "maps").decode(errors="replace").replace(" (deleted)", "-deleted").split()
+                self.segments |= {word for word in words if word.startswith("/dev/shm/")}
         return found
 
     def kill(self, target):
@@ -133,7 +131,12 @@ def disturbed(train, directory, draw, plan, env):
                     pass
             else:
                 time.sleep(draw.uniform(0, 0.03))
-            killed = victims.kill(target)
+            if moment == "while starting":
+                victims.segments, known = set(), victims.segments
+                killed = victims.kill(target)
+                victims.segments = known  # nobody could tell whose the ones of this very moment were
+            else:
+                killed = victims.kill(target)
             hits += bool(being_written(saved))
             print(f"{moment}, step {newest(saved)}: killed {target}{'' if killed else ', which was gone'}")
     finally:

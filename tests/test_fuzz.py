@@ -4,6 +4,7 @@ No code is run, nothing written, nothing warned of, memory stays within some tim
 """
 
 import gzip
+import io
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ import time
 import tracemalloc
 import zipfile
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -141,6 +142,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
+def put(path, content):
+    """Write a new file; to write over an old one waits for the disk."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
 # Checkpoints.
 
 ARRAYS = {"parameters": np.arange(50, dtype=np.float32), "losses": np.arange(9.0)}
@@ -156,7 +163,7 @@ HEADER = {
 
 
 def check_checkpoint(path, content):
-    path.write_bytes(content)
+    put(path, content)
     with harmless(len(content)):
         read = read_checkpoint(path)
         assert set(map(type, read.arrays.values())) <= {np.ndarray}
@@ -182,7 +189,7 @@ def test_mutated_checkpoints_are_refused_or_unchanged(folder, checkpoint, change
 
 
 @given(st.sampled_from([b"", b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY\x01\0", b"\x80\x04"]), st.binary(max_size=300))
-@examples(500)
+@examples(300)
 def test_random_bytes_are_no_checkpoint(folder, start, content):
     assert check_checkpoint(folder / "random", start + content) is None
 
@@ -208,16 +215,16 @@ member = st.tuples(st.sampled_from(["parameters.npy", "losses.npy", "header.npy"
 
 
 @given(st.lists(member, max_size=4, unique_by=lambda each: each[0]), st.binary(max_size=20))
-@examples(1000)
+@examples(700)
 def test_archives_of_any_arrays_are_refused(folder, members, before):
     path = folder / "archive"
-    with path.open("wb") as file:
-        file.write(before)
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, content, form in members:
-                archive.writestr(name, content, form)
-    assert check_checkpoint(path, path.read_bytes()) is None
-    check_model(path, path.read_bytes())
+    file = io.BytesIO(before)
+    file.seek(len(before))
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content, form in members:
+            archive.writestr(name, content, form)
+    assert check_checkpoint(path, file.getvalue()) is None
+    check_model(path, file.getvalue())
 
 
 plain = st.recursive(
@@ -231,22 +238,21 @@ plain = st.recursive(
     st.dictionaries(st.sampled_from([*HEADER, "format", "version"]), plain, max_size=3),
     st.dictionaries(st.sampled_from([*HEADER["config"], "more"]), plain, max_size=3),
 )
-@examples(1000)
+@examples(600)
 def test_checkpoints_sealed_over_any_header_are_refused_or_valid(folder, some, of_the_config):
     header = {"format": "distnet checkpoint", "version": 1} | HEADER
     text = json.dumps(header | {"config": HEADER["config"] | of_the_config} | some)
-    path = folder / "sealed"
-    np.savez(path, header=np.array(text), sha256=np.array(digest(text, ARRAYS)), **ARRAYS)
-    path = path.with_suffix(".npz")
-    if read := check_checkpoint(path, path.read_bytes()):
-        assert replace(Config(), epochs=1).epochs == 1 <= read.header["epochs_done"] <= 10
+    file = io.BytesIO()
+    np.savez(file, header=np.array(text), sha256=np.array(digest(text, ARRAYS)), **ARRAYS)
+    if read := check_checkpoint(folder / "sealed", file.getvalue()):
+        assert 0 <= read.header["epochs_done"] <= Config().epochs
 
 
 # Model files.
 
 
 def check_model(path, content):
-    path.write_bytes(content)
+    put(path, content)
     with harmless():
         loaded = load_model(path)
         assert len(loaded.parameters) == parameter_count(loaded.sizes)
@@ -268,7 +274,7 @@ def models(folder):
 
 @pytest.mark.parametrize("form", [0, 1], ids=["pkl", "npz"])
 @given(changes)
-@examples(1500)
+@examples(1000)
 def test_mutated_models_are_refused_or_valid(folder, models, form, changes):
     check_model(folder / "mutated model", mutated(models[form], changes))
 
@@ -325,8 +331,8 @@ def idx(magic, shape, data):
 
 
 def check_idx(folder, images, labels):
-    (folder / "images").write_bytes(images)
-    (folder / "labels").write_bytes(labels)
+    put(folder / "images", images)
+    put(folder / "labels", labels)
     with harmless(len(images) + len(labels)):
         X, y = read_idx_pair(folder / "images", folder / "labels", 10)
         assert (X.dtype, y.dtype, X.ndim, y.ndim) == (np.uint8, np.uint8, 3, 1)
@@ -338,7 +344,7 @@ IMAGES, LABELS = idx(0x803, (6, 3, 2), bytes(range(36))), idx(0x801, (6,), bytes
 
 
 @given(changes, changes, st.booleans(), st.sampled_from([(0, 1), (1, 0), (1, 1)]))
-@examples(1500)
+@examples(1000)
 def test_mutated_idx_files_are_refused_or_valid(folder, one, other, is_zipped, which):
     images, labels = (gzip.compress(each, mtime=0) if is_zipped else each for each in (IMAGES, LABELS))
     check_idx(folder, mutated(images, one) if which[0] else images, mutated(labels, other) if which[1] else labels)
@@ -353,7 +359,7 @@ size = st.one_of(st.sampled_from(NUMBERS), st.integers(0, 7))
     st.binary(max_size=60),
     st.sampled_from([lambda content: content, gzip.compress, lambda content: gzip.compress(content)[:-3]]),
 )
-@examples(1500)
+@examples(1000)
 def test_idx_files_of_any_header_are_refused_or_valid(folder, magic, shape, data, wrapped):
     check_idx(folder, wrapped(idx(magic, shape, data)), LABELS)
     check_idx(folder, IMAGES, wrapped(idx(magic, shape, data)))
@@ -381,7 +387,7 @@ words = st.one_of(
 
 
 @given(st.lists(words, max_size=8))
-@examples(1500)
+@examples(1000)
 def test_any_words_are_a_configuration_or_refused_in_one_line(arguments):
     check_words(arguments)
 
@@ -390,7 +396,7 @@ option = st.sampled_from([f"--{field.name.replace('_', '-')}" for field in field
 
 
 @given(st.lists(st.tuples(option, words), max_size=3))
-@examples(1500)
+@examples(1000)
 def test_any_values_of_options_are_a_configuration_or_refused_in_one_line(pairs):
     check_words(["--checkpoint-dir", "a", *(word for pair in pairs for word in pair)])
 
