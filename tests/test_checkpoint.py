@@ -584,7 +584,7 @@ def test_a_folder_that_is_gone_in_the_middle_is_told_tried_again_and_told_by_the
     there, gone, told = tmp_path / "there", tmp_path / "gone", tmp_path / "metrics.jsonl"
     options = ("--epochs", 100_000, "--checkpoint-dir", there, "--metrics", told, "--quiet")
     running = start("--data-dir", digits, *SMALL, *options)
-    wait_for(lambda: there.exists() and names(there), running)
+    wait_for(lambda: checkpoints(there), running)
     there.rename(gone)
     before = lines(told)
     wait_for(lambda: lines(told) > before + 3, running)

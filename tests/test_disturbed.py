@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,21 +67,15 @@ class Victims:
                 self.segments |= {word for word in words if word.startswith("/dev/shm/")}
         return found
 
-    def kill(self, target):
-        """Kill a rank beside rank 0, rank 0, mpirun, or everything; mpirun as long as there are no ranks."""
+    def choose(self, target):
+        """A rank beside rank 0, rank 0, mpirun, or everything; mpirun as long as there are no ranks."""
         found = self.all()
-        chosen = {
+        return {
             "a rank": [process for process, rank in found.items() if rank][:1],
             "rank 0": [process for process, rank in found.items() if rank == 0],
             "mpirun": [int(self.mpirun)],
             "all": list(found),
         }[target] or [int(self.mpirun)]
-        for process in chosen:
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                return False
-        return True
 
 
 def read(path):
@@ -122,23 +117,23 @@ def disturbed(train, directory, draw, plan, env):
             victims.await_next()
             if moment == "while starting":
                 time.sleep(draw.uniform(0, 1))
+                known = set(victims.segments)
+                chosen = victims.choose(target)
+                victims.segments = known  # nobody could tell whose the ones of this very moment were
             else:
                 step = newest(saved) + draw.randrange(5, 60)
                 while newest(saved) < step and time.monotonic() < deadline:
                     time.sleep(0.002)
+                time.sleep(draw.uniform(0, 0.03))
+                chosen = victims.choose(target)
             if moment == "while writing":
                 while not being_written(saved) and time.monotonic() < deadline:
                     pass
-            else:
-                time.sleep(draw.uniform(0, 0.03))
-            if moment == "while starting":
-                victims.segments, known = set(), victims.segments
-                killed = victims.kill(target)
-                victims.segments = known  # nobody could tell whose the ones of this very moment were
-            else:
-                killed = victims.kill(target)
+            for process in chosen:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
             hits += bool(being_written(saved))
-            print(f"{moment}, step {newest(saved)}: killed {target}{'' if killed else ', which was gone'}")
+            print(f"{moment}, step {newest(saved)}: killed {target}")
     finally:
         ended = end(supervisor, max(deadline - time.monotonic(), 1))
     print(ended.err)
