@@ -10,8 +10,8 @@ import hosts
 import pytest
 from conftest import MNIST, ROOT, command
 
-if missing := hosts.usable():
-    pytest.skip(missing, allow_module_level=True)
+missing = hosts.usable()
+pytestmark = pytest.mark.skipif(bool(missing), reason=missing)
 
 SETTINGS = [
     "--dataset",

@@ -5,14 +5,16 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import alive, command, end, fault, read_metrics, start, wait_for
+from conftest import alive, command, end, fault, mpirun, read_metrics, start, wait_for
 
 from distnet.checkpoint import Checkpoint, checkpoint_path, checkpoints, read_checkpoint, write_checkpoint
 from distnet.datasets import shared_split
@@ -181,7 +183,7 @@ def test_checkpoints_by_the_clock_are_made_by_all_ranks_at_the_same_step(digits,
     )
     wait_for(lambda: len(checkpoints(tmp_path)) > 1, running)
     second, first = (path.stat().st_mtime for path in checkpoints(tmp_path))
-    running.send_signal(signal.SIGTERM)
+    running.send_signal(signal.SIGUSR1)
     assert end(running, SOON).status == 75
     assert 0.9 < second - first < 5
     assert all(read_checkpoint(path) for path in checkpoints(tmp_path))
@@ -206,23 +208,31 @@ def endless(digits, folder, *more, ranks=3, **how):
     return running
 
 
+def ours(ended):
+    """What distnet told on standard error, without what the launcher said."""
+    return [line for line in ended.err.splitlines() if line.startswith("distnet: ")]
+
+
 def check_stopped(digits, folder, ended):
     """It told one plain line, and its newest checkpoint has the bits of an undisturbed run as long."""
-    assert (ended.status, ended.out.replace(CTRL_C, "")) == (75, "")
-    assert ended.err.startswith("distnet: stopped in epoch ")
-    assert ended.err.endswith(f", {STOPPED}\n")
-    assert ended.err.count("\n") == 1
+    assert "sha256" not in ended.out
+    assert "Traceback" not in ended.err
     assert not list(folder.glob("failure-*"))
+    if ended.status == 1 and "Open MPI" in launcher():  # it kills all ranks 0.25 s after it got a signal
+        assert ours(ended) == []
+    else:
+        assert ended.status == 75
+        (line,) = ours(ended)
+        assert re.fullmatch(rf"distnet: stopped in epoch \d+, after step \d of 5, {STOPPED}", line)
     epochs = read_checkpoint(checkpoints(folder)[0]).header["epochs_done"] + 1
-    on_three = run(digits, folder, "--epochs", epochs)
-    assert on_three.out == command("--data-dir", digits, *OPTIONS, "--epochs", epochs).out
+    resumed = run(digits, folder, "--epochs", epochs)
+    assert resumed.out == command("--data-dir", digits, *OPTIONS, "--epochs", epochs).out
 
 
-CTRL_C = (
-    "[mpiexec@{0}] Sending Ctrl-C to processes as requested\n[mpiexec@{0}] Press Ctrl-C again to force abort\n".format(
-        os.uname().nodename
-    )
-)
+@cache
+def launcher():
+    """Which mpirun it is."""
+    return subprocess.run([mpirun(), "--version"], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
@@ -333,7 +343,7 @@ def test_a_rank_that_sleeps_ends_all_and_every_one_tells_where_it_waits(digits, 
 def test_a_run_that_goes_on_is_not_taken_for_stalled(digits, tmp_path):
     running = endless(digits, tmp_path, "--stall-timeout", 0.5)
     time.sleep(1.5)
-    running.send_signal(signal.SIGTERM)
+    running.send_signal(signal.SIGUSR1)
     assert end(running, SOON).status == 75
 
 
@@ -360,7 +370,7 @@ def test_a_rank_with_another_option_is_named_with_both_values(digits, tmp_path, 
     usual = ("--data-dir", digits, *OPTIONS, "--checkpoint-dir", tmp_path)
     ended = command(*apart(usual, (*usual, *options)), ranks=1, timeout=15)
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err == f"distnet: {options[0]}: {value}; give all ranks the same\n"
+    assert ours(ended) == [f"distnet: {options[0]}: {value}; give all ranks the same"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -370,9 +380,7 @@ def test_a_bad_option_on_one_rank_alone_ends_all_and_names_it(digits, wrong):
     commands[wrong] = ("--epochs", "none")
     ended = command(*apart(*commands), ranks=1, timeout=15)
     assert (ended.status, ended.out) == (2, "")
-    assert [line for line in ended.err.splitlines() if line.startswith("distnet: ")] == [
-        f"distnet: rank {wrong}: --epochs: 'none' is no whole number from 1 up"
-    ]
+    assert ours(ended) == [f"distnet: rank {wrong}: --epochs: 'none' is no whole number from 1 up"]
 
 
 def test_help_on_one_rank_alone_ends_all(digits):

@@ -6,8 +6,8 @@ import hosts
 import pytest
 from conftest import command, end, start
 
-if missing := hosts.usable():
-    pytest.skip(missing, allow_module_level=True)
+missing = hosts.usable()
+pytestmark = pytest.mark.skipif(bool(missing), reason=missing)
 
 # On one kernel UCX finds shared memory even between namespaces, and wouldn't notice that a network is down.
 TCP = {"UCX_TLS": "tcp,self"}

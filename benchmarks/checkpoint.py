@@ -1,0 +1,132 @@
+"""What checkpoints cost: mpirun -n 2 python benchmarks/checkpoint.py [--rounds 7] [--epochs 3].
+
+Trains the mnist preset on real MNIST (DISTNET_DATA has to name it), in one run and by turns without
+checkpoints and with one an epoch, the default; from before the first step until the last checkpoint is on
+the disk. Then what every step costs to be watched for stalls, and to agree on signals. Rank 0 prints.
+"""
+
+import argparse
+import faulthandler
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from distnet.checkpointing import Checkpointing
+from distnet.config import Config
+from distnet.datasets import Dataset, load
+from distnet.layers import initial_parameters
+from distnet.trainer import Trainer
+from distnet.world import World, launched_world
+
+
+def prepared(world: World, config: Config, data: Dataset) -> Trainer:
+    """A trainer before its first step."""
+    sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
+    initial = initial_parameters(sizes, config.activation, config.seed, config.dtype)
+    return Trainer(
+        world,
+        sizes,
+        config.activation,
+        initial,
+        data.train,
+        data.test,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+
+
+def seconds(world: World, config: Config, data: Dataset) -> float:
+    """How long a run takes, with checkpoints where the configuration names a folder. Collective."""
+    trainer = prepared(world, config, data)
+    saver = Checkpointing(world, trainer, config, data.fingerprint, []) if config.checkpoint_dir else None
+    world.on_root(lambda: None)
+    begin = time.perf_counter()
+    trainer.run(
+        config.epochs,
+        (lambda epoch: saver.after_epoch()) if saver else (lambda epoch: None),
+        saver.after_step if saver else (lambda: False),
+    )
+    if saver:
+        saver.completed("")
+    world.on_root(lambda: None)
+    took = time.perf_counter() - begin
+    trainer.close()
+    return took
+
+
+def nanoseconds(call: Callable[[], object], repeats: int = 20_000) -> float:
+    """The fastest of nine rounds, a call."""
+    rounds = []
+    for _ in range(9):
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        rounds.append((time.perf_counter() - begin) / repeats * 1e9)
+    return min(rounds)
+
+
+def tell_steps(world: World, data: Dataset, folder: Path, step_seconds: float) -> None:
+    """Print what is done for every step beside training. Collective."""
+    trainer = prepared(world, Config(), data)
+    saver = Checkpointing(world, trainer, Config(checkpoint_dir=folder), data.fingerprint, [])
+    asks = np.zeros((2, 9), np.float32)[:, 8]
+
+    def ask() -> None:
+        asks.fill(0)
+        asks[0] = trainer.exchange.ask
+
+    def look() -> None:
+        faulthandler.dump_traceback_later(min(310.0, threading.TIMEOUT_MAX), exit=True)
+        trainer.global_step  # noqa: B018 - what the watch reads
+
+    nothing = nanoseconds(lambda: None)
+    trainer.steps_done = 1
+    agreement = nanoseconds(saver.after_step) + nanoseconds(ask) - 2 * nothing
+    a_look = nanoseconds(look, 500) - nothing
+    faulthandler.cancel_dump_traceback_later()
+    if world.rank == 0:
+        print(f"agreement on signals: {agreement:.0f} ns a step, {agreement / step_seconds / 1e7:.3f} % of it")
+        print(
+            f"stall watch: {a_look / 1000:.0f} µs a look, one a second: "
+            f"{a_look * step_seconds:.1f} ns a step of {step_seconds * 1e6:.0f} µs"
+        )
+    trainer.close()
+
+
+def main() -> None:
+    """Collective: every rank runs it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--epochs", type=int, default=3)
+    options = parser.parse_args()
+    world = launched_world()
+    with tempfile.TemporaryDirectory(dir=".") as name:  # on a disk; /tmp may be memory
+        folder = Path(name)
+        plain = Config(epochs=options.epochs)
+        saving = Config(epochs=options.epochs, checkpoint_dir=folder)
+        data = load(world, "mnist", plain.data_dir, plain.dtype)
+        times: dict[str, list[float]] = {"without": [], "with": []}
+        for number in range(options.rounds + 1):
+            turns = [("without", plain), ("with", saving)]
+            for kind, config in turns if number % 2 else reversed(turns):
+                took = seconds(world, config, data)
+                if number:
+                    times[kind].append(took)
+        median = {kind: statistics.median(each) for kind, each in times.items()}
+        ratio = statistics.median(b / a for a, b in zip(times["without"], times["with"], strict=True))
+        if world.rank == 0:
+            print(f"{world.size} ranks, {options.epochs} epochs of the mnist preset, {options.rounds} rounds, medians")
+            print(f"without checkpoints {median['without']:.3f} s, with {median['with']:.3f} s, ratio {ratio:.4f}")
+            print(f"  {[f'{b / a:.3f}' for a, b in zip(times['without'], times['with'], strict=True)]}")
+        steps = options.epochs * -(-60_000 // plain.batch_size)
+        tell_steps(world, data, folder, median["without"] / steps)
+
+
+if __name__ == "__main__":
+    main()
