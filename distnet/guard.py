@@ -197,6 +197,8 @@ def run(main: Callable[[], int | None]) -> None:
             abort(BAD_INPUT)
         sys.exit(BAD_INPUT)
     except SystemExit as error:
+        if not launched() and error.code in (None, 0):
+            raise  # argparse's --help, for example; no other rank waits
         if error.code not in (None, 0):
             abort(error.code if isinstance(error.code, int) else 1)
         fail(type(error), error, error.__traceback__, " by sys.exit before the end")
