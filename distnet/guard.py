@@ -23,6 +23,7 @@ BAD_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
 
 ALL_COME = 1.0  # seconds; ranks that start together fail together
+PASSED_ON = 0.2  # seconds for the launcher to pass on what was printed, which an abort would overtake
 RANK_0_SPEAKS = 0.3  # seconds; Open MPI's mpirun ends the other ranks as soon as one has ended with a status
 
 # How launchers tell a process, before MPI starts, which rank it is to be and of how many: MPICH's and
@@ -54,6 +55,7 @@ def abort(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if launched() and launched_size() > 1:
+        time.sleep(PASSED_ON)
         try:
             from mpi4py import MPI
 
