@@ -1,7 +1,8 @@
 """Several hosts on this machine: python tests/hosts.py HOSTS RANKS_PER_HOST COMMAND [ARGUMENT ...].
 
-Starts MPICH's mpirun over network namespaces that a bridge joins, so that MPI sees separate nodes and talks
-TCP between them. Needs root and iproute2. Ends with the command's status; leaves nothing behind.
+Starts MPICH's mpirun over network namespaces that a bridge joins, so that MPI sees separate nodes. UCX would
+find out that they share memory, so it is held to TCP. Needs root and iproute2. Ends with the command's status;
+leaves nothing behind.
 """
 
 import os
@@ -73,7 +74,7 @@ def launcher(count: int, ranks_per_host: int) -> Iterator[list[str]]:
         places = ",".join(f"{address}:{ranks_per_host}" for address in addresses)
         yield [
             *("ip", "netns", "exec", f"{name}-1", mpirun, "-launcher", "ssh", "-launcher-exec", str(remote_shell)),
-            *("-hosts", places, "-n", str(count * ranks_per_host)),
+            *("-genv", "UCX_TLS", "tcp,self", "-hosts", places, "-n", str(count * ranks_per_host)),
         ]
 
 

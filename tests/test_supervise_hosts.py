@@ -9,9 +9,6 @@ from conftest import command, end, start
 missing = hosts.usable()
 pytestmark = pytest.mark.skipif(bool(missing), reason=missing)
 
-# On one kernel UCX finds shared memory even between namespaces, and wouldn't notice that a network is down.
-TCP = {"UCX_TLS": "tcp,self"}
-
 
 def test_a_host_that_is_cut_off_is_left_out_and_the_bits_are_the_same(digits, tmp_path):
     checkpoints = tmp_path / "checkpoints"
@@ -23,7 +20,6 @@ def test_a_host_that_is_cut_off_is_left_out_and_the_bits_are_the_same(digits, tm
             *("-n", 4, "--min-ranks", 2, "--hosts", places, "--mpirun", " ".join(mpirun), "--", *train),
             *("--checkpoint-dir", checkpoints, "--checkpoint-every", "10", "steps", "--stall-timeout", "5"),
             module="distnet.supervise",
-            env=TCP,
         )
         try:
             deadline = time.monotonic() + 60
