@@ -2,7 +2,8 @@
 
 Measures in one run, medians of alternating rounds, for each number of float32 parameters:
 (a) MPI_Allreduce of the gradients, then the same update on every rank; (b) reduce-scatter of the shards'
-gradients, update of the own slice, allgather. Each rank has one shard, so that both add the same rows.
+gradients, update of the own slice, allgather. Each rank has one shard, so that both add the same rows. The
+update is plain SGD's on gradients that backprop has scaled: one subtraction.
 Rank 0 prints a table and, with --json FILE, writes it.
 """
 
@@ -31,7 +32,7 @@ def allreduce_and_update(comm: MPI.Intracomm, count: int) -> Callable[[], None]:
 
     def step() -> None:
         comm.Allreduce(MPI.IN_PLACE, gradients)
-        optimizer.update(gradients, 1 / 128, 0.1)
+        optimizer.update(gradients, 1, 1)
 
     return step
 
@@ -50,12 +51,12 @@ def main() -> None:
         optimizer = Optimizer(exchange.slice, [], Hyperparameters())
 
         def step(exchange: Exchange = exchange, optimizer: Optimizer = optimizer) -> None:
-            optimizer.update(exchange.reduce_scatter(), 1 / 128, 0.1)
+            optimizer.update(exchange.reduce_scatter(), 1, 1)
             exchange.allgather()
 
         steps = {"allreduce": allreduce_and_update(comm, count), "exchange": step}
         times: dict[str, list[float]] = {name: [] for name in steps}
-        repeats = max(3, 4_000_000 // count)
+        repeats = max(3, 40_000_000 // count)
         for number in range(options.rounds + 1):
             for name, each in steps.items():
                 comm.Barrier()

@@ -78,8 +78,8 @@ def update_bandwidth(sizes: tuple[int, ...], count: int) -> float:
     size = parameter_count(sizes)
     exchange = Exchange(World(), np.zeros(size, np.float32), 4)
     optimizer = Optimizer(exchange.slice, [], Hyperparameters())
-    taken = timed(lambda: optimizer.update(exchange.reduce_scatter(), 0.1, 0.1), time.thread_time, count)
-    return plan.BYTES * size * (3 * 3 + 5) / statistics.median(taken) / 1e3
+    taken = timed(lambda: optimizer.update(exchange.reduce_scatter(), 1, 1), time.thread_time, count)
+    return plan.BYTES * size * (3 * 3 + 3) / statistics.median(taken) / 1e3
 
 
 def compute_constants() -> dict[str, float]:

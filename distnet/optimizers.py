@@ -45,6 +45,8 @@ class Optimizer:
 
     parameters: this rank's slice of θ, updated in place. weights: the runs of it that are weights, which
     alone decay; biases lie between them. state: name -> array of the size of the slice, zero at first.
+    linear: whether θ - α g is all there is to the rule; then `update` may be given α g for Σ∇, with 1 for
+    scale and learning rate.
     Formulas: those of torch.optim; θ are parameters, g the mean gradient, α the learning rate.
     Collective: no.
     """
@@ -55,6 +57,7 @@ class Optimizer:
         self.choice = choice
         self.steps = 0
         self._rule, names = RULES[choice.optimizer]
+        self.linear = choice.optimizer == "sgd" and not choice.weight_decay and choice.clip_norm is None
         self.state = {name: np.zeros_like(parameters) for name in names}
         scratch = np.empty(min(CHUNK, len(parameters)), parameters.dtype)
         self._chunks = []
@@ -95,7 +98,8 @@ class Optimizer:
         if self.choice.weight_decay:
             self._mean_gradient(chunk, gradient, scale)
             scale = 1.0
-        np.multiply(gradient, learning_rate * scale, out=gradient)
+        if learning_rate * scale != 1:
+            np.multiply(gradient, learning_rate * scale, out=gradient)
         np.subtract(chunk.parameters, gradient, out=chunk.parameters)
 
     def _momentum(self, chunk: Chunk, gradient: Array, scale: float, learning_rate: float) -> None:

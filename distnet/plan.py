@@ -69,16 +69,16 @@ class Machine(NamedTuple):
 # As benchmarks/scaling.py wrote it. cache, node_bandwidth: a socket of AMD's EPYC 7003, 32 MB of L3 for 8
 # cores, and half of the 340 GB/s that STREAM reaches on two (Azure's HBv3, learn.microsoft.com).
 MACHINE = Machine(
-    call=0.674,
-    gigaflops=91,
-    near=0.769,
-    far=1.67,
-    one_row=1.7,
-    near_bandwidth=60.4,
-    far_bandwidth=46.1,
-    barrier=1.64,
-    look=0.0938,
-    messages=Link(2.47, 2.32, 10.3),
+    call=0.649,
+    gigaflops=98.3,
+    near=0.541,
+    far=1.3,
+    one_row=1.2,
+    near_bandwidth=77.9,
+    far_bandwidth=60.3,
+    barrier=0.587,
+    look=0.033,
+    messages=Link(1.71, 1.87, 16.8),
     cache=4,
     node_bandwidth=170,
 )
@@ -120,7 +120,7 @@ def cost(
         )
     runs = [share(shards, node, nodes) for node in range(nodes)]
     roots, rows = [subtrees(each, shards) for each in runs], max(map(len, runs))
-    moved = size * (3 * (rows - 1) + (3 * (sum(roots) - 1) + 5) / nodes)  # by the tree, and by the update
+    moved = size * (3 * (rows - 1) + (3 * (sum(roots) - 1) + 3) / nodes)  # by the tree, and by the update
     exchange = memory(on, moved, size * (rows + 1), node_size)
     if node_size > 1:
         exchange += 2 * (on.barrier + on.look * (node_size - 2))
@@ -142,7 +142,7 @@ def ring_cost(
     inside = on.messages._replace(bandwidth=min(on.messages.bandwidth, on.node_bandwidth / (4 * node_size)))
     hops = [inside] * (node_size > 1) + [link] * (nodes > 1)
     hop = max((each.latency + each.message + size / ranks / (each.bandwidth * 1e3) for each in hops), default=0)
-    update = memory(on, 5 * size * node_size, 2 * size * node_size, node_size)
+    update = memory(on, 3 * size * node_size, 2 * size * node_size, node_size)
     compute = propagation(on, sizes, shard_rows(batch_size, ranks), 1, node_size)
     return Cost(nodes, ranks, ranks, compute, 2 * (ranks - 1) * hop + update)
 

@@ -129,8 +129,8 @@ class Propagation:
         np.subtract(self.row_sum.reshape(-1), self.row_dots.reshape(-1), out=self.row_losses)
         return self.row_losses
 
-    def backprop(self, gradients: Sequence[Array]) -> None:
-        """Gradients of the summed cross-entropy of each shard, after `forward` from `self.inputs`.
+    def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
+        """Gradients of `scale` times the summed cross-entropy of each shard, after `forward` from `self.inputs`.
 
         gradients: one (shards, inputs + 1, outputs) a layer, overwritten: weights, and the bias as the last
         row. Padding rows add nothing.
@@ -138,6 +138,8 @@ class Propagation:
         """
         derivative = self.activation.derivative
         np.subtract(self.probabilities, self.stacked_targets, out=self.output_deltas)
+        if scale != 1:
+            np.multiply(self.output_deltas, scale, out=self.output_deltas)
         for missing in self.padding:
             missing.fill(0)
         delta = self.transposed_output_deltas

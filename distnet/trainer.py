@@ -110,12 +110,17 @@ class Trainer:
         self.train_set.inputs.take(own, axis=0, out=batch.inputs, mode="clip")
         self.train_set.targets.take(own, axis=0, out=batch.targets, mode="clip")
         propagation.forward()
-        propagation.backprop(self.gradients)
+        scale, rate = 1 / batch.size, self.learning_rate
+        if self.optimizer.linear:
+            # To scale the few deltas spares a pass over all parameters.
+            propagation.backprop(self.gradients, rate * scale)
+            scale = rate = 1
+        else:
+            propagation.backprop(self.gradients)
         gradient_sum = self.exchange.reduce_scatter()
-        scale = 1 / batch.size
         if self.clip_norm is not None:
             scale = clipping(self.exchange.squared_norm(gradient_sum), scale, self.clip_norm)
-        self.optimizer.update(gradient_sum, scale, self.learning_rate)
+        self.optimizer.update(gradient_sum, scale, rate)
         self.exchange.allgather()
         place = first + batch.rows.start
         self.losses[place : place + batch.count] = propagation.losses()[: batch.count]
