@@ -16,7 +16,7 @@ from distnet.functional import Array
 
 FORMAT, VERSION = "distnet checkpoint", 1
 NAME = re.compile(r"checkpoint-(\d{10})\.npz")
-TEMPORARY = re.compile(r"\.(checkpoint-\d{10}\.npz|completed\.json)\..*")
+TEMPORARY = re.compile(r"\.(checkpoint-\d{10}\.npz|completed\.json|probe)[.-].*")
 DTYPES = (np.float32, np.float64)
 COUNTS = ("epochs_done", "steps_done", "optimizer_steps", "shards")
 
@@ -48,6 +48,11 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 def checkpoints(directory: Path) -> list[Path]:
     """All checkpoints, the newest first, good or not."""
     return sorted((path for path in directory.glob("checkpoint-*") if NAME.fullmatch(path.name)), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step of the whole run after which a checkpoint was made, by its name."""
+    return int(path.stem.removeprefix("checkpoint-"))
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
@@ -130,7 +135,7 @@ def newest_good(directory: Path, say: Callable[[str], None]) -> tuple[Path, Chec
 
 def sweep(directory: Path) -> None:
     """Remove what an interrupted write left. Collective: no, for rank 0, before anything is written."""
-    for path in directory.iterdir():
+    for path in directory.glob(".*"):
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 

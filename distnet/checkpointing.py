@@ -20,6 +20,7 @@ from distnet import __version__
 from distnet.checkpoint import (
     Checkpoint,
     checkpoint_path,
+    checkpoints,
     newest_good,
     prepare_directory,
     read_checkpoint,
@@ -29,11 +30,10 @@ from distnet.config import Config
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.files import write_whole
 from distnet.functional import Array
+from distnet.guard import COME_AGAIN, UNWRITTEN
 from distnet.trainer import Trainer
 from distnet.world import World
 
-COME_AGAIN = 75  # the status of a run that was stopped and can be resumed; EX_TEMPFAIL of sysexits.h
-UNWRITTEN = 74  # the status of a run whose last checkpoint could not be written; EX_IOERR
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # What ranks ask of each other at every step: these numbers are added up.
 SAVE, STOP = 1, 1024
@@ -177,7 +177,8 @@ class Checkpointing:
         trainer.restore(header["epochs_done"], header["steps_done"], header["optimizer_steps"], found.arrays)
         self.history[:] = header["history"]
         self._saved = trainer.epochs_done, trainer.steps_done
-        return f"resumed from {found.path}, {trainer.position()}"
+        where = trainer.position() if trainer.epochs_done < self.config.epochs else "which is complete"
+        return f"resumed from {found.path}, {where}"
 
     def after_step(self) -> bool:
         """To be called after every step: save where it is time to. Returns whether to stop here."""
@@ -297,9 +298,17 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def prepare(directory: Path) -> None:
-    """Make the directory ready for a run that isn't complete yet. Collective: no, for rank 0."""
+def prepare(directory: Path, resume: bool) -> None:
+    """Make the directory ready for a run that isn't complete yet. Collective: no, for rank 0.
+
+    Raises InputError where a run that doesn't resume would mix its checkpoints with another's.
+    """
     prepare_directory(directory)
+    if not resume and checkpoints(directory):
+        raise InputError(
+            f"--checkpoint-dir {directory}: there are checkpoints in it; go on from them with --resume, "
+            "or name another folder"
+        )
     (directory / "completed.json").unlink(missing_ok=True)
 
 

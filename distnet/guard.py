@@ -20,6 +20,8 @@ from typing import NoReturn
 from distnet.errors import InputError
 
 BAD_INPUT = 2
+COME_AGAIN = 75  # stopped, and can be resumed; EX_TEMPFAIL of sysexits.h
+UNWRITTEN = 74  # the last checkpoint could not be written; EX_IOERR
 INTERRUPTED = 128 + signal.SIGINT
 
 ALL_COME = 1.0  # seconds; ranks that start together fail together
@@ -102,21 +104,21 @@ def report(what: str, lines: str) -> None:
             file.write(block)
 
 
-def watch_progress(seconds: float, steps: Callable[[], int]) -> None:
-    """End all ranks when `steps` hasn't grown for so many seconds; every rank first tells where it waits.
+def watch_progress(seconds: float) -> None:
+    """End all ranks when Context.position stays for so many seconds; every rank first tells where it waits.
 
-    A thread looks now and then, so that a step costs nothing. faulthandler's own timer stands behind it, for
-    a rank that doesn't even let its threads run.
+    Loading counts as one step. A thread looks now and then, so that a step costs nothing. faulthandler's own
+    timer stands behind it, for a rank that doesn't even let its threads run.
     """
 
     def look() -> None:
         pause = min(seconds / 10, 1.0)
-        seen, since = steps(), time.monotonic()
+        seen, since = Context.position(), time.monotonic()
         while True:
             faulthandler.dump_traceback_later(min(seconds + 10, threading.TIMEOUT_MAX), exit=True)
             time.sleep(pause)
-            if steps() != seen:
-                seen, since = steps(), time.monotonic()
+            if Context.position() != seen:
+                seen, since = Context.position(), time.monotonic()
             elif time.monotonic() - since > seconds:
                 stacks = [
                     "".join(traceback.format_stack(frame))
@@ -198,6 +200,9 @@ def run(main: Callable[[], int | None]) -> None:
         if not everywhere:
             abort(BAD_INPUT)
         sys.exit(BAD_INPUT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads it any more
+        abort(1)
     except SystemExit as error:
         if not launched() and error.code in (None, 0):
             raise  # argparse's --help, for example; no other rank waits

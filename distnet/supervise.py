@@ -12,16 +12,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from distnet.checkpoint import checkpoints, step_of, sweep
 from distnet.config import Config, Parser, number, positive_count, read_config
 from distnet.errors import InputError
-from distnet.guard import BAD_INPUT, INTERRUPTED, run
+from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, run
 from distnet.launcher import LOOK, Host, Launcher, read_hosts
 from distnet.processes import Processes
 from distnet.shards import default_shards
 
-COME_AGAIN = 75  # the status of a training that was stopped and can be resumed
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-TEMPORARIES = (".checkpoint-*", ".completed.json.*", ".probe-*")  # in the checkpoint directory
 
 STARTING = 10.0  # seconds in which MPI makes its files; before we have seen them, nobody can tell whose they are
 COUNT = 1.0  # seconds between counts of the ranks, and of their failures
@@ -89,9 +88,9 @@ class Supervisor:
 
     def run(self) -> int:
         """Attempt after attempt; returns the status of the last."""
-        at_first, best, useless = self.checkpoints(), self.step(), 0
+        at_first, best, useless = checkpoints(self.directory), self.step(), 0
         while True:
-            attempt = self.attempt(resume=self.checkpoints() != at_first)
+            attempt = self.attempt(resume=checkpoints(self.directory) != at_first)
             self.attempts.append(attempt)
             if attempt.status in (0, BAD_INPUT) or self.asked:
                 return attempt.status
@@ -124,11 +123,10 @@ class Supervisor:
             elif ranks < self.min_ranks:
                 status, ended = 1, f"not started, since --min-ranks is {self.min_ranks}"
             else:
-                more = ["--resume"] if resume else [] if self.checkpoints() else self.when_fresh
+                more = ["--resume"] if resume else [] if checkpoints(self.directory) else self.when_fresh
                 status, ended = self.watch(hosts, ranks, more, processes)
-        for path in (path for pattern in TEMPORARIES for path in self.directory.glob(pattern)):
-            with contextlib.suppress(OSError):
-                path.unlink()  # whoever was writing it is dead
+        with contextlib.suppress(OSError):
+            sweep(self.directory)  # whoever was writing is dead
         return Attempt(ranks, time.monotonic() - begin, status, ended, self.step())
 
     def watch(self, hosts: list[Host], ranks: int, more: list[str], processes: Processes) -> tuple[int, str]:
@@ -181,14 +179,9 @@ class Supervisor:
                 say(f"host {host.name} doesn't answer")
         return good
 
-    def checkpoints(self) -> list[Path]:
-        """The oldest first."""
-        return sorted(self.directory.glob("checkpoint-" + "[0-9]" * 10 + ".npz"))
-
     def step(self) -> int:
         """The newest checkpoint's step, -1 where there is none."""
-        found = self.checkpoints()
-        return int(found[-1].stem.removeprefix("checkpoint-")) if found else -1
+        return max(map(step_of, checkpoints(self.directory)), default=-1)
 
     def failures(self) -> list[Path]:
         """What ranks reported of their ends."""
@@ -205,7 +198,7 @@ class Supervisor:
         """What happened, after it is of no use to go on."""
         lines = [f"gave up after {len(self.attempts)} attempts, the last without progress"]
         lines += [f"  attempt {number}: {each}" for number, each in enumerate(self.attempts, 1)][-SHOWN:]
-        lines += [f"  checkpoint {path}" for path in self.checkpoints()[-1:]]
+        lines += [f"  checkpoint {path}" for path in checkpoints(self.directory)[:1]]
         lines += [f"  failure {path}" for path in sorted(self.failures(), key=os.path.getmtime)[-SHOWN:]]
         return "\n".join(lines)
 

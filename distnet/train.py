@@ -31,6 +31,7 @@ def main() -> int:
             parser().print_help()
         return 0
     config, names = typed
+    guard.watch_progress(config.stall_timeout)
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.described())
     check_shards(config.shards, world.size)
@@ -69,7 +70,6 @@ def main() -> int:
         shards=found.header["shards"] if found else config.shards,
     )
     guard.Context.position = trainer.position
-    guard.watch_progress(config.stall_timeout, lambda: trainer.global_step)
     report = Report(world, config)
     saver = Checkpointing(world, trainer, config, data.fingerprint, report.history) if config.checkpoint_dir else None
     report.start(data, network, trainer.shards)
@@ -102,7 +102,7 @@ def check_outputs(config: Config) -> None:
     if config.metrics:
         check_writable(config.metrics, "--metrics")
     if config.checkpoint_dir:
-        prepare(config.checkpoint_dir)
+        prepare(config.checkpoint_dir, config.resume is not None)
 
 
 class Report:
@@ -121,9 +121,10 @@ class Report:
 
         if not self.speaks or config.quiet:
             return
-        ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.nodes} node{'s' * (world.nodes > 1)}"
+        ranks = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}"
         print(
-            f"distnet {__version__}: {ranks}, 1 BLAS thread a rank, {shards} shards a mini-batch; MPI: {world.library}"
+            f"distnet {__version__}: {ranks}, 1 BLAS thread a rank, {counted(shards, 'shard')} a mini-batch; "
+            f"MPI: {world.library}"
         )
         print(
             f"data: {data.name} ({data.source}), {len(data.train.inputs):,} training and "
@@ -134,7 +135,7 @@ class Report:
             f"{len(network.parameters):,} parameters"
         )
         print(
-            f"training: {config.epochs} epochs, mini-batches of {config.batch_size}, {config.optimizer}, "
+            f"training: {counted(config.epochs, 'epoch')}, mini-batches of {config.batch_size}, {config.optimizer}, "
             f"learning rate {config.learning_rate:g}, seed {config.seed}",
             flush=True,
         )
@@ -185,6 +186,11 @@ class Report:
         if self.speaks:
             print(f"test accuracy {self.history[-1]['test_accuracy']:.4f}")
             print(f"parameters sha256 {parameters_sha256(parameters)}", flush=True)
+
+
+def counted(number: int, what: str) -> str:
+    """'1 rank', '2 ranks'."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def parameters_sha256(parameters: Array) -> str:

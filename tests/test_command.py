@@ -128,7 +128,7 @@ def test_the_tutorial_preset_trains_the_tutorials_network_and_reports_its_loss(t
     ended = train("--preset", "tutorial", "--epochs", 1, "--data-dir", digits, "--metrics", path, ranks=2)
     lines = ended.out.splitlines()
     assert lines[2] == "network: 784-50-50-50-50-50-50-10 sigmoid, float32, 52,510 parameters"
-    assert re.fullmatch("training: 1 epochs, mini-batches of 10, .*learning rate 0.002.*", lines[3])
+    assert re.fullmatch("training: 1 epoch, mini-batches of 10, .*learning rate 0.002.*", lines[3])
     record = json.loads(path.read_text())
     assert EPOCH.fullmatch(lines[4])[3] == f"{record['test_tutorial_loss']:.4f}"
     assert record["test_tutorial_loss"] > record["test_loss"]  # the other classes' terms are added

@@ -307,7 +307,7 @@ def test_an_exception_tells_rank_host_epoch_step_and_traceback_on_standard_error
 def test_a_rank_that_is_gone_ends_all_and_the_run_is_not_taken_for_complete(digits, tmp_path, undisturbed, name, rank):
     assert run(digits, tmp_path).status == 0
     assert (tmp_path / "completed.json").exists()
-    ended = run(digits, tmp_path, "--epochs", 10, ranks=3, env=fault(name, rank, step=8))
+    ended = run(digits, tmp_path, "--epochs", 10, "--resume", ranks=3, env=fault(name, rank, step=8))
     assert "sha256" not in ended.out
     assert not (tmp_path / "completed.json").exists()
     if name != "leave":  # with which MPICH's mpirun ends with status 0
@@ -338,6 +338,14 @@ def test_a_rank_that_sleeps_ends_all_and_every_one_tells_where_it_waits(digits, 
     ended = run(digits, tmp_path, "--stall-timeout", 2, ranks=3, env=fault("sleep", 0, step=7), timeout=SOON)
     check_stalled(ended, tmp_path, others=[0, 1, 2])
     assert "in <lambda>\n    in_training(lambda: time.sleep(1000))" in failures(tmp_path)[0]
+
+
+def test_a_rank_that_never_comes_ends_all_before_the_first_step(digits, tmp_path):
+    begin = time.monotonic()
+    ended = run(digits, tmp_path, "--stall-timeout", 2, ranks=3, env=fault("late", 1), timeout=SOON)
+    assert ended.status not in (0, 75)
+    assert time.monotonic() - begin > 2
+    assert "in launched_world" in ended.err  # where the others wait
 
 
 def test_a_run_that_goes_on_is_not_taken_for_stalled(digits, tmp_path):

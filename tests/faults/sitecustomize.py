@@ -101,6 +101,8 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
             in_training(lambda: signal.raise_signal(signal.Signals[name]))
         case "import":
             AtImport("threadpoolctl", missing)
+        case "late":
+            AtImport("distnet.datasets", lambda module, load: time.sleep(1000))
         case "before MPI":
             AtImport("distnet.world", before_mpi)
         case "no mpi4py":
