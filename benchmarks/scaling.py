@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 from exchange import allreduce_and_update
+from peers import Case, distnet
 from scaling_docs import ROOT, machine_of, rounded, write_all
-from step import data, ours
 from threadpoolctl import threadpool_limits
 
 from distnet import plan
@@ -135,10 +135,9 @@ def message_constants(world: World) -> list[float]:
 def on_ranks() -> None:
     """On every rank of an mpirun: all cases, then barriers and messages. Rank 0 prints JSON."""
     world = launched_world()
-    split = data(world)
     found: dict[str, Any] = {"library": world.library, "steps": []}
     for sizes, activation, batch_size, count in CASES:
-        steps = ours(world, split, sizes, activation, batch_size, default_shards(world.size))
+        steps = distnet(Case(sizes, activation, batch_size), default_shards(world.size)).steps
         steps(count)
         found["steps"].append([steps(count) for _ in range(ROUNDS)])
     if world.size == 2:

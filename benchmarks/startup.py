@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 
 def first_step(started: float) -> None:
@@ -32,17 +33,24 @@ def first_step(started: float) -> None:
     guard.run(train.main)
 
 
-def main() -> None:
-    """Alternate the two, and print medians."""
-    ranks, rounds = int(sys.argv[1] if len(sys.argv) > 1 else 4), int(sys.argv[2] if len(sys.argv) > 2 else 7)
+def measure(ranks: int, rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds from mpirun to the first step, and of the import of torch, by turns."""
     ours, torch = [], []
     for _ in range(rounds):
-        command = ["mpirun", "-n", str(ranks), sys.executable, __file__, "--first-step", str(time.time())]
+        mpirun = str(Path(sys.executable).with_name("mpirun"))
+        command = [mpirun, "-n", str(ranks), sys.executable, __file__, "--first-step", str(time.time())]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         ours.append(float(done.stdout.split()[0]))
         begin = time.perf_counter()
         if subprocess.run([sys.executable, "-c", "import torch"], capture_output=True).returncode == 0:
             torch.append(time.perf_counter() - begin)
+    return ours, torch
+
+
+def main() -> None:
+    """Print medians."""
+    ranks, rounds = int(sys.argv[1] if len(sys.argv) > 1 else 4), int(sys.argv[2] if len(sys.argv) > 2 else 7)
+    ours, torch = measure(ranks, rounds)
     for name, seconds in ((f"mpirun to first step, {ranks} ranks", ours), ("import torch alone", torch)):
         if seconds:
             print(f"{name}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})")

@@ -14,35 +14,39 @@ Array: TypeAlias = NDArray[np.floating]
 
 
 class Activation(NamedTuple):
-    """A function of the logits z and its derivative, which is given in terms of a = function(z)."""
+    """A function of the logits z and its derivative, which is given in terms of a = function(z).
+
+    one: the logit whose activation is exactly one.
+    """
 
     function: Callable[[Array, Array | None], Array]
     derivative: Callable[[Array, Array | None], Array]
+    one: float
 
 
 def sigmoid(z: Array, out: Array | None = None) -> Array:
     """1 / (1 + exp(-z)), element by element; exp may overflow to infinity, which gives the exact limit 0."""
-    out = np.negative(z, out=out)
-    np.exp(out, out=out)
-    np.add(out, 1, out=out)
-    return np.reciprocal(out, out=out)
+    out = np.negative(z, out)
+    np.exp(out, out)
+    np.add(out, 1, out)
+    return np.reciprocal(out, out)
 
 
 def sigmoid_derivative(a: Array, out: Array | None = None) -> Array:
     """The slope a (1 - a) for a = sigmoid(z). `out` must not be `a`."""
-    out = np.subtract(1, a, out=out)
-    return np.multiply(out, a, out=out)
+    out = np.subtract(1, a, out)
+    return np.multiply(out, a, out)
 
 
 def tanh(z: Array, out: Array | None = None) -> Array:
     """Hyperbolic tangent, element by element."""
-    return np.tanh(z, out=out)
+    return np.tanh(z, out)
 
 
 def tanh_derivative(a: Array, out: Array | None = None) -> Array:
     """The slope 1 - a² for a = tanh(z)."""
-    out = np.multiply(a, a, out=out)
-    return np.subtract(1, out, out=out)
+    out = np.multiply(a, a, out)
+    return np.subtract(1, out, out)
 
 
 def relu(z: Array, out: Array | None = None) -> Array:
@@ -52,13 +56,13 @@ def relu(z: Array, out: Array | None = None) -> Array:
 
 def relu_derivative(a: Array, out: Array | None = None) -> Array:
     """1 where a = relu(z) is positive, else 0 (also at z = 0)."""
-    return np.greater(a, 0, out=np.empty_like(a) if out is None else out)
+    return np.greater(a, 0, np.empty_like(a) if out is None else out)
 
 
 ACTIVATIONS = {
-    "sigmoid": Activation(sigmoid, sigmoid_derivative),
-    "tanh": Activation(tanh, tanh_derivative),
-    "relu": Activation(relu, relu_derivative),
+    "sigmoid": Activation(sigmoid, sigmoid_derivative, one=np.inf),
+    "tanh": Activation(tanh, tanh_derivative, one=np.inf),
+    "relu": Activation(relu, relu_derivative, one=1.0),
 }
 
 

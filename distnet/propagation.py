@@ -12,6 +12,12 @@ import numpy as np
 from distnet.functional import ACTIVATIONS, Array
 from distnet.layers import aligned_zeros, layer_views, padded
 
+matmul, multiply = np.matmul, np.multiply
+
+# With few rows and many weights, BLAS is far faster at Wδᵀ than at δWᵀ; then the product is stored by columns.
+FEW_ROWS, MANY_WEIGHTS = 64, 1 << 15
+SMALL = 1 << 18  # bytes of a kind, of all hidden layers, that are faster worked through in one call than by layer
+
 
 class Hidden(NamedTuple):
     """The memory of a hidden layer, each (shards, rows, columns).
@@ -20,14 +26,16 @@ class Hidden(NamedTuple):
     stopping at the last neuron of every row; what they leave in the spare columns meets nothing.
     """
 
-    activations: Array  # the logits z, overwritten by a; all columns
-    neurons: Array  # its first columns, one a neuron
-    ones: Array  # (shards, rows), the column behind them, which the biases multiply
-    with_ones: Array  # neurons and ones
+    logits: Array  # all columns; the one behind the neurons is such that its activation is one
+    neuron_logits: Array  # the first columns, one a neuron
+    activations: Array  # all columns
+    with_ones: Array  # neurons, and a one for the bias to multiply
     transposed: Array  # (shards, columns, rows), the same
     deltas: Array  # all columns
-    neuron_deltas: Array  # its first columns
+    neuron_deltas: Array  # the first columns
     slopes: Array  # the activation's derivative; all columns
+    product: Array  # (shards, rows, neurons), what backprop's product with the weights gives; columns lie together
+    factors: tuple[Array, Array, Array]  # deltas are the product of the first two, into the third
 
 
 class Propagation:
@@ -59,7 +67,7 @@ class Propagation:
         features, classes = sizes[0], sizes[-1]
 
         def stack(columns: int) -> Array:
-            return aligned_zeros((shards, rows, padded(columns, dtype)), dtype)
+            return aligned_zeros((shards, rows, columns), dtype)
 
         def by_class() -> Array:
             whole_lines = aligned_zeros((shards, padded(classes * rows, dtype)), dtype)
@@ -73,18 +81,34 @@ class Propagation:
         self.transposed_inputs = self.stacked_inputs.swapaxes(-1, -2)
         self.transposed_weights = [layer[:-1].T for layer in self.layers]
         self.transposed_output_layer = self.layers[-1].T
+        wide = [padded(size + 1, dtype) for size in sizes[1:-1]]
+        of_all_layers = aligned_zeros((2, shards * rows * sum(wide)), dtype)
+        self.activations, self.slopes = of_all_layers
+        self.small = self.slopes.nbytes <= SMALL
+        logits = {size: stack(columns) for size, columns in zip(sizes[1:-1], wide, strict=True)}
+        for size, z in logits.items():
+            z[..., size] = self.activation.one
         self.hidden = []
-        for size in sizes[1:-1]:
-            a, d = stack(size + 1), stack(size + 1)
+        stop = 0
+        for size, columns, above in zip(sizes[1:-1], wide, sizes[2:], strict=True):
+            start, stop = stop, stop + shards * rows * columns
+            a, slopes = of_all_layers[:, start:stop].reshape(2, shards, rows, columns)
+            z, d = logits[size], stack(columns)
+            product, factors = d[..., :size], (d, slopes, d)
+            if rows <= FEW_ROWS and size * above >= MANY_WEIGHTS:
+                product = aligned_zeros((shards, size, rows), dtype).swapaxes(-1, -2)
+                factors = product, slopes[..., :size], d[..., :size]
             memory = Hidden(
+                logits=z,
+                neuron_logits=z[..., :size],
                 activations=a,
-                neurons=a[..., :size],
-                ones=a[..., size],
                 with_ones=a[..., : size + 1],
                 transposed=a[..., : size + 1].swapaxes(-1, -2),
                 deltas=d,
                 neuron_deltas=d[..., :size],
-                slopes=stack(size + 1),
+                slopes=slopes,
+                product=product,
+                factors=factors,
             )
             self.hidden.append(memory)
         self.logits, self.probabilities, self.output_deltas = by_class(), by_class(), by_class()
@@ -104,12 +128,11 @@ class Propagation:
         function = self.activation.function
         above = self.stacked_inputs if inputs is None else inputs
         for hidden, layer in zip(self.hidden, self.layers, strict=False):
-            np.matmul(above, layer, out=hidden.neurons)
-            function(hidden.activations, hidden.activations)
-            hidden.ones.fill(1)
+            matmul(above, layer, hidden.neuron_logits)
+            function(hidden.logits, hidden.activations)
             above = hidden.with_ones
         last = self.hidden[-1].transposed if self.hidden else above.swapaxes(-1, -2)
-        np.matmul(self.transposed_output_layer, last, out=self.logits)
+        matmul(self.transposed_output_layer, last, self.logits)
         # Softmax, with the maximum of each row subtracted first.
         np.maximum.reduce(self.logits, axis=-2, keepdims=True, out=self.row_maximum)
         np.subtract(self.logits, self.row_maximum, out=self.logits)
@@ -136,18 +159,21 @@ class Propagation:
         row. Padding rows add nothing.
         Source: Goodfellow et al., Deep Learning, algorithm 6.4.
         """
-        derivative = self.activation.derivative
-        np.subtract(self.probabilities, self.stacked_targets, out=self.output_deltas)
+        np.subtract(self.probabilities, self.stacked_targets, self.output_deltas)
         if scale != 1:
-            np.multiply(self.output_deltas, scale, out=self.output_deltas)
+            multiply(self.output_deltas, scale, self.output_deltas)
         for missing in self.padding:
             missing.fill(0)
+        derivative = self.activation.derivative
+        if self.small:
+            derivative(self.activations, self.slopes)
         delta = self.transposed_output_deltas
         for number in range(len(self.hidden), 0, -1):
             hidden = self.hidden[number - 1]
-            np.matmul(hidden.transposed, delta, out=gradients[number])
-            np.matmul(delta, self.transposed_weights[number], out=hidden.neuron_deltas)
-            derivative(hidden.activations, hidden.slopes)
-            np.multiply(hidden.deltas, hidden.slopes, out=hidden.deltas)
+            matmul(hidden.transposed, delta, gradients[number])
+            matmul(delta, self.transposed_weights[number], hidden.product)
+            if not self.small:
+                derivative(hidden.activations, hidden.slopes)
+            multiply(*hidden.factors)
             delta = hidden.neuron_deltas
-        np.matmul(self.transposed_inputs, delta, out=gradients[0])
+        matmul(self.transposed_inputs, delta, gradients[0])

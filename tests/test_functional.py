@@ -12,7 +12,7 @@ H = 1e-6
 
 @pytest.mark.parametrize("name", f.ACTIVATIONS)
 def test_an_activations_derivative_matches_central_differences(name):
-    function, derivative = f.ACTIVATIONS[name]
+    function, derivative, _ = f.ACTIVATIONS[name]
     expected = (function(Z + H, None) - function(Z - H, None)) / (2 * H)
     assert np.allclose(derivative(function(Z, None), None), expected, rtol=1e-7, atol=1e-9)
 
@@ -27,8 +27,15 @@ def test_an_activation_may_write_over_its_input(name):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", f.ACTIVATIONS)
+def test_the_logit_of_one_has_an_activation_of_exactly_one(name, dtype):
+    function, _, one = f.ACTIVATIONS[name]
+    assert np.all(function(np.full(37, one, dtype), None) == 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", f.ACTIVATIONS)
 def test_activations_and_derivatives_keep_the_dtype(name, dtype):
-    function, derivative = f.ACTIVATIONS[name]
+    function, derivative, _ = f.ACTIVATIONS[name]
     a = function(Z.astype(dtype), None)
     assert a.dtype == derivative(a, None).dtype == dtype
 

@@ -1,0 +1,237 @@
+"""distnet beside its peers, a step of training: python benchmarks/compare.py [--rounds 7] [--guard].
+
+Every way of training runs in processes of its own, with one thread each; those of one process all on the same
+core. Rounds alternate between the ways, and what is compared is compared within a round. Prints a table,
+and writes docs/performance.json, docs/performance.svg and the tables of docs/performance.md. Needs the extra bench,
+and MPICH's mpirun beside this Python.
+
+With --guard: a few cases against eager PyTorch alone, nothing is written, and the status is 1 where distnet has lost
+its place by more than noise explains.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import accuracy
+import compare_docs
+import memory
+import peers
+import startup
+from compare_docs import Row
+from peers import Case, Peer
+
+ROUND = 0.25  # seconds that a way trains before it is another's turn
+TUTORIAL = (784, *[50] * 6, 10)
+MNIST, WIDE = (784, 256, 128, 10), (784, 800, 800, 10)
+CASES = {
+    "tutorial, 10": Case(TUTORIAL, "sigmoid", 10),
+    "tutorial, 64": Case(TUTORIAL, "sigmoid", 64),
+    "tutorial, 256": Case(TUTORIAL, "sigmoid", 256),
+    "tutorial, 1,024": Case(TUTORIAL, "sigmoid", 1024),
+    "784-256-128-10, 128": Case(MNIST, "relu", 128),
+    "784-256-128-10, 1,024": Case(MNIST, "relu", 1024),
+    "784-800-800-10, 128": Case(WIDE, "relu", 128),
+}
+
+
+class Way(NamedTuple):
+    """peer: made in every process. ranks: how many; started by `launcher`, "" for one process without any."""
+
+    peer: Callable[[Case], Peer]
+    ranks: int = 1
+    launcher: str = ""
+
+
+WAYS = {
+    "distnet, 1 shard": Way(lambda case: peers.distnet(case, 1)),
+    "distnet": Way(lambda case: peers.distnet(case, 4)),
+    "eager PyTorch": Way(peers.eager_torch),
+    "JAX scan": Way(peers.jax_scan),
+    "scikit-learn": Way(peers.scikit_learn),
+    "tutorial's way": Way(peers.tutorial),
+    "limit": Way(peers.limit),
+    "distnet, 2 ranks": Way(lambda case: peers.distnet(case, 4), 2, "mpirun"),
+    "distnet, 4 ranks": Way(lambda case: peers.distnet(case, 4), 4, "mpirun"),
+    "PyTorch DDP, 2 ranks": Way(peers.torch_ddp, 2, "torch.distributed.run"),
+}
+ONE, FOUR_SHARDS, TWO, FOUR = "distnet, 1 shard", "distnet", "distnet, 2 ranks", "distnet, 4 ranks"
+TORCH, JAX, DDP = "eager PyTorch", "JAX scan", "PyTorch DDP, 2 ranks"
+
+
+class Target(NamedTuple):
+    """time of `slower` / time of `ours` in the same round: at least `wanted`."""
+
+    case: str
+    ours: str
+    slower: str
+    wanted: float
+
+
+TARGETS = [
+    Target("tutorial, 10", ONE, TORCH, 4),
+    Target("tutorial, 10", ONE, "scikit-learn", 3.5),
+    Target("tutorial, 10", ONE, "tutorial's way", 2.2),
+    Target("tutorial, 10", ONE, JAX, 0.7),
+    Target("tutorial, 10", TWO, DDP, 12),
+    Target("tutorial, 256", ONE, JAX, 1.1),
+    Target("tutorial, 256", TWO, DDP, 5),
+    Target("tutorial, 1,024", ONE, JAX, 1.0),
+    Target("tutorial, 1,024", TWO, DDP, 2.3),
+    Target("784-800-800-10, 128", ONE, TORCH, 1.0),
+    Target("784-800-800-10, 128", TWO, DDP, 1.6),
+    *(Target(case, FOUR_SHARDS, ONE, round(1 / 1.35, 2)) for case in ("tutorial, 10",)),
+    *(
+        Target(case, FOUR_SHARDS, ONE, round(1 / 1.1, 2))
+        for case in ("tutorial, 256", "tutorial, 1,024", "784-256-128-10, 128", "784-800-800-10, 128")
+    ),
+    *(Target(case, TWO, FOUR_SHARDS, 1.8) for case in ("tutorial, 256", "tutorial, 1,024", "784-256-128-10, 1,024")),
+    *(Target(case, FOUR, TWO, round(1 / 1.15, 2)) for case in CASES),
+    Target("tutorial, 10", ONE, "limit", 0.3),
+    *(Target(case, ONE, "limit", 0.5) for case in ("tutorial, 256", "tutorial, 1,024", "784-256-128-10, 1,024")),
+]
+# What the guard allows: less than what is wanted, since machines differ and are noisy.
+GUARDED = [Target("tutorial, 10", FOUR_SHARDS, TORCH, 1.7), Target("tutorial, 256", FOUR_SHARDS, TORCH, 1.0)]
+
+
+class Worker:
+    """The processes of one way, which train when they are asked to."""
+
+    def __init__(self, way: str, case: str) -> None:
+        ranks, launcher = WAYS[way][1:]
+        command = [sys.executable, __file__, "--worker", way, case]
+        if launcher == "mpirun":
+            command = [str(Path(sys.executable).with_name("mpirun")), "-n", str(ranks), *command]
+        elif launcher:
+            command = [sys.executable, "-m", launcher, "--standalone", f"--nproc-per-node={ranks}", *command[1:]]
+        env = os.environ | {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+        env |= {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore", "DISTNET_PINNED": "" if launcher else "1"}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        took = self.steps(3)
+        self.count = max(3, round(ROUND * 1e6 / self.steps(max(3, round(0.05e6 / took)))))
+
+    def steps(self, count: int) -> float:
+        """µs a step of so many."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(count, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """End them."""
+        self.process.communicate("0\n", timeout=60)
+
+
+def work(way: str, case: str) -> None:
+    """What a worker's process does, on every rank: rank 0 reads counts and prints times."""
+    if os.environ.get("DISTNET_PINNED"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    peer = WAYS[way].peer(CASES[case])
+
+    def read() -> int:
+        return int(sys.stdin.readline() or 0)
+
+    first = int(os.environ.get("PMI_RANK") or os.environ.get("RANK") or 0) == 0
+    while count := peer.agree(read):
+        took = peer.steps(count)
+        if first:
+            print(took, flush=True)
+
+
+def measure(case: str, ways: list[str], rounds: int) -> dict[str, list[float]]:
+    """µs a step of each way, round by round in turn."""
+    workers = {way: Worker(way, case) for way in ways}
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, worker in workers.items():
+            times[way].append(worker.steps(worker.count))
+    for worker in workers.values():
+        worker.close()
+    return times
+
+
+def reached(target: Target, times: dict[str, list[float]]) -> float:
+    """The median over rounds of slower / ours."""
+    return statistics.median(a / b for a, b in zip(times[target.slower], times[target.ours], strict=True))
+
+
+def targets(found: dict[str, dict[str, list[float]]]) -> list[Row]:
+    """What is wanted, and what was reached of it."""
+    return [
+        Row(target.case, f"{target.slower} / {target.ours}", target.wanted, reached(target, found[target.case]))
+        for target in TARGETS
+        if target.case in found
+    ]
+
+
+def whole_runs() -> list[Row]:
+    """Ratios of whole runs: to a given accuracy, to the first step, and of memory."""
+    seconds = accuracy.measure(3)
+    ours, torch = startup.measure(4, 5)
+    median = {name: statistics.median(each) for name, each in seconds.items()}
+    preset = "mnist preset"
+    return [
+        *(
+            Row(preset, f"seconds to 98 %, {name} / distnet, 2 ranks", 2, median[name] / median["distnet, 2 ranks"])
+            for name in ("PyTorch DDP, 2 ranks", "scikit-learn")
+        ),
+        Row(
+            preset,
+            "import of torch / mpirun to first step, 4 ranks",
+            1,
+            statistics.median(torch) / statistics.median(ours),
+        ),
+        Row(preset, "memory, PyTorch DDP / distnet, 4 ranks", 3, memory.of_ddp(4) / memory.of_distnet(4)),
+    ]
+
+
+def guard(rounds: int) -> int:
+    """Status 1 where a guarded ratio isn't reached."""
+    status = 0
+    for target in GUARDED:
+        times = measure(target.case, [target.ours, target.slower], rounds)
+        ratio = reached(target, times)
+        print(f"{target.case}: {target.slower} / {target.ours} {ratio:.2f}, at least {target.wanted}", flush=True)
+        status |= ratio < target.wanted
+    return status
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--guard", action="store_true")
+    parser.add_argument("--case", choices=CASES, action="append", help="this case alone; nothing is written")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(*options.worker)
+        return 0
+    if options.guard:
+        return guard(options.rounds)
+    found: dict[str, Any] = {}
+    for case in options.case or CASES:
+        found[case] = measure(case, list(WAYS), options.rounds)
+        print(f"{case}:")
+        for way, times in found[case].items():
+            print(
+                f"  {way:22} {statistics.median(times):9,.0f} µs ({min(times):,.0f} to {max(times):,.0f})", flush=True
+            )
+    rows = targets(found)
+    if not options.case:
+        rows += whole_runs()
+    for row in rows:
+        sign = " " if row.reached >= row.wanted else "!"
+        print(f"{sign} {row.case:22} {row.ratio:50} {row.reached:6.2f}  wanted {row.wanted}")
+    if not options.case:
+        compare_docs.write({"about": compare_docs.about(options.rounds), "steps": found, "rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

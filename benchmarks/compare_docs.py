@@ -1,0 +1,112 @@
+"""What docs/performance.md shows, out of the figures in docs/performance.json: python benchmarks/compare_docs.py.
+
+Writes the tables of docs/performance.md between their marker comments, and docs/performance.svg.
+"""
+
+import datetime
+import json
+import platform
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PEERS = ("torch", "jax", "scikit-learn", "numpy", "mpi4py", "mpich")
+
+
+class Row(NamedTuple):
+    """A ratio that is wanted to be at least `wanted`."""
+
+    case: str
+    ratio: str
+    wanted: float
+    reached: float
+
+
+def about(rounds: int) -> str:
+    """On what it was measured."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    versions = ", ".join(f"{name} {version(name)}" for name in PEERS)
+    return (
+        f"{cpu[1] if cpu else platform.machine()}, 2 cores, Python {platform.python_version()}, {versions}; "
+        f"{rounds} rounds; {datetime.date.today()}."
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; all columns but the first are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def steps_table(found: dict[str, dict[str, list[float]]]) -> str:
+    """µs a step: a line a way, a column a case."""
+    ways = list(next(iter(found.values())))
+
+    def cell(times: list[float]) -> str:
+        return f"{statistics.median(times):,.0f} ({min(times):,.0f} to {max(times):,.0f})"
+
+    return table(["", *found], [[way, *(cell(times[way]) for times in found.values())] for way in ways])
+
+
+def rows_table(rows: Sequence[Row]) -> str:
+    """Wanted and reached."""
+
+    def verdict(row: Row) -> str:
+        return "yes" if row.reached >= row.wanted else f"no, {1 - row.reached / row.wanted:.0%} short"
+
+    lines = [[row.case, row.ratio, f"{row.wanted:g}", f"{row.reached:.2f}", verdict(row)] for row in rows]
+    return table(["network, batch", "ratio", "wanted", "reached", ""], lines)
+
+
+def plot(found: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Time of each way over distnet's on one rank with one shard, a group of bars a case."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "distnet"
+    from matplotlib import pyplot as plt
+
+    ways = [way for way in next(iter(found.values())) if way != "distnet, 1 shard"]
+    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
+    width = 0.8 / len(ways)
+    for number, way in enumerate(ways):
+        ratios = [
+            statistics.median(a / b for a, b in zip(times[way], times["distnet, 1 shard"], strict=True))
+            for times in found.values()
+        ]
+        places = [case + (number - len(ways) / 2) * width for case in range(len(found))]
+        axes.bar(places, ratios, width, label=way)
+    axes.axhline(1, color="black", linewidth=1)
+    axes.set_yscale("log")
+    axes.set_yticks([0.25, 0.5, 1, 2, 4, 8, 16, 32], ["¼", "½", "1", "2", "4", "8", "16", "32"])
+    axes.set_ylabel("time of a step / distnet's, one rank, one shard")
+    axes.set_xticks(range(len(found)), list(found))
+    axes.legend(ncols=3, fontsize="small", loc="upper right")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def write(found: dict[str, Any]) -> None:
+    """performance.json, the plot, and the tables."""
+    (DOCS / "performance.json").write_text(json.dumps(found, indent=1) + "\n")
+    plot(found["steps"], DOCS / "performance.svg")
+    page = DOCS / "performance.md"
+    text = page.read_text()
+    parts = {
+        "about": found["about"],
+        "steps": steps_table(found["steps"]),
+        "wanted": rows_table([Row(*row) for row in found["rows"]]),
+    }
+    for name, part in parts.items():
+        begin, end = f"<!-- {name}: benchmarks/compare.py -->\n", "\n<!-- end -->"
+        start = text.index(begin) + len(begin)
+        text = text[:start] + part + text[text.index(end, start) :]
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    write(json.loads((DOCS / "performance.json").read_text()))
