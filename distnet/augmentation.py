@@ -15,7 +15,7 @@ from distnet.layers import aligned_zeros, padded
 
 PIXELS_AT_ONCE = 50_176  # 64 images of 28 x 28; 32 take 15 % longer, 128 a tenth less, but twice the memory
 AFFINE_DRAWS = 5  # shift down and to the right, turn, scale down and across
-SPACING, MARGIN = 1.25, 2.0  # of the bumps' centres, and how far they go on beyond the image; in sigmas
+MARGIN = 2  # sigmas that elastic noise reaches beyond the image
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
 Words = NDArray[np.uint64]
@@ -83,9 +83,9 @@ class Draws:
 def bumps(size: int, sigma: float) -> Array:
     """Gaussians of deviation `sigma` at each of `size` pixels, (size, how many); the squares of a row add up to 1.
 
-    Their centres lie SPACING sigmas apart, but not closer than pixels do.
+    Their centres lie a sigma apart, but not closer than pixels do.
     """
-    spacing = max(SPACING * sigma, 1)
+    spacing = max(sigma, 1)
     count = int(np.ceil((size - 1 + 2 * MARGIN * sigma) / spacing)) + 1
     centre = (np.arange(count) - (count - 1) / 2) * spacing
     values: Array = np.exp(-0.5 * ((from_the_middle(size)[:, None] - centre) / sigma) ** 2)
@@ -116,9 +116,10 @@ class Augmentation:
     R the turn, S the scales, each uniform within its strength, d the elastic displacement.
 
     Where d differs from Simard et al.: they draw noise, uniform from -1 to 1, for every pixel, and smooth it.
-    Here noise of that kind lies on a grid as coarse as smoothing allows, SPACING sigmas, and d is alpha times
-    its sum with Gaussian weights, scaled to have the deviation of theirs. Two pixels' correlation is that of
-    theirs within 0.01. The grid goes on beyond the image, so pixels at its border move no less than others.
+    Here the noise lies on a grid, a sigma apart (a pixel, where sigma is less), and d is its sum with Gaussian
+    weights, scaled to the deviation of theirs. Two pixels' correlation is that of theirs within 0.0003. Large
+    displacements are a little rarer: the kurtosis is 2.8, theirs 3. And the grid goes on beyond the image, so
+    that pixels at its border move no less than others.
 
     Everything about a row depends on (seed, epoch, its sample) and its image alone: each product has the
     shapes of one image, the rest goes element by element.
