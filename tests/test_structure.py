@@ -11,7 +11,7 @@ from conftest import ROOT
 FLOORS = (
     {"errors", "functional", "processes", "shards"},
     {"config", "files", "guard", "idx", "launcher", "layers", "optimizers", "synthetic"},
-    {"checkpoint", "mirrors", "model_file", "propagation", "slices", "world"},
+    {"augmentation", "checkpoint", "mirrors", "model_file", "propagation", "slices", "world"},
     {"datasets", "exchange"},
     {"evaluation"},
     {"trainer"},

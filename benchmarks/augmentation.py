@@ -1,0 +1,83 @@
+"""What augmentation costs beside forward and backprop: python benchmarks/augmentation.py [--rounds 15] [--rows 128].
+
+µs a row on one thread, in float32, of a mini-batch of 28 x 28 pixels that one rank has alone, in 4 shards:
+each kind of change, all together, and forward and backprop of two networks. Alternating rounds in one process,
+medians.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from distnet.augmentation import Augmentation, Strengths
+from distnet.layers import aligned_zeros, initial_parameters, layer_views
+from distnet.propagation import Propagation
+from distnet.synthetic import synthetic_digits
+
+SHARDS = 4
+NETWORKS = [(784, 800, 10), (784, 256, 128, 10)]
+KINDS = {
+    "shift": Strengths(shift=2),
+    "shift, rotate, scale": Strengths(shift=2, rotate=15, scale=15),
+    "elastic, sigma 4": Strengths(elastic=34, sigma=4),
+    "elastic, sigma 6": Strengths(elastic=36, sigma=6),
+    "all, sigma 4": Strengths(shift=2, rotate=15, scale=15, elastic=34, sigma=4),
+    "all, sigma 6": Strengths(shift=2, rotate=15, scale=15, elastic=36, sigma=6),
+}
+CALLS = 10  # a round
+
+
+def change(strengths: Strengths, rows: int) -> Callable[[], None]:
+    """A function that changes a mini-batch in place, where it lies in the memory of the forward pass."""
+    digits, _ = synthetic_digits(rows, 0)
+    inputs = aligned_zeros((rows, 800), np.float32)[:, :784]
+    inputs[:] = digits.reshape(rows, -1)
+    original = inputs.copy()
+    augmentation = Augmentation((28, 28), strengths, 0)
+    samples = np.random.default_rng(0).permutation(60_000)[:rows]
+    return lambda: augmentation.apply(original, 0, 1, samples, inputs)
+
+
+def pass_over(sizes: tuple[int, ...], rows: int) -> Callable[[], None]:
+    """A function that goes forward and back through a network."""
+    parameters = initial_parameters(sizes, "relu", 0, np.float32)
+    propagation = Propagation(sizes, "relu", parameters, SHARDS, rows // SHARDS)
+    propagation.inputs[:] = np.random.default_rng(0).standard_normal(propagation.inputs.shape)
+    propagation.targets[:, 0] = 1
+    gradients = layer_views(aligned_zeros((SHARDS, len(parameters)), np.float32), sizes)
+
+    def both() -> None:
+        propagation.forward()
+        propagation.backprop(gradients)
+
+    return both
+
+
+def main() -> None:
+    """Print a table of medians."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rows", type=int, default=128)
+    options = parser.parse_args()
+    functions = {name: change(strengths, options.rows) for name, strengths in KINDS.items()}
+    functions |= {"-".join(map(str, sizes)): pass_over(sizes, options.rows) for sizes in NETWORKS}
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    with threadpool_limits(1, user_api="blas"):
+        for number in range(options.rounds + 1):
+            for name, function in functions.items():
+                begin = time.perf_counter()
+                for _ in range(CALLS):
+                    function()
+                if number:
+                    times[name].append((time.perf_counter() - begin) / CALLS / options.rows * 1e6)
+    print(f"µs a row of {options.rows}, medians (spread)")
+    for name, taken in times.items():
+        print(f"{name:22}{statistics.median(taken):6.1f} ({min(taken):.1f} to {max(taken):.1f})")
+
+
+if __name__ == "__main__":
+    main()
