@@ -113,7 +113,8 @@ def test_the_model_file_holds_the_parameters_of_the_printed_digest_and_tests_as_
     assert ended.out.splitlines()[-2] == f"test accuracy {accuracy:.4f}"
     assert (network.about["mean"], network.about["deviation"]) == (data.mean, data.deviation)
     assert network.about["config"]["epochs"] == 2
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert network.about["classes"] == list(range(10))
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, "model.toml"}
 
 
 @pytest.mark.parametrize("ranks", [None, 3])

@@ -3,6 +3,7 @@
 No code is run, nothing written, nothing warned of, memory stays within some times the file's size, and it ends.
 """
 
+import difflib
 import gzip
 import io
 import json
@@ -12,6 +13,7 @@ import signal
 import struct
 import sys
 import time
+import tomllib
 import tracemalloc
 import zipfile
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ from distnet.model_file import Model, load_model, save_model
 TIMES, BESIDES = 20, 2_500_000  # the memory allowed: so many times the file's size, and so many bytes
 SECONDS = 10
 SUSPICIOUS = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "exec", "import", "pty.", "code.")
+IMPORTED_LATE = (difflib, tomllib)  # by a first error, and by a first file
 for text_codec in ("cp437", "raw-unicode-escape", "utf-16"):
     "".encode(text_codec)  # imports it
 

@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
-    {"errors", "functional", "processes", "shards"},
-    {"config", "files", "guard", "idx", "launcher", "layers", "optimizers", "synthetic"},
+    {"errors", "functional", "processes", "shards", "toml"},
+    {"config", "files", "guard", "idx", "launcher", "layers", "optimizers", "synthetic", "tables"},
     {"checkpoint", "mirrors", "model_file", "propagation", "slices", "world"},
     {"datasets", "exchange"},
     {"evaluation"},
