@@ -224,7 +224,8 @@ def load_table(
             with np.errstate(over="ignore"):
                 whole.inputs[rows, :features] = (table.values[order[rows]] - mean) / deviation
             if not np.isfinite(whole.inputs[rows]).all():
-                raise InputError(f"{path}: some numbers are too large for {np.dtype(dtype)}; use --dtype float64")
+                remedy = "use --dtype float64" if np.dtype(dtype) == np.float32 else "scale them"
+                raise InputError(f"{path}: some numbers are too large for {np.dtype(dtype)}; {remedy}")
         whole.inputs[:, features] = 1
         whole.targets[np.arange(len(order)), table.codes[order]] = 1
 

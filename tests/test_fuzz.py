@@ -26,11 +26,12 @@ from hypothesis import strategies as st
 
 from distnet.checkpoint import Checkpoint, checkpoint_path, digest, read_checkpoint, write_checkpoint
 from distnet.checkpointing import check_same_run
-from distnet.config import Config, read_config
+from distnet.config import Config, read_config, written_config
 from distnet.errors import InputError
 from distnet.idx import read_idx_pair
 from distnet.layers import parameter_count
 from distnet.model_file import Model, load_model, save_model
+from distnet.tables import read_table
 
 TIMES, BESIDES = 20, 2_500_000  # the memory allowed: so many times the file's size, and so many bytes
 SECONDS = 10
@@ -366,6 +367,35 @@ size = st.one_of(st.sampled_from(NUMBERS), st.integers(0, 7))
 def test_idx_files_of_any_header_are_refused_or_valid(folder, magic, shape, data, wrapped):
     check_idx(folder, wrapped(idx(magic, shape, data)), LABELS)
     check_idx(folder, IMAGES, wrapped(idx(magic, shape, data)))
+
+
+# Tables.
+
+CSV = b"x,y,kind\n" + b"".join(b"%d,1.5e%d,%s\n" % (row, row, b"ab"[row % 2 :][:1]) for row in range(12))
+
+
+@given(changes)
+@examples(1000)
+def test_mutated_csv_files_are_refused_or_valid(folder, changed):
+    content = mutated(CSV, changed)
+    put(folder / "a.csv", content)
+    with harmless(len(content)):
+        table = read_table("csv", folder / "a.csv", None, 0.2, 0)
+        assert np.isfinite(table.values).all()
+        assert len(table.values) == len(table.codes) == len(table.train) + len(table.test)
+        assert set(table.codes) == set(range(len(table.classes)))
+
+
+# Files of options.
+
+TOML = written_config(read_config(["--checkpoint-dir", "a", "--optimizer", "adam", "--preset", "tutorial"])[0]).encode()
+
+
+@given(changes)
+@examples(1000)
+def test_mutated_files_of_options_are_a_configuration_or_refused(folder, changed):
+    put(folder / "a.toml", mutated(TOML, changed))
+    check_words(["--config", str(folder / "a.toml")])
 
 
 # The command line.
