@@ -1,19 +1,23 @@
-"""Every option with its meaning, its default and its check; presets are dictionaries of options."""
+"""Every option with its meaning, its default and its check, from the command line, a file or a preset."""
 
 import argparse
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from distnet import __version__, toml
 from distnet.errors import input_error_on_every_rank
 
 T = TypeVar("T", int, float)
 
-DATASETS = ("mnist", "fashion-mnist", "synthetic")
+EMNIST = tuple(f"emnist-{part}" for part in ("balanced", "byclass", "bymerge", "digits", "letters", "mnist"))
+DATASETS = ("mnist", "fashion-mnist", "synthetic", *EMNIST)
+TABLES = ("csv", "npz")  # what stands before the colon of a person's own file
+OWN = " or ".join(f"{kind}:FILE" for kind in TABLES)
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
 # Options that mean something to some optimizers alone.
@@ -22,22 +26,15 @@ FOR_OPTIMIZERS = {
     "betas": ("adam", "adamw"),
     "epsilon": ("adam", "adamw"),
 }
+# And to some kinds of tables alone.
+FOR_TABLES = {"label": ("csv",), "test_share": TABLES}
+SEVERAL = (2, "*", "+")  # nargs of options that have several words
 DTYPES = ("float32", "float64")
 MODEL_ENDINGS = (".pkl", ".npz")
 
-PRESETS: dict[str, dict[str, Any]] = {
-    # 98 % on MNIST within half a minute on two cores.
-    "mnist": {},
-    # The network that this project started from. It stands on a plateau for its first 120 epochs or so.
-    "tutorial": {
-        "hidden": (50,) * 6,
-        "activation": "sigmoid",
-        "learning_rate": 0.002,
-        "batch_size": 10,
-        "epochs": 1000,
-        "tutorial_loss": True,
-    },
-}
+PRESET_FOLDER = Path(__file__).parent / "presets"
+PRESETS = tuple(sorted(name.removesuffix(".toml") for name in os.listdir(PRESET_FOLDER) if name.endswith(".toml")))
+WRITTEN = "# The configuration of a run of distnet"  # how the files begin that `written_config` makes
 
 
 def number(kind: Callable[[str], T], allowed: Callable[[T], bool], right: str) -> Callable[[str], T]:
@@ -61,6 +58,15 @@ seed_number = number(int, lambda value: 0 <= value < 2**63, "whole number from 0
 positive_rate = number(float, lambda value: math.isfinite(value) and value > 0, "finite number above 0")
 rate_or_zero = number(float, lambda value: math.isfinite(value) and value >= 0, "finite number from 0 up")
 fraction = number(float, lambda value: 0 <= value < 1, "number from 0 up and below 1")
+part = number(float, lambda value: 0 < value < 1, "number between 0 and 1")
+
+
+def dataset_name(text: str) -> str:
+    """A data set that is known by its name, or a kind of file and its path."""
+    kind, _, path = text.partition(":")
+    if text not in DATASETS and (kind not in TABLES or not path):
+        raise argparse.ArgumentTypeError(f"{text!r} is no data set (choose from {', '.join(DATASETS)}, {OWN})")
+    return text
 
 
 def model_path(text: str) -> Path:
@@ -70,20 +76,29 @@ def model_path(text: str) -> Path:
     return Path(text)
 
 
-def interval(text: str) -> tuple[int, str]:
+def interval(words: Sequence[str]) -> tuple[int, str]:
     """'1 epoch', '500 steps' or '60 s' as a number and its unit: "epoch", "steps" or "s"."""
     units = {"epoch": "epoch", "epochs": "epoch", "step": "steps", "steps": "steps", "s": "s"}
+    text = " ".join(words)
     found = re.fullmatch(r"([1-9]\d*) *([a-z]+)", text)
     if found is None or found[2] not in units:
-        raise input_error_on_every_rank(
-            f"--checkpoint-every: {text!r} is no interval such as 1 epoch, 500 steps or 60 s"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval such as 1 epoch, 500 steps or 60 s")
     return int(found[1]), units[found[2]]
 
 
-def option(default: Any, group: str, meaning: str, read: Callable[[str], Any] = str, **more: Any) -> Any:
-    """A field of Config that is an option on the command line as well."""
-    return field(default=default, metadata={"group": group, "help": meaning, "type": read, **more})
+def option(
+    default: Any,
+    group: str,
+    meaning: str,
+    read: Callable[[str], Any] = str,
+    whole: Callable[[Sequence[Any]], Any] = tuple,
+    **more: Any,
+) -> Any:
+    """A field of Config that is an option on the command line as well.
+
+    read: makes a value of one word. whole: makes one of several such values. more: as argparse takes them.
+    """
+    return field(default=default, metadata={"group": group, "help": meaning, "type": read, "whole": whole, **more})
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,13 @@ class Config:
     """The options of `python -m distnet.train`."""
 
     preset: str = option("mnist", "task", "the options to start from; all others override it", choices=tuple(PRESETS))
-    dataset: str = option("mnist", "data", "what to learn", choices=DATASETS)
+    dataset: str = option(
+        "mnist",
+        "data",
+        f"what to learn: {', '.join(DATASETS)}, or a table of your own, {OWN}",
+        dataset_name,
+        metavar="NAME",
+    )
     data_dir: Path = option(
         Path(os.environ.get("DISTNET_DATA") or "data"),
         "data",
@@ -103,6 +124,21 @@ class Config:
     )
     train_samples: int = option(
         60_000, "data", "how many training samples to draw, for synthetic", positive_count, metavar="K"
+    )
+    label: str | None = option(
+        None,
+        "data",
+        "the column of the classes, by its name or its number from 1, of csv (default: the last one)",
+        metavar="COLUMN",
+    )
+    test_share: float = option(
+        0.2, "data", "part of the rows to hold out, of csv, and of npz without a test part", part, metavar="SHARE"
+    )
+    raw_inputs: bool = option(
+        False,
+        "data",
+        "leave inputs as they are, instead of standardising images as a whole and tables by their columns",
+        action="store_true",
     )
     hidden: tuple[int, ...] = option(
         (256, 128),
@@ -144,7 +180,7 @@ class Config:
         metavar="NORM",
     )
     epochs: int = option(10, "training", "passes over the training set", positive_count, metavar="K")
-    seed: int = option(0, "training", "of the initial weights and the order of samples", seed_number)
+    seed: int = option(0, "training", "of the initial weights, the order of samples and the rows held out", seed_number)
     shards: int | None = option(
         None,
         "parallelism",
@@ -178,6 +214,7 @@ class Config:
         (1, "epoch"),
         "recovery",
         "how often: so many epochs, steps or seconds, as in 500 steps",
+        whole=interval,
         nargs="+",
         metavar="K",
     )
@@ -207,8 +244,18 @@ class Parser(argparse.ArgumentParser):
         """Raise InputError with the option, the value and what would be right."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            message = f"{unknown}: there is no such option; {self.prog} --help lists all"
+            known = [name for action in self._actions for name in action.option_strings]
+            words = [word.partition("=")[0] for word in unknown.split() if word.startswith("-")]
+            message = f"{unknown}: {no_such_option(words, known)}; {self.prog} --help lists all"
         raise input_error_on_every_rank(message.removeprefix("argument "))
+
+
+def no_such_option(words: Iterable[str], known: Sequence[str]) -> str:
+    """That there is no such option, and which of those that are `known` these words are nearest to."""
+    from difflib import get_close_matches  # few runs need it
+
+    nearest = dict.fromkeys(match for word in words for match in get_close_matches(word, known, 1))
+    return "there is no such option" + (f", but {' and '.join(nearest)}" if nearest else "")
 
 
 def parser() -> Parser:
@@ -225,6 +272,7 @@ def parser() -> Parser:
     for each in fields(Config):
         details = dict(each.metadata)
         group = details.pop("group")
+        del details["whole"]
         if group not in groups:
             groups[group] = made.add_argument_group(group)
         if details.get("action"):
@@ -232,34 +280,137 @@ def parser() -> Parser:
         elif "(default: " not in details["help"]:
             shown = each.default if isinstance(each.default, tuple) else (each.default,)
             details["help"] += f" (default: {' '.join('none' if v is None else str(v) for v in shown)})"
-        groups[group].add_argument("--" + each.name.replace("_", "-"), **details)
+        groups[group].add_argument(f"--{dashed(each.name)}", **details)
+    groups["task"].add_argument(
+        "--config", type=Path, metavar="FILE", help="options in TOML, named as here; the others typed override it"
+    )
     groups["output"].add_argument("--help", action="store_true", help="print this and end")
     return made
 
 
-def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]] | None:
-    """The configuration that these command-line arguments ask for, and the names of the options typed.
+def dashed(name: str) -> str:
+    """The name of a field of Config as an option has it."""
+    return name.replace("_", "-")
 
-    None where --help was among them. Raises InputError (on every rank) for an option that doesn't exist or
-    a value that can't be.
-    Collective: no, but every rank reads the same arguments.
+
+def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]] | None:
+    """The configuration that these command-line arguments ask for, and the names of the options given.
+
+    Given are those typed and those in the file of --config, over which the typed ones win, as it wins over
+    the preset. None where --help was among them. Raises InputError (on every rank) for an option that doesn't
+    exist, a value that can't be, or an option that means nothing beside the others.
+    Collective: no, but every rank reads the same arguments, and the same file.
     """
     typed = vars(parser().parse_args(arguments))
     if typed.pop("help", False):
         return None
-    for several in ("hidden", "betas"):
-        if several in typed:
-            typed[several] = tuple(typed[several])
-    if "checkpoint_every" in typed:
-        typed["checkpoint_every"] = interval(" ".join(typed["checkpoint_every"]))
-    for name in ("checkpoint_every", "keep", "resume"):
-        if name in typed and "checkpoint_dir" not in typed:
-            option_name = "--" + name.replace("_", "-")
-            raise input_error_on_every_rank(f"{option_name}: there are no checkpoints without --checkpoint-dir DIR")
-    config = Config(**{**PRESETS[typed.get("preset", Config.preset)], **typed})
+    for each in fields(Config):
+        if each.name in typed and each.metadata.get("nargs") in SEVERAL:
+            try:
+                typed[each.name] = each.metadata["whole"](typed[each.name])
+            except argparse.ArgumentTypeError as error:
+                raise input_error_on_every_rank(f"--{dashed(each.name)}: {error}") from None
+    path = typed.pop("config", None)
+    file = read_options(path) if path else {}
+    preset = read_options(PRESET_FOLDER / f"{(file | typed).get('preset', Config.preset)}.toml")
+    alone = Config(**preset | file)
+    config = Config(**preset | file | typed)
+    idle = without_effect(config)
+    for name, why in idle.items():
+        if name in typed:
+            raise input_error_on_every_rank(f"--{dashed(name)}: {why}")
+        if name in file and name in without_effect(alone):
+            raise input_error_on_every_rank(f"{path}: {name}: {why}")
+    # What the file says for another optimizer, say, than the one typed is as if it weren't there.
+    return replace(config, **{name: getattr(Config, name) for name in idle}), frozenset(typed | file) - idle.keys()
+
+
+def without_effect(config: Config) -> dict[str, str]:
+    """The options that mean nothing beside the others, each with what to tell who gave it."""
+    told = {}
+    if config.checkpoint_dir is None:
+        told = dict.fromkeys(
+            ("checkpoint_every", "keep", "resume"), "there are no checkpoints without --checkpoint-dir DIR"
+        )
     for name, optimizers in FOR_OPTIMIZERS.items():
-        if name in typed and config.optimizer not in optimizers:
-            raise input_error_on_every_rank(
-                f"--{name}: --optimizer {config.optimizer} has none; choose --optimizer {' or '.join(optimizers)}"
-            )
-    return config, frozenset(typed)
+        if config.optimizer not in optimizers:
+            told[name] = f"--optimizer {config.optimizer} has none; choose --optimizer {' or '.join(optimizers)}"
+    for name, kinds in FOR_TABLES.items():
+        if config.dataset.partition(":")[0] not in kinds:
+            right = " or ".join(f"--dataset {kind}:FILE" for kind in kinds)
+            told[name] = f"--dataset {config.dataset} has none; choose {right}"
+    return told
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """The options in a TOML file, by the names of Config's fields, each checked as the command line is.
+
+    Keys are the options' names, with dashes or underscores. Raises InputError (on every rank) that names file,
+    key and value. Collective: no.
+    """
+    try:
+        found = toml.parsed(path.read_bytes())
+    except OSError as error:
+        raise input_error_on_every_rank(
+            f"--config {path}: can't be read ({error.strerror}); name a file of options in TOML"
+        ) from None
+    except ValueError as error:
+        raise input_error_on_every_rank(
+            f"--config {path}: {error}; options in TOML look like epochs = 3, a line each"
+        ) from None
+    known = {each.name: each for each in fields(Config)}
+    options: dict[str, Any] = {}
+    for key, value in found.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            told = no_such_option([name], list(known))
+            raise input_error_on_every_rank(f"{path}: {key}: {told}; python -m distnet.train --help lists all")
+        if name in options:
+            raise input_error_on_every_rank(f"{path}: {key}: it is there twice; leave one")
+        try:
+            given = option_value(known[name].metadata, value)
+        except (argparse.ArgumentTypeError, ValueError) as error:  # ValueError: too long to be told
+            raise input_error_on_every_rank(f"{path}: {key}: {error}") from None
+        if given is not None:
+            options[name] = given
+    return options
+
+
+def option_value(option: Mapping[str, Any], value: Any) -> Any:
+    """What a value in a file means to the option with these metadata, None where it leaves it out.
+
+    Raises ArgumentTypeError where the option can't have it.
+    """
+    nargs = option.get("nargs")
+    if option.get("action"):
+        if not isinstance(value, bool):
+            raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
+        return value
+    if nargs == "?" and isinstance(value, bool):
+        return option["const"] if value else None
+    given = value if isinstance(value, list) else [value]
+    if any(isinstance(each, bool) or not isinstance(each, str | int | float) for each in given):
+        raise argparse.ArgumentTypeError(f"{value!r} is no number or string that this option can have")
+    words = [each if isinstance(each, str) else repr(each) for each in given]
+    wanted = nargs if isinstance(nargs, int) else None if nargs in SEVERAL else 1
+    if wanted not in (None, len(words)) or (nargs == "+" and not words):
+        raise argparse.ArgumentTypeError(f"expected {wanted or 'a'} value{'s' * ((wanted or 1) > 1)}, not {value!r}")
+    read = [option["type"](word) for word in words]
+    for each in read:
+        if each not in option.get("choices", read):
+            raise argparse.ArgumentTypeError(f"invalid choice: {each!r} (choose from {', '.join(option['choices'])})")
+    return option["whole"](read) if nargs in SEVERAL else read[0]
+
+
+def written_config(config: Config) -> str:
+    """The configuration as a TOML file that `read_config` reads back to the same.
+
+    Options that are none, or mean nothing beside the others, aren't in it.
+    """
+    left_out = without_effect(config)
+    values = {k: v for k, v in config.described().items() if v is not None and k not in left_out}
+    if "checkpoint_every" in values:
+        values["checkpoint_every"] = " ".join(map(str, config.checkpoint_every))
+    if values.get("resume") == "":
+        values["resume"] = True
+    return f"{WRITTEN} ({__version__}), for --config\n{toml.written(values)}"

@@ -4,26 +4,40 @@
 """
 
 import hashlib
+import string
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distnet.config import Config, Parser
+from distnet.config import EMNIST, TABLES, Config, Parser
 from distnet.errors import InputError
 from distnet.functional import Array
 from distnet.guard import run
-from distnet.idx import FILES, read_idx_pair, sha256_of
+from distnet.idx import EMNIST_REMEDY, FILES, read_idx_pair, sha256_of
 from distnet.layers import padded
 from distnet.shards import share
 from distnet.synthetic import synthetic_digits
 from distnet.world import World, launched_world
 
-NAMES = ("fashion-mnist", "mnist")  # those that come as files
-CLASSES = 10
+NAMES = ("fashion-mnist", "mnist")  # those that can be downloaded
+DIGITS = tuple(range(10))
+LETTERS = string.ascii_uppercase
+# EMNIST's parts merge small letters that look like large ones; byclass has them all.
+# Source: Cohen, Afshar, Tapson, van Schaik 2017, EMNIST: an extension of MNIST to handwritten letters.
+MERGED = (*string.digits, *LETTERS, *"abdefghnqrt")
+EMNIST_CLASSES: dict[str, tuple[str | int, ...]] = {
+    "emnist-balanced": MERGED,
+    "emnist-byclass": (*string.digits, *LETTERS, *string.ascii_lowercase),
+    "emnist-bymerge": MERGED,
+    "emnist-digits": DIGITS,
+    "emnist-letters": tuple(LETTERS),
+    "emnist-mnist": DIGITS,
+}
+FIRST_LABEL = {"emnist-letters": 1}  # 0 of all others
 SYNTHETIC_TEST_SAMPLES = 10_000
 SYNTHETIC_TRAIN_SEED, SYNTHETIC_TEST_SEED = 0, 1
 KNOWN_SAMPLES = (60_000, 10_000)  # of MNIST and Fashion-MNIST, training and test
@@ -50,18 +64,27 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """name: what it is. source: where it came from. mean, deviation: what inputs were standardised by.
+    """name: what it is. source: where it came from. fingerprint: sha256 of all inputs and labels.
 
-    fingerprint: sha256 of all pixels and labels.
+    mean, deviation: what inputs were standardised by, for all at once, or a list with one a column.
+    classes: their names, in the order of the targets.
     """
 
     name: str
     source: str
     train: Split
     test: Split
-    mean: float
-    deviation: float
+    mean: float | list[float]
+    deviation: float | list[float]
     fingerprint: str
+    classes: tuple[str | int | float, ...]
+
+
+def file_names(name: str) -> list[str]:
+    """The four IDX files of a data set: training images, training labels, test images, test labels."""
+    if name not in EMNIST:
+        return list(FILES)
+    return [f"{name}-{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1")]
 
 
 def find_files(name: str, directory: Path) -> list[Path] | None:
@@ -70,17 +93,23 @@ def find_files(name: str, directory: Path) -> list[Path] | None:
     Raises InputError where some are there and some are missing.
     """
     for folder in (directory, *filter(None, [INSTALLED.get(name)])):
-        plain = [folder / file for file in FILES]
+        plain = [folder / file for file in file_names(name)]
         found = [next((p for p in (path, path.with_name(path.name + ".gz")) if p.exists()), path) for path in plain]
         missing = [path for path in found if not path.exists()]
         if not missing:
             return found
         if len(missing) < len(found):
             raise InputError(
-                f"--data-dir {folder}: {missing[0].name} is missing beside the others; "
-                f"fetch it with: python -m distnet.datasets {name} --data-dir {folder}"
+                f"--data-dir {folder}: {missing[0].name} is missing beside the others; {how_to_get(name, folder)}"
             )
     return None
+
+
+def how_to_get(name: str, folder: Path) -> str:
+    """What to tell who hasn't the files."""
+    if name in EMNIST:
+        return EMNIST_REMEDY
+    return f"fetch the files with: python -m distnet.datasets {name} --data-dir {folder}"
 
 
 def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> tuple[list[Path] | None, str]:
@@ -93,10 +122,13 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
         return None, ""
     if files := find_files(name, directory):
         return files, ""
+    if name in EMNIST:
+        *most, last = file_names(name)
+        raise InputError(f"--data-dir {directory}: put {', '.join(most)} and {last} there, with .gz behind them or not")
     if folder_given:
         raise InputError(
             f"--data-dir {directory}: {FILES[0]} and the other files of {name} aren't there; "
-            f"fetch them with: python -m distnet.datasets {name} --data-dir {directory}"
+            f"{how_to_get(name, directory)}"
         )
     from distnet import mirrors  # its imports take a while, and few runs need it
 
@@ -122,12 +154,20 @@ def load(
     train_samples: int = 60_000,
     asked_for: bool = True,
     folder_given: bool = True,
+    label: str | None = None,
+    test_share: float = Config.test_share,
+    seed: int = 0,
+    raw_inputs: bool = False,
 ) -> Dataset:
     """Training and test set, standardised by the mean and deviation of all pixels of the training set.
 
+    name: as --dataset has it; for a table see `load_table`. raw_inputs: don't standardise.
     Rank 0 alone reads files; every rank draws a part of synthetic digits. Raises InputError on every rank.
     Collective: yes.
     """
+    kind, _, path = name.partition(":")
+    if kind in TABLES:
+        return load_table(world, kind, Path(path), dtype, train_limit, label, test_share, seed, raw_inputs)
     files, remark = world.on_root(lambda: locate(name, directory, asked_for, folder_given))
     if remark and world.rank == 0:
         print(f"distnet: {remark}", file=sys.stderr)
@@ -138,12 +178,64 @@ def load(
     else:
         source = str(files[0].parent)
         train, raw = broadcast_files(world, name, files, train_limit)
-    mean, deviation = moments(world, raw[:train, :-1])
-    whole = standardised(world, raw, mean, deviation, dtype)
+    classes = EMNIST_CLASSES.get(name, DIGITS)
+    mean, deviation = (0.0, 1.0) if raw_inputs else moments(world, raw[:train, :-1])
+    whole = standardised(world, raw, mean, deviation, len(classes), dtype)
     fingerprint = world.on_root(lambda: hashlib.sha256(raw.data).hexdigest())
     world.free(raw)
     train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint)
+    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint, classes)
+
+
+def load_table(
+    world: World,
+    kind: str,
+    path: Path,
+    dtype: DTypeLike,
+    train_limit: int | None,
+    label: str | None,
+    test_share: float,
+    seed: int,
+    raw_inputs: bool,
+) -> Dataset:
+    """A person's own table, standardised by the mean and deviation of each column over the training rows.
+
+    kind, label, test_share, seed: see `tables.read_table`. Rank 0 alone reads and standardises, and holds all
+    values once more while it does. Raises InputError on every rank. Collective: yes.
+    """
+    from distnet import tables  # few runs need it
+
+    read: list[tuple[tables.Table, Array, Array]] = []
+
+    def read_all() -> tuple[int, int, int, Any]:
+        table = tables.read_table(kind, path, label, test_share, seed)
+        table = table._replace(train=table.train[:train_limit])
+        mean, deviation = np.zeros(table.values.shape[1]), np.ones(table.values.shape[1])
+        if not raw_inputs:
+            mean, deviation = tables.column_moments(path, table)
+        read.append((table, mean, deviation))
+        rows = len(table.train), len(table.test)
+        return *rows, len(mean), (mean.tolist(), deviation.tolist(), table.fingerprint(), tuple(table.classes))
+
+    def fill() -> None:
+        table, mean, deviation = read[0]
+        order = np.concatenate([table.train, table.test])
+        for rows in tables.row_blocks(len(order), features):
+            with np.errstate(over="ignore"):
+                whole.inputs[rows, :features] = (table.values[order[rows]] - mean) / deviation
+            if not np.isfinite(whole.inputs[rows]).all():
+                remedy = "use --dtype float64" if np.dtype(dtype) == np.float32 else "scale them"
+                raise InputError(f"{path}: some numbers are too large for {np.dtype(dtype)}; {remedy}")
+        whole.inputs[:, features] = 1
+        whole.targets[np.arange(len(order)), table.codes[order]] = 1
+
+    train, test, features, (mean, deviation, fingerprint, classes) = world.on_root(read_all)
+    whole = empty_split(world, train + test, features, len(classes), dtype)
+    world.on_root(fill)
+    world.send_to_nodes(whole.inputs)
+    world.send_to_nodes(whole.targets)
+    train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
+    return Dataset(kind, str(path), train_set, test_set, mean, deviation, fingerprint, classes)
 
 
 def load_mnist(
@@ -182,9 +274,14 @@ def broadcast_files(world: World, name: str, files: Sequence[Path], limit: int |
 
     def read_all() -> tuple[int, int, int]:
         for pair in (files[:2], files[2:]):
-            images, labels = read_idx_pair(pair[0], pair[1], CLASSES)
-            check_bytes(name, pair[0], images)
-            check_bytes(name, pair[1], labels)
+            classes, first = EMNIST_CLASSES.get(name, DIGITS), FIRST_LABEL.get(name, 0)
+            images, labels = read_idx_pair(pair[0], pair[1], len(classes), first)
+            if name in EMNIST:
+                images = images.transpose(0, 2, 1)  # they lie on their side there
+                labels = labels - np.uint8(first)
+            else:
+                check_bytes(name, pair[0], images)
+                check_bytes(name, pair[1], labels)
             read.append((images.reshape(len(images), -1), labels))
         (train, _), (test, _) = read
         if train.shape[1] != test.shape[1]:
@@ -233,10 +330,10 @@ def moments(world: World, images: NDArray[np.uint8]) -> tuple[float, float]:
     return mean, variance**0.5 if variance > 0 else 1.0
 
 
-def standardised(world: World, raw: Raw, mean: float, deviation: float, dtype: DTypeLike) -> Split:
+def standardised(world: World, raw: Raw, mean: float, deviation: float, classes: int, dtype: DTypeLike) -> Split:
     """(pixel - mean) / deviation and one-hot targets, written by all ranks of the node. Collective."""
     features = raw.shape[1] - 1
-    split = empty_split(world, len(raw), features, CLASSES, dtype)
+    split = empty_split(world, len(raw), features, classes, dtype)
     mine = share(len(raw), world.node_rank, world.node_size)
     for start in range(mine.start, mine.stop, ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, mine.stop))

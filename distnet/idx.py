@@ -33,13 +33,16 @@ FILES = (
 )
 CHUNK = 1 << 20  # bytes unpacked at a time
 REMEDY = "download it again: python -m distnet.datasets mnist (or fashion-mnist)"
+EMNIST_REMEDY = "take it again from gzip.zip of www.nist.gov/itl/products-and-services/emnist-dataset"
 
 
-def read_idx_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def read_idx_pair(
+    images_path: Path, labels_path: Path, classes: int, first: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The images and labels of one set.
 
     images_path, labels_path: `NAME` or `NAME.gz`; whether a file is gzipped is told by its content.
-    classes: how many; every label is below it.
+    classes: how many; labels run from `first` to first + classes - 1.
     Returns images (n, rows, columns) uint8 and labels (n,) uint8, n > 0, the sizes as the headers say.
     Raises InputError when a file can't be read, isn't what its header says, or doesn't fit the other one.
     Changed pixels are not seen by the format, but by `distnet.mirrors.verify`.
@@ -49,10 +52,11 @@ def read_idx_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[N
     reader = Reader(path="")
     reader.train_img_fname, reader.train_lbl_fname = str(images_path), str(labels_path)
     images, labels = reader.load_training()
-    wrong = np.flatnonzero(labels >= classes)
+    last = first + classes - 1
+    wrong = np.flatnonzero((labels < first) | (labels > last))
     if wrong.size:
         index = wrong[0]
-        raise _bad(labels_path, f"label {labels[index]} at index {index} is not one of 0 to {classes - 1}")
+        raise _bad(labels_path, f"label {labels[index]} at index {index} is not one of {first} to {last}")
     return images, labels
 
 
@@ -125,4 +129,4 @@ def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _bad(path: Path, what: str) -> InputError:
-    return InputError(f"{path}: {what}: {REMEDY}")
+    return InputError(f"{path}: {what}: {EMNIST_REMEDY if path.name.startswith('emnist-') else REMEDY}")

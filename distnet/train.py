@@ -9,13 +9,16 @@ import hashlib
 import json
 import os
 import sys
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from distnet import __version__
 from distnet.checkpointing import Checkpointing, find_checkpoint, prepare
-from distnet.config import Config, parser, read_config
+from distnet.config import WRITTEN, Config, parser, read_config, written_config
 from distnet.datasets import Dataset, load
-from distnet.files import check_writable
+from distnet.errors import InputError
+from distnet.files import check_writable, write_whole
 from distnet.functional import Array
 from distnet.network import NeuralNetwork
 from distnet.optimizers import Hyperparameters
@@ -46,6 +49,10 @@ def main() -> int:
         train_samples=config.train_samples,
         asked_for="dataset" in names,
         folder_given="data_dir" in names or bool(os.environ.get("DISTNET_DATA")),
+        label=config.label,
+        test_share=config.test_share,
+        seed=config.seed,
+        raw_inputs=config.raw_inputs,
     )
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
     network = NeuralNetwork(sizes, config.activation, config.learning_rate, config.seed, config.dtype)
@@ -88,9 +95,15 @@ def main() -> int:
     if saver and not finished:
         return saver.stopped()
     network.parameters[:] = trainer.close()
-    network.about = {"config": config.described(), "mean": data.mean, "deviation": data.deviation}
-    if config.model:
-        world.on_root(lambda: network.save(config.model or ""))
+    # What a later run needs to get the same data, be it the digits that stood in for others.
+    effective = replace(config, dataset="synthetic") if data.source == "drawn" else config
+    network.about = {
+        "config": effective.described(),
+        "mean": data.mean,
+        "deviation": data.deviation,
+        "classes": list(data.classes),
+    }
+    world.on_root(lambda: save(network, effective))
     report.end(network.parameters)
     return saver.completed(parameters_sha256(network.parameters)) if saver else 0
 
@@ -99,10 +112,43 @@ def check_outputs(config: Config) -> None:
     """Find out before the training whether its results can be written. Collective: no, for rank 0."""
     if config.model:
         check_writable(config.model, "--model")
+        check_config_file(config, config.model.with_suffix(".toml"))
     if config.metrics:
         check_writable(config.metrics, "--metrics")
     if config.checkpoint_dir:
         prepare(config.checkpoint_dir, config.resume is not None)
+
+
+def check_config_file(config: Config, path: Path) -> None:
+    """Raise InputError where the configuration can't be written to `path`, or what is there isn't ours."""
+    check_writable(path, "--model: its configuration")
+    if path.exists() and not path.read_bytes().startswith(WRITTEN.encode()):
+        raise InputError(
+            f"--model {config.model}: its configuration would replace {path}, which distnet didn't write; "
+            "name another model"
+        )
+    try:
+        written_config(config).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"--model {config.model}: its configuration can't be written, for a path in it isn't text; name other files"
+        ) from None
+
+
+def save(network: NeuralNetwork, config: Config) -> None:
+    """Write the network, and its configuration beside it, where that is wanted. Collective: no, for rank 0."""
+    if config.model is None:
+        return
+    network.save(config.model)
+    path = config.model.with_suffix(".toml")
+
+    def write(file: BinaryIO) -> None:
+        file.write(written_config(config).encode())
+
+    try:
+        write_whole(path, write)
+    except OSError as error:
+        raise InputError(f"--model: its configuration {path} can't be written ({error.strerror})") from None
 
 
 class Report:

@@ -43,6 +43,7 @@ NUMBERS = {
     "--hidden": ["0", "-5", "nan", "2.5", "wide"],
     "--train-limit": ["0", "-1", "all"],
     "--train-samples": ["0", "1e6"],
+    "--test-share": ["0", "1", "half"],
     "--seed": ["-1", "0.5", "random"],
     "--momentum": ["1", "-0.1"],
     "--epsilon": ["0"],
@@ -55,7 +56,7 @@ NUMBERS = {
     "--optimizer": ["lion"],
     "--activation": ["softplus"],
     "--dtype": ["float16"],
-    "--dataset": ["cifar"],
+    "--dataset": ["cifar", "csv", "csv:", "npy:a.npy"],
     "--preset": ["fast"],
     "--model": ["model.txt", "model"],
 }
@@ -70,7 +71,8 @@ def test_a_value_that_an_option_cannot_have(train, tmp_path, option, value):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--epoch", "3"], ["--epoch 3: there is no such option", "--help"]),
+        (["--epoch", "3"], ["--epoch 3: there is no such option, but --epochs;", "--help"]),
+        (["--config", "a.toml"], ["--config a.toml: can't be read (No such file or directory)"]),
         (["--learning_rate", "0.1"], ["--learning_rate 0.1: there is no such option"]),
         (["extra"], ["extra: there is no such option"]),
         (["--epochs"], ["--epochs: expected one argument"]),
@@ -161,6 +163,8 @@ def test_a_damaged_file_ends_all_ranks_with_one_line(train, digits, tmp_path, na
         (["--batch-size", "0"], ["--batch-size: '0'"]),
         (["--no-such-option"], ["--no-such-option: there is no such option"]),
         (["--shards", "2"], ["--shards 2: 3 ranks need a shard each", "3 shards or more", "2 ranks or fewer"]),
+        (["--config", "missing"], ["--config missing: can't be read"]),
+        (["--dataset", "csv:missing"], ["--dataset csv:missing: can't be read (No such file or directory)"]),
         (["--model", "missing/a.pkl"], ["--model missing/a.pkl: there is no folder missing"]),
         (["--data-dir", "missing"], ["--data-dir missing: "]),
     ],

@@ -10,6 +10,7 @@ import pytest
 from conftest import fault
 
 from distnet import NeuralNetwork
+from distnet.config import Config, read_config
 from distnet.datasets import load
 from distnet.train import parameters_sha256
 from distnet.world import World
@@ -113,7 +114,31 @@ def test_the_model_file_holds_the_parameters_of_the_printed_digest_and_tests_as_
     assert ended.out.splitlines()[-2] == f"test accuracy {accuracy:.4f}"
     assert (network.about["mean"], network.about["deviation"]) == (data.mean, data.deviation)
     assert network.about["config"]["epochs"] == 2
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert network.about["classes"] == list(range(10))
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, "model.toml"}
+
+
+def test_the_configuration_beside_the_model_trains_it_again(train, digits, tmp_path):
+    model = tmp_path / "model.pkl"
+    first = train("--data-dir", digits, "--epochs", 2, "--hidden", 9, "--optimizer", "adam", "--model", model, ranks=2)
+    told = read_config(["--config", str(tmp_path / "model.toml")])[0]
+    assert told == Config(data_dir=digits, epochs=2, hidden=(9,), optimizer="adam", model=model)
+    assert json.loads(json.dumps(told.described())) == NeuralNetwork.load(model).about["config"]
+    assert train("--config", tmp_path / "model.toml", ranks=3).sha256 == first.sha256
+
+
+def test_without_a_model_no_configuration_is_written(train, digits, tmp_path):
+    assert train("--data-dir", digits, "--epochs", 1, cwd=tmp_path).status == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_distnet_did_not_write_is_not_replaced_by_the_configuration(train, digits, tmp_path):
+    mine = tmp_path / "run.toml"
+    mine.write_text("# mine\nepochs = 1\n")
+    ended = train("--config", mine, "--data-dir", digits, "--model", tmp_path / "run.pkl", ranks=2)
+    assert (ended.status, ended.out) == (2, "")
+    assert f"its configuration would replace {mine}, which distnet didn't write" in ended.err
+    assert mine.read_text().startswith("# mine")
 
 
 @pytest.mark.parametrize("ranks", [None, 3])
@@ -147,7 +172,8 @@ def test_the_mnist_preset_sees_93_percent_after_one_epoch_and_97_5_after_all(tra
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_without_mnist_and_network_the_main_job_goes_on_with_synthetic_digits_and_says_so(train, tmp_path, ranks):
     nowhere = fault("no network") | {"DISTNET_DATA": ""}
-    ended = train("--train-samples", 600, "--epochs", 1, ranks=ranks, env=nowhere, cwd=tmp_path)
+    options = ("--train-samples", 600, "--epochs", 1, "--model", "model.pkl")
+    ended = train(*options, ranks=ranks, env=nowhere, cwd=tmp_path)
     assert ended.status == 0
     asked, told = ended.err.splitlines()[:-1], ended.err.splitlines()[-1]
     assert asked  # rank 0 alone, and by name, so that no public host was reached
@@ -156,6 +182,7 @@ def test_without_mnist_and_network_the_main_job_goes_on_with_synthetic_digits_an
     assert "going on with synthetic digits" in told
     assert ended.out.splitlines()[1] == "data: synthetic (drawn), 600 training and 10,000 test samples"
     assert ended.sha256 == train(*SYNTHETIC).sha256
+    assert train("--config", "model.toml", cwd=tmp_path).sha256 == ended.sha256
 
 
 def test_a_network_that_never_answers_is_given_up_after_five_seconds(train, tmp_path):

@@ -1,16 +1,21 @@
-"""Options: presets, defaults, checks, and what each one says of itself."""
+"""Options: files of them, presets, defaults, checks, and what each one says of itself."""
 
 import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
+import time
+import tomllib
+from dataclasses import fields, replace
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from distnet.config import PRESETS, Config, parser, read_config
+from distnet.config import PRESET_FOLDER, PRESETS, Config, parser, read_config, read_options, written_config
 from distnet.errors import InputError
 
 
@@ -34,18 +39,188 @@ def test_nothing_typed_gives_the_defaults():
     assert read_config([]) == (Config(), frozenset())
 
 
-def test_the_presets_are_the_ones_that_the_help_offers():
-    assert set(PRESETS) == {"mnist", "tutorial"}
+def file(folder, text):
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_presets_are_what_they_were_before_they_were_files():
     assert config("--preset", "mnist") == Config()
-    tutorial = config("--preset", "tutorial")
-    assert tutorial.hidden == (50, 50, 50, 50, 50, 50)
-    assert (tutorial.activation, tutorial.learning_rate, tutorial.batch_size) == ("sigmoid", 0.002, 10)
-    assert (tutorial.epochs, tutorial.tutorial_loss, tutorial.preset) == (1000, True, "tutorial")
+    assert config("--preset", "tutorial") == Config(
+        preset="tutorial",
+        hidden=(50,) * 6,
+        activation="sigmoid",
+        learning_rate=0.002,
+        batch_size=10,
+        epochs=1000,
+        tutorial_loss=True,
+    )
+
+
+def test_the_presets_are_the_files_of_their_folder_and_all_are_installed():
+    assert {f"{name}.toml" for name in PRESETS} == {path.name for path in PRESET_FOLDER.iterdir()}
+    assert set(PRESETS) == {"mnist", "tutorial"}
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["distnet"]
+    assert f"{PRESET_FOLDER.name}/*.toml" in packaged
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_option_of_a_preset_is_a_field_of_the_configuration(preset):
-    assert PRESETS[preset].keys() <= {each.name for each in fields(Config)}
+def test_a_preset_says_what_it_is_and_names_no_other(preset):
+    path = PRESET_FOLDER / f"{preset}.toml"
+    assert path.read_text().startswith("# ")
+    assert "preset" not in read_options(path)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_reading_a_preset_takes_less_than_a_millisecond(preset):
+    seconds = []
+    for _ in range(20):
+        start = time.perf_counter()
+        read_options(PRESET_FOLDER / f"{preset}.toml")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.001
+
+
+def test_the_default_preset_does_not_wait_for_the_import_of_tomllib():
+    code = "import sys; from distnet.config import read_config; read_config([]); print('tomllib' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
+def test_a_file_names_options_with_dashes_or_underscores(tmp_path):
+    path = file(
+        tmp_path,
+        """
+        # as a person writes it
+        learning-rate = 1e-3
+        batch_size = 32
+        hidden = [300, 100]
+        optimizer = "adam"
+        betas = [0.8, 0.99]
+        quiet = true
+        checkpoint-dir = "there"
+        checkpoint-every = "500 steps"
+        resume = true
+        """,
+    )
+    chosen, names = read_config(["--config", str(path)])
+    assert chosen == Config(
+        learning_rate=0.001,
+        batch_size=32,
+        hidden=(300, 100),
+        optimizer="adam",
+        betas=(0.8, 0.99),
+        quiet=True,
+        checkpoint_dir=Path("there"),
+        checkpoint_every=(500, "steps"),
+        resume="",
+    )
+    assert {"learning_rate", "resume"} <= names
+    assert "config" not in names
+
+
+def test_typed_options_win_over_the_file_and_the_file_over_the_preset(tmp_path):
+    path = file(tmp_path, 'preset = "tutorial"\nepochs = 7\nbatch_size = 20')
+    chosen = config("--epochs", "3", "--config", str(path))
+    assert (chosen.preset, chosen.epochs, chosen.batch_size, chosen.learning_rate) == ("tutorial", 3, 20, 0.002)
+    assert config("--config", str(path), "--preset", "mnist").learning_rate == Config.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("typed", "nearest"),
+    [
+        ("--epoch", "--epochs"),
+        ("--batch_size", "--batch-size"),
+        ("--learning", "--learning-rate"),
+        ("--cofnig=a", "--config"),
+    ],
+)
+def test_an_unknown_option_proposes_the_nearest_one(typed, nearest):
+    told = refusal(typed, "3")
+    assert told == f"{typed} 3: there is no such option, but {nearest}; python -m distnet.train --help lists all"
+
+
+def test_an_option_that_is_near_to_none_proposes_none():
+    assert refusal("--xyzzy") == "--xyzzy: there is no such option; python -m distnet.train --help lists all"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("epoch = 3", "{}: epoch: there is no such option, but epochs; python -m distnet.train --help lists all"),
+        ("learning-rte = 3", "{}: learning-rte: there is no such option, but learning_rate; "),
+        ("[training]\nepochs = 3", "{}: training: there is no such option"),
+        ('config = "a"', "{}: config: there is no such option"),
+        ("batch-size = 0", "{}: batch-size: '0' is no whole number from 1 up"),
+        ("epochs = 3.0", "{}: epochs: '3.0' is no whole number from 1 up"),
+        ("epochs = true", "{}: epochs: True is no number or string that this option can have"),
+        ("epochs = [3, 4]", "{}: epochs: expected 1 value, not [3, 4]"),
+        ("epochs = 2026-11-22", "{}: epochs: datetime.date(2026, 11, 22) is no number or string"),
+        ("epochs = 0x" + "f" * 9000, "{}: epochs: "),
+        ("epochs.a = 3", "{}: epochs: {{'a': 3}} is no number or string"),
+        ("learning_rate = nan", "{}: learning_rate: 'nan' is no finite number above 0"),
+        ('hidden = [5, "x"]', "{}: hidden: 'x' is no whole number from 1 up"),
+        ("betas = [0.9]", "{}: betas: expected 2 values, not [0.9]"),
+        ('activation = "gelu"', "{}: activation: invalid choice: 'gelu' (choose from sigmoid, tanh, relu)"),
+        ('preset = "fast"', "{}: preset: invalid choice: 'fast' (choose from mnist, tutorial)"),
+        ('dataset = "cifar"', "{}: dataset: 'cifar' is no data set"),
+        ('model = "a.h5"', "{}: model: 'a.h5' doesn't end in .pkl or .npz"),
+        ('quiet = "yes"', "{}: quiet: 'yes' is neither true nor false"),
+        ('checkpoint_dir = "a"\ncheckpoint_every = "often"', "{}: checkpoint_every: 'often' is no interval"),
+        ("checkpoint_every = []", "{}: checkpoint_every: expected a value, not []"),
+        ("keep = 5", "{}: keep: there are no checkpoints without --checkpoint-dir DIR"),
+        ("momentum = 0.5", "{}: momentum: --optimizer sgd has none; choose --optimizer momentum or nesterov"),
+        ("epochs = 3\nepochs = 4", "--config {}: Cannot overwrite a value (at "),
+        ("batch-size = 3\nbatch_size = 4", "{}: batch_size: it is there twice; leave one"),
+        ("epochs 3", "--config {}: Expected '=' after a key in a key/value pair (at "),
+        ("a = " + "[" * 9000, "--config {}: "),
+    ],
+)
+def test_an_error_in_a_file_names_file_key_and_value(tmp_path, text, told):
+    path = file(tmp_path, text)
+    assert refusal("--config", str(path)).startswith(told.format(path))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    assert refusal("--config", str(tmp_path)).startswith(f"--config {tmp_path}: can't be read (Is a directory)")
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b'model = "\xe9.pkl"')
+    assert refusal("--config", str(path)).startswith(f"--config {path}: it isn't UTF-8 text; ")
+
+
+def test_what_a_file_says_for_another_optimizer_than_the_one_typed_is_left_out(tmp_path):
+    path = file(tmp_path, 'optimizer = "nesterov"\nmomentum = 0.5')
+    assert config("--config", str(path), "--optimizer", "adam") == Config(optimizer="adam")
+    assert config("--config", str(path)).momentum == 0.5
+
+
+def read_back(chosen, folder):
+    return config("--config", str(file(folder, written_config(chosen))))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--preset", "tutorial", "--epochs", "3"],
+        ["--hidden"],
+        ["--optimizer", "adamw", "--betas", "0.5", "0.25", "--epsilon", "1e-300", "--weight-decay", "1e22"],
+        ["--checkpoint-dir", "a", "--resume", "--checkpoint-every", "60", "s", "--keep", "1"],
+        ["--checkpoint-dir", "a", "--resume", "a/b.npz", "--shards", "8", "--clip-norm", "0.1"],
+        ["--model", 'a "b"\\\n\t\x7fé.pkl', "--seed", str(2**63 - 1), "--quiet", "--tutorial-loss"],
+        ["--dataset", "csv:a b.csv", "--label", "3", "--test-share", "0.1", "--raw-inputs"],
+    ],
+)
+def test_the_written_configuration_is_read_back_to_the_same(tmp_path, arguments):
+    assert read_back(config(*arguments), tmp_path) == config(*arguments)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(min_value=5e-324, allow_infinity=False))
+@settings(derandomize=True, database=None, deadline=None, max_examples=100)
+def test_any_text_and_any_number_are_read_back(tmp_path_factory, text, rate):
+    chosen = replace(Config(), dataset=f"csv:{text}.", label=text, learning_rate=rate)
+    assert read_back(chosen, tmp_path_factory.getbasetemp()) == chosen
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -96,7 +271,9 @@ def test_help_is_no_configuration():
         (["--seed", str(2**63)], f"--seed: '{2**63}' is no whole number from 0 up"),
         (["--model", "model.h5"], "--model: 'model.h5' doesn't end in .pkl or .npz"),
         (["--activation", "gelu"], "--activation: invalid choice: 'gelu' (choose from "),
-        (["--epoch", "3"], "--epoch 3: there is no such option; python -m distnet.train --help lists all"),
+        (["--momentum", "0.5"], "--momentum: --optimizer sgd has none; choose --optimizer momentum or nesterov"),
+        (["--label", "3"], "--label: --dataset mnist has none; choose --dataset csv:FILE"),
+        (["--test-share", "0.3"], "--test-share: --dataset mnist has none; choose --dataset csv:FILE or "),
         (["--quiet=yes"], "--quiet: ignored explicit argument 'yes'"),
     ],
 )

@@ -3,6 +3,7 @@
 No code is run, nothing written, nothing warned of, memory stays within some times the file's size, and it ends.
 """
 
+import difflib
 import gzip
 import io
 import json
@@ -12,6 +13,7 @@ import signal
 import struct
 import sys
 import time
+import tomllib
 import tracemalloc
 import zipfile
 from contextlib import contextmanager
@@ -24,15 +26,17 @@ from hypothesis import strategies as st
 
 from distnet.checkpoint import Checkpoint, checkpoint_path, digest, read_checkpoint, write_checkpoint
 from distnet.checkpointing import check_same_run
-from distnet.config import Config, read_config
+from distnet.config import Config, read_config, written_config
 from distnet.errors import InputError
 from distnet.idx import read_idx_pair
 from distnet.layers import parameter_count
 from distnet.model_file import Model, load_model, save_model
+from distnet.tables import read_table
 
 TIMES, BESIDES = 20, 2_500_000  # the memory allowed: so many times the file's size, and so many bytes
 SECONDS = 10
 SUSPICIOUS = ("os.", "subprocess.", "socket.", "ctypes.", "shutil.", "exec", "import", "pty.", "code.")
+IMPORTED_LATE = (difflib, tomllib)  # by a first error, and by a first file
 for text_codec in ("cp437", "raw-unicode-escape", "utf-16"):
     "".encode(text_codec)  # imports it
 
@@ -363,6 +367,35 @@ size = st.one_of(st.sampled_from(NUMBERS), st.integers(0, 7))
 def test_idx_files_of_any_header_are_refused_or_valid(folder, magic, shape, data, wrapped):
     check_idx(folder, wrapped(idx(magic, shape, data)), LABELS)
     check_idx(folder, IMAGES, wrapped(idx(magic, shape, data)))
+
+
+# Tables.
+
+CSV = b"x,y,kind\n" + b"".join(b"%d,1.5e%d,%s\n" % (row, row, b"ab"[row % 2 :][:1]) for row in range(12))
+
+
+@given(changes)
+@examples(1000)
+def test_mutated_csv_files_are_refused_or_valid(folder, changed):
+    content = mutated(CSV, changed)
+    put(folder / "a.csv", content)
+    with harmless(len(content)):
+        table = read_table("csv", folder / "a.csv", None, 0.2, 0)
+        assert np.isfinite(table.values).all()
+        assert len(table.values) == len(table.codes) == len(table.train) + len(table.test)
+        assert set(table.codes) == set(range(len(table.classes)))
+
+
+# Files of options.
+
+TOML = written_config(read_config(["--checkpoint-dir", "a", "--optimizer", "adam", "--preset", "tutorial"])[0]).encode()
+
+
+@given(changes)
+@examples(1000)
+def test_mutated_files_of_options_are_a_configuration_or_refused(folder, changed):
+    put(folder / "a.toml", mutated(TOML, changed))
+    check_words(["--config", str(folder / "a.toml")])
 
 
 # The command line.

@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
-    {"errors", "functional", "processes", "shards"},
-    {"config", "files", "guard", "idx", "launcher", "layers", "optimizers", "synthetic"},
+    {"draws", "errors", "functional", "processes", "schedules", "shards", "toml"},
+    {"config", "dropout", "files", "guard", "idx", "launcher", "layers", "optimizers", "synthetic", "tables"},
     {"augmentation", "checkpoint", "mirrors", "model_file", "propagation", "slices", "world"},
     {"datasets", "exchange"},
     {"evaluation"},
