@@ -95,8 +95,9 @@ def main() -> int:
     if saver and not finished:
         return saver.stopped()
     network.parameters[:] = trainer.close()
-    # What a later run needs to get the same data, be it the digits that stood in for others.
-    effective = replace(config, dataset="synthetic") if data.source == "drawn" else config
+    # What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
+    dataset = "synthetic" if data.source == "drawn" else config.dataset
+    effective = replace(config, dataset=dataset, shards=trainer.shards)
     network.about = {
         "config": effective.described(),
         "mean": data.mean,

@@ -104,6 +104,13 @@ def test_a_result_that_could_not_be_written_is_found_before_the_training(train, 
     check_refused(train, tmp_path, "--data-dir", digits, option, path, named=[f"{option} {path}", why])
 
 
+def test_a_path_that_the_configuration_beside_the_model_cannot_hold_is_found_before_the_training(
+    train, digits, tmp_path
+):
+    arguments = ("--data-dir", digits, "--metrics", tmp_path / "\udcff.jsonl")
+    check_refused(train, tmp_path, *arguments, named=["--model ", "a path in it isn't text"])
+
+
 def cut(path, count):
     path.write_bytes(path.read_bytes()[:count])
 

@@ -120,9 +120,10 @@ def test_the_model_file_holds_the_parameters_of_the_printed_digest_and_tests_as_
 
 def test_the_configuration_beside_the_model_trains_it_again(train, digits, tmp_path):
     model = tmp_path / "model.pkl"
-    first = train("--data-dir", digits, "--epochs", 2, "--hidden", 9, "--optimizer", "adam", "--model", model, ranks=2)
+    options = ("--data-dir", digits, "--epochs", 2, "--hidden", 9, "--optimizer", "adam", "--model", model)
+    first = train(*options, ranks=2)
     told = read_config(["--config", str(tmp_path / "model.toml")])[0]
-    assert told == Config(data_dir=digits, epochs=2, hidden=(9,), optimizer="adam", model=model)
+    assert told == Config(data_dir=digits, epochs=2, hidden=(9,), optimizer="adam", model=model, shards=4)
     assert json.loads(json.dumps(told.described())) == NeuralNetwork.load(model).about["config"]
     assert train("--config", tmp_path / "model.toml", ranks=3).sha256 == first.sha256
 
