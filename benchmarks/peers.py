@@ -179,7 +179,7 @@ def jax_scan(case: Case) -> Peer:
         for number in range(calls):
             first = number * at_once % (len(batches) - at_once + 1)
             network = run(network, batches[first : first + at_once])
-        jax.block_until_ready(network)  # type: ignore[no-untyped-call]
+        jax.block_until_ready(network)
         return (time.perf_counter() - begin) / (calls * at_once) * 1e6
 
     return Peer(steps)

@@ -67,10 +67,24 @@ class Exchange:
         if world.node_rank == 0:
             self.parameters[:] = initial
 
-        # The additions, as pairs of views: within the node over this rank's part of its lane, and then over
-        # its own slice what is left of the tree.
-        rows = self._rows[:, division.adds]
-        self._node_tree = [(rows[add.left - run.start], rows[add.right - run.start]) for add in adds_within(adds, run)]
+        # The additions, as pairs of views. First each rank adds its own rows over all columns: they are in its core's
+        # cache, and to fetch another core's costs more. Then it adds what is left of its node over its part of the
+        # lane, and what is left of the tree over its own slice.
+        by_rank = {
+            add
+            for rank in range(world.rank - world.node_rank, world.rank - world.node_rank + world.node_size)
+            for add in adds_within(adds, share(shards, rank, world.size))
+        }
+        all_columns, rows = self._rows, self._rows[:, division.adds]
+        self._own_tree = [
+            (all_columns[add.left - run.start], all_columns[add.right - run.start])
+            for add in adds_within(adds, self.own)
+        ]
+        self._node_tree = [
+            (rows[add.left - run.start], rows[add.right - run.start])
+            for add in adds_within(adds, run)
+            if add not in by_rank
+        ]
         received = self._received[division.lane][:, division.own.start - here.start : division.own.stop - here.start]
         views = dict(zip(far_roots, received, strict=True))
         views |= {root: self._rows[root - run.start, division.own] for root in roots[world.node]}
@@ -134,6 +148,8 @@ class Exchange:
         """The gradients of all shards, added in the fixed tree, for this rank's slice of the parameters."""
         self._asks.fill(0)
         self._asks[:1] = self.ask
+        for left, right in self._own_tree:
+            np.add(left, right, out=left)
         self.world.node_barrier()
         for left, right in self._node_tree:
             np.add(left, right, out=left)
