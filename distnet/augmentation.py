@@ -10,15 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from distnet.draws import Draws
 from distnet.functional import Array
 from distnet.layers import aligned_zeros, padded
 
 PIXELS_AT_ONCE = 50_176  # 64 images of 28 x 28; 32 take 15 % longer, 128 a tenth less, but twice the memory
 AFFINE_DRAWS = 5  # shift down and to the right, turn, scale down and across
 MARGIN = 2  # sigmas that elastic noise reaches beyond the image
-GOLDEN_GAMMA = 0x9E3779B97F4A7C15
-
-Words = NDArray[np.uint64]
 
 
 class Strengths(NamedTuple):
@@ -35,49 +33,6 @@ class Strengths(NamedTuple):
     scale: float = 0  # percent, below 100; larger or smaller, along each axis by itself
     elastic: float = 0  # alpha, by which smoothed noise from -1 to 1 is multiplied to give pixels
     sigma: float = 4  # pixels, above 0; standard deviation of the Gaussian that smoothes it
-
-
-def mix(words: Words, scratch: Words) -> None:
-    """Scramble each word, in place and one to one. scratch: as large, overwritten.
-
-    Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators": splitmix64, whose
-    output function this is (variant 13 of Stafford's).
-    """
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        np.right_shift(words, shift, out=scratch)
-        np.bitwise_xor(words, scratch, out=words)
-        np.multiply(words, factor, out=words)
-    np.right_shift(words, 31, out=scratch)
-    np.bitwise_xor(words, scratch, out=words)
-
-
-class Draws:
-    """Memory for `count` random numbers for each of up to `rows` samples."""
-
-    def __init__(self, count: int, rows: int) -> None:
-        self.keys = np.empty((2, rows), np.uint64)
-        self.words = np.empty((2, count, rows), np.uint64)
-        self.numbers = np.empty((count, rows))
-        self.steps = np.arange(1, count + 1, dtype=np.uint64)[:, None] * np.uint64(GOLDEN_GAMMA)
-
-    def uniform(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Numbers from -1 up to, but without, 1: (count, len(samples)), overwritten by the next call.
-
-        Column i is the start of a splitmix64 sequence of its own, which begins where (seed, epoch, samples[i])
-        says, scrambled one after the other.
-        """
-        count = len(samples)
-        keys, words, numbers = self.keys[:, :count], self.words[..., :count], self.numbers[:, :count]
-        keys[0] = GOLDEN_GAMMA  # zero would stay zero
-        for part in (seed, epoch, samples.astype(np.uint64)):
-            np.add(keys[0], part, out=keys[0])
-            mix(keys[0], keys[1])
-        np.add(keys[0], self.steps, out=words[0])
-        mix(words[0], words[1])
-        np.right_shift(words[0], 11, out=words[0])  # as many bits as a float64 holds
-        np.multiply(words[0], 2.0**-52, out=numbers)
-        np.subtract(numbers, 1, out=numbers)
-        return numbers
 
 
 def bumps(size: int, sigma: float) -> Array:

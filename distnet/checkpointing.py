@@ -39,7 +39,19 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SAVE, STOP = 1, 1024
 # Options that a resumed run may give anew; all others are part of what is computed.
 MAY_CHANGE = {
-    *("preset", "data_dir", "epochs", "shards", "ranks_per_node", "model", "metrics", "tutorial_loss", "quiet"),
+    *(
+        "stack",
+        "patience",
+        "preset",
+        "data_dir",
+        "epochs",
+        "shards",
+        "ranks_per_node",
+        "model",
+        "metrics",
+        "tutorial_loss",
+        "quiet",
+    ),
     *("checkpoint_dir", "checkpoint_every", "keep", "resume", "stall_timeout"),
 }
 
@@ -116,7 +128,9 @@ def find_checkpoint(world: World, config: Config) -> Found | None:
 def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: int) -> None:
     """Raise InputError where a checkpoint is of another run than `config`'s, naming what differs."""
     then, now = header["config"], json.loads(json.dumps(config.described()))
-    for name in sorted(set(now) - MAY_CHANGE):
+    # Half a cosine wave is as long as the run.
+    decisive = set(now) - MAY_CHANGE | ({"epochs"} if config.schedule == "cosine" else set())
+    for name in sorted(decisive):
         if now[name] != then.get(name):
             raise InputError(
                 f"--{name.replace('_', '-')} {now[name]}: {path} was made with {then.get(name)}; "
@@ -139,7 +153,7 @@ def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: in
 def check_arrays(found: Found, trainer: Trainer) -> None:
     """Raise InputError where a checkpoint's arrays aren't those of this network. Collective: no, for rank 0."""
     parameters, steps_done = trainer.exchange.parameters, found.header["steps_done"]
-    right = dict.fromkeys(["parameters", *trainer.optimizer.state], (parameters.size, parameters.dtype))
+    right = dict.fromkeys(["parameters", *trainer.parts()], (parameters.size, parameters.dtype))
     if steps_done:
         right["losses"] = (trainer.losses.size, trainer.losses.dtype)
     there = {name: (array.size, array.dtype) for name, array in found.arrays.items()}

@@ -18,7 +18,11 @@ EMNIST = tuple(f"emnist-{part}" for part in ("balanced", "byclass", "bymerge", "
 DATASETS = ("mnist", "fashion-mnist", "synthetic", *EMNIST)
 TABLES = ("csv", "npz")  # what stands before the colon of a person's own file
 OWN = " or ".join(f"{kind}:FILE" for kind in TABLES)
-ACTIVATIONS = ("sigmoid", "tanh", "relu")
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky-relu", "gelu")
+INITIALISATIONS = ("he", "xavier", "tutorial")
+SCHEDULES = ("constant", "step", "exponential", "cosine")
+# Kinds of augmentation with the strengths that they have where none is given; sigma is elastic's.
+STRENGTHS = {"shift": 1.0, "rotate": 10.0, "scale": 10.0, "elastic": 36.0, "sigma": 6.0}
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
 # Options that mean something to some optimizers alone.
 FOR_OPTIMIZERS = {
@@ -26,6 +30,8 @@ FOR_OPTIMIZERS = {
     "betas": ("adam", "adamw"),
     "epsilon": ("adam", "adamw"),
 }
+# To some schedules alone.
+FOR_SCHEDULES = {"decay": ("step", "exponential"), "decay_epochs": ("step", "exponential")}
 # And to some kinds of tables alone.
 FOR_TABLES = {"label": ("csv",), "test_share": TABLES}
 SEVERAL = (2, "*", "+")  # nargs of options that have several words
@@ -59,6 +65,21 @@ positive_rate = number(float, lambda value: math.isfinite(value) and value > 0, 
 rate_or_zero = number(float, lambda value: math.isfinite(value) and value >= 0, "finite number from 0 up")
 fraction = number(float, lambda value: 0 <= value < 1, "number from 0 up and below 1")
 part = number(float, lambda value: 0 < value < 1, "number between 0 and 1")
+
+
+def strengths(words: Sequence[str]) -> tuple[str, ...]:
+    """Kinds of augmentation with their strengths, each as in "shift=1"; one without has its own in STRENGTHS."""
+    found: dict[str, float] = {}
+    for word in (word for several in words for word in several.split(",")):
+        name, has_value, text = word.partition("=")
+        if name not in STRENGTHS:
+            raise argparse.ArgumentTypeError(
+                f"{word!r} is none of {', '.join(STRENGTHS)}, nor one of them with =NUMBER"
+            )
+        found[name] = rate_or_zero(text) if has_value else STRENGTHS[name]
+    if found.get("scale", 0) >= 100 or found.get("sigma", 1) == 0:
+        raise argparse.ArgumentTypeError("scale has to be below 100 and sigma above 0")
+    return tuple(f"{name}={value:g}" for name, value in found.items())
 
 
 def dataset_name(text: str) -> str:
@@ -149,8 +170,32 @@ class Config:
         metavar="K",
     )
     activation: str = option("relu", "network", "what hidden neurons apply", choices=ACTIVATIONS)
+    initialisation: str | None = option(
+        None,
+        "network",
+        "variance of the initial weights: he 2/inputs, xavier 2/(inputs + outputs), tutorial 1/inputs "
+        "(default: he for relu and its kind, else tutorial)",
+        choices=INITIALISATIONS,
+    )
     dtype: str = option("float32", "network", "precision of everything that is computed", choices=DTYPES)
     learning_rate: float = option(0.1, "training", "step of gradient descent", positive_rate, metavar="RATE")
+    scale_learning_rate: int | None = option(
+        None,
+        "training",
+        "the learning rate is meant for mini-batches of K rows: multiply it by the rows there are over K",
+        positive_count,
+        metavar="K",
+    )
+    schedule: str = option("constant", "training", "how the learning rate changes", choices=SCHEDULES)
+    warmup_epochs: float = option(
+        0.0, "training", "in which the learning rate first rises to its value", rate_or_zero, metavar="K"
+    )
+    decay: float = option(
+        0.1, "training", "what the rate is multiplied by, of step and exponential", fraction, metavar="FACTOR"
+    )
+    decay_epochs: float = option(
+        10.0, "training", "after how many epochs each time, of step and exponential", positive_rate, metavar="K"
+    )
     batch_size: int = option(
         128, "training", "rows of a mini-batch, over all ranks together", positive_count, metavar="B"
     )
@@ -179,6 +224,36 @@ class Config:
         positive_rate,
         metavar="NORM",
     )
+    dropout: float = option(
+        0.0, "regularisation", "probability with which a hidden neuron is left out of a step", fraction, metavar="P"
+    )
+    label_smoothing: float = option(
+        0.0, "regularisation", "part of every target that is spread over all classes", fraction, metavar="PART"
+    )
+    augment: tuple[str, ...] = option(
+        (),
+        "regularisation",
+        "change training images anew in every epoch: "
+        "shift=PIXELS rotate=DEGREES scale=PERCENT elastic=ALPHA sigma=PIXELS",
+        whole=strengths,
+        nargs="*",
+        metavar="KIND",
+    )
+    validation: int = option(
+        0,
+        "regularisation",
+        "how many training samples, drawn from the seed, to hold out; the parameters of the epoch with the lowest "
+        "loss on them are what is saved",
+        number(int, lambda value: 0 <= value < 2**31, "whole number from 0 up"),
+        metavar="K",
+    )
+    patience: int | None = option(
+        None,
+        "regularisation",
+        "end after so many epochs without a lower loss on the samples held out",
+        positive_count,
+        metavar="K",
+    )
     epochs: int = option(10, "training", "passes over the training set", positive_count, metavar="K")
     seed: int = option(0, "training", "of the initial weights, the order of samples and the rows held out", seed_number)
     shards: int | None = option(
@@ -188,6 +263,14 @@ class Config:
         "ranks (default: 4, or the next power of two that is at least the number of ranks)",
         shard_count,
         metavar="S",
+    )
+    stack: int | None = option(
+        None,
+        "parallelism",
+        "how many of its shards a rank works through at once, which takes memory and changes no bit "
+        "(default: as many as fit its cache)",
+        positive_count,
+        metavar="K",
     )
     ranks_per_node: int | None = option(
         None,
@@ -335,6 +418,11 @@ def without_effect(config: Config) -> dict[str, str]:
     for name, optimizers in FOR_OPTIMIZERS.items():
         if config.optimizer not in optimizers:
             told[name] = f"--optimizer {config.optimizer} has none; choose --optimizer {' or '.join(optimizers)}"
+    for name, schedules in FOR_SCHEDULES.items():
+        if config.schedule not in schedules:
+            told[name] = f"--schedule {config.schedule} has none; choose --schedule {' or '.join(schedules)}"
+    if not config.validation:
+        told["patience"] = "there is nothing to measure by without --validation K"
     for name, kinds in FOR_TABLES.items():
         if config.dataset.partition(":")[0] not in kinds:
             right = " or ".join(f"--dataset {kind}:FILE" for kind in kinds)

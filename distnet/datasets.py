@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnet.config import EMNIST, TABLES, Config, Parser
-from distnet.errors import InputError
+from distnet.errors import InputError, input_error_on_every_rank
 from distnet.functional import Array
 from distnet.guard import run
 from distnet.idx import EMNIST_REMEDY, FILES, read_idx_pair, sha256_of
@@ -43,6 +43,7 @@ SYNTHETIC_TRAIN_SEED, SYNTHETIC_TEST_SEED = 0, 1
 KNOWN_SAMPLES = (60_000, 10_000)  # of MNIST and Fashion-MNIST, training and test
 # Where Debian's package dataset-fashion-mnist puts its files.
 INSTALLED = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
+VALIDATION = (0, 2)  # with the seed, names the draw of the samples held out; tables' test rows have (0, 1)
 FIRST_ANSWER = 5.0  # seconds that training waits for a mirror
 ROWS_AT_ONCE = 500  # of the standardisation, to stay in the cache
 
@@ -367,6 +368,26 @@ def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
     split.targets[rows] = Y[rows]
     world.node_barrier()
     return split
+
+
+def hold_out(world: World, split: Split, count: int, seed: int) -> tuple[Split, NDArray[np.int64]]:
+    """`count` samples of a training set, drawn from the seed, as a set of their own; and which samples are left.
+
+    Raises InputError where none would be left. Collective.
+    """
+    samples = len(split.inputs)
+    if count >= samples:
+        raise input_error_on_every_rank(
+            f"--validation {count}: there are {samples} training samples, and some have to be learned; hold out fewer"
+        )
+    order = np.random.default_rng([seed, *VALIDATION]).permutation(samples)
+    held = empty_split(world, count, split.features, split.targets.shape[1], split.inputs.dtype)
+    mine = share(count, world.node_rank, world.node_size)
+    rows = slice(mine.start, mine.stop)
+    held.inputs[rows] = split.inputs[order[rows]]
+    held.targets[rows] = split.targets[order[rows]]
+    world.node_barrier()
+    return held, np.sort(order[count:])
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 """Activations, softmax and losses, each with its derivative.
 
 Every function works element by element or row by row, so that a row's result depends on that row alone.
-`out` may be the input itself; without it a new array is made.
+`out` must be other memory than the inputs; without it a new array is made.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -12,16 +13,20 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.floating]
 
+LEAK = 0.01  # the slope of leaky relu for negative logits, as torch has it
+GELU_LINEAR, GELU_CUBIC = (2 / math.pi) ** 0.5, 0.044715
+
 
 class Activation(NamedTuple):
-    """A function of the logits z and its derivative, which is given in terms of a = function(z).
+    """A function of the logits z, and its derivative at them.
 
-    one: the logit whose activation is exactly one.
+    function(z, out): a, all of the shape of z. derivative(a, z, out): the slope, given z and a = function(z).
+    one: the logit whose activation is exactly one; None where there is none.
     """
 
     function: Callable[[Array, Array | None], Array]
-    derivative: Callable[[Array, Array | None], Array]
-    one: float
+    derivative: Callable[[Array, Array, Array | None], Array]
+    one: float | None
 
 
 def sigmoid(z: Array, out: Array | None = None) -> Array:
@@ -32,8 +37,8 @@ def sigmoid(z: Array, out: Array | None = None) -> Array:
     return np.reciprocal(out, out)
 
 
-def sigmoid_derivative(a: Array, out: Array | None = None) -> Array:
-    """The slope a (1 - a) for a = sigmoid(z). `out` must not be `a`."""
+def sigmoid_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """The slope a (1 - a)."""
     out = np.subtract(1, a, out)
     return np.multiply(out, a, out)
 
@@ -43,8 +48,8 @@ def tanh(z: Array, out: Array | None = None) -> Array:
     return np.tanh(z, out)
 
 
-def tanh_derivative(a: Array, out: Array | None = None) -> Array:
-    """The slope 1 - a² for a = tanh(z)."""
+def tanh_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """The slope 1 - a²."""
     out = np.multiply(a, a, out)
     return np.subtract(1, out, out)
 
@@ -54,15 +59,68 @@ def relu(z: Array, out: Array | None = None) -> Array:
     return np.maximum(z, 0, out=out)
 
 
-def relu_derivative(a: Array, out: Array | None = None) -> Array:
-    """1 where a = relu(z) is positive, else 0 (also at z = 0)."""
+def relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """1 where a is positive, else 0 (also at z = 0)."""
     return np.greater(a, 0, np.empty_like(a) if out is None else out)
+
+
+def leaky_relu(z: Array, out: Array | None = None) -> Array:
+    """The logits themselves where positive, else a hundredth of them. Source: Maas et al. 2013."""
+    out = np.multiply(z, LEAK, out)
+    return np.maximum(z, out, out=out)
+
+
+def leaky_relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """1 where a is positive, else 1/100 (also at z = 0)."""
+    out = relu_derivative(a, z, out)
+    return np.maximum(out, LEAK, out=out)
+
+
+def gelu(z: Array, out: Array | None = None) -> Array:
+    """Smooth relu, z/2 (1 + tanh(√(2/π) (z + 0.044715 z³))), the usual approximation of z Φ(z), element by element.
+
+    Source: Hendrycks and Gimpel 2016, "Gaussian error linear units", section 2.
+    """
+    out = _gelu_tanh(z, out)
+    np.add(out, 1, out)
+    np.multiply(out, z, out)
+    return np.multiply(out, 0.5, out)
+
+
+def gelu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """The slope (1 + t)/2 (1 + (1 - t) u), t the tanh in `gelu` and u = z d/dz of what it is taken of.
+
+    Takes memory for two arrays like z at every call.
+    """
+    t = _gelu_tanh(z, out)
+    u = np.multiply(z, z)
+    np.multiply(u, 3 * GELU_CUBIC * GELU_LINEAR, u)
+    np.add(u, GELU_LINEAR, u)
+    np.multiply(u, z, u)
+    rest = np.subtract(1, t)
+    np.multiply(u, rest, u)
+    np.add(u, 1, u)
+    np.add(t, 1, t)
+    np.multiply(t, u, t)
+    return np.multiply(t, 0.5, t)
+
+
+def _gelu_tanh(z: Array, out: Array | None) -> Array:
+    """Tanh(√(2/π) (z + 0.044715 z³))."""
+    out = np.multiply(z, z, out)
+    np.multiply(out, GELU_CUBIC, out)
+    np.add(out, 1, out)
+    np.multiply(out, z, out)
+    np.multiply(out, GELU_LINEAR, out)
+    return np.tanh(out, out)
 
 
 ACTIVATIONS = {
     "sigmoid": Activation(sigmoid, sigmoid_derivative, one=np.inf),
     "tanh": Activation(tanh, tanh_derivative, one=np.inf),
     "relu": Activation(relu, relu_derivative, one=1.0),
+    "leaky-relu": Activation(leaky_relu, leaky_relu_derivative, one=1.0),
+    "gelu": Activation(gelu, gelu_derivative, one=None),
 }
 
 

@@ -42,18 +42,23 @@ def weight_runs(sizes: Sequence[int]) -> list[slice]:
     return runs
 
 
-def initial_parameters(sizes: Sequence[int], activation: str, seed: int, dtype: DTypeLike) -> Array:
-    """The flat vector (N,) at the start: weights from N(0, g / inputs), biases zero.
+def initial_parameters(
+    sizes: Sequence[int], activation: str, seed: int, dtype: DTypeLike, initialisation: str | None = None
+) -> Array:
+    """The flat vector (N,) at the start: normal weights, mean zero, biases zero.
 
-    g is 1, and 2 for relu, which passes half of its input on.
-    Source: Glorot and Bengio 2010; He et al. 2015, section 2.2.
+    initialisation: their variance, "he" 2 / inputs, "xavier" 2 / (inputs + outputs), "tutorial" 1 / inputs. None
+    for the one that fits: he where about half of the neurons pass nothing on, else the tutorial's.
+    Source: He et al. 2015, section 2.2; Glorot and Bengio 2010.
     """
     vector = np.zeros(parameter_count(sizes), dtype)
     generator = np.random.default_rng(seed)
-    gain = 2.0 if activation == "relu" else 1.0
+    initialisation = initialisation or ("tutorial" if activation in ("sigmoid", "tanh") else "he")
     for matrix in layer_views(vector, sizes):
         weights = matrix[:-1]
-        weights[:] = generator.standard_normal(weights.shape) * np.sqrt(gain / len(weights))
+        inputs, outputs = weights.shape
+        variance = {"he": 2 / inputs, "xavier": 2 / (inputs + outputs), "tutorial": 1 / inputs}[initialisation]
+        weights[:] = generator.standard_normal(weights.shape) * np.sqrt(variance)
     return vector
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from distnet.config import ACTIVATIONS
+from distnet.config import ACTIVATIONS, INITIALISATIONS
 from distnet.datasets import shared_split
 from distnet.errors import InputError
 from distnet.functional import Array, cross_entropy
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class NeuralNetwork:
     """A multilayer perceptron with a softmax at its end, trained on the categorical cross-entropy.
 
-    sizes: neurons a layer, inputs and outputs included. activation: of the hidden layers, "sigmoid", "tanh"
-    or "relu". dtype: float32 or float64. seed: of the initial weights and the order of samples.
+    sizes: neurons a layer, inputs and outputs included. activation: of the hidden layers, "sigmoid", "tanh",
+    "relu", "leaky-relu" or "gelu". dtype: float32 or float64. seed: of the initial weights and the order of
+    samples. initialisation: see `initial_parameters`.
 
     parameters: the flat vector (N,). weights[l], biases[l]: views into it, (inputs, outputs) and (outputs,).
     Rows are samples everywhere. Raises InputError for sizes, rates and names that can't be.
@@ -41,6 +42,7 @@ class NeuralNetwork:
         learning_rate: float = 0.1,
         seed: int = 0,
         dtype: DTypeLike = np.float32,
+        initialisation: str | None = None,
     ) -> None:
         if len(sizes) < 2 or any(not isinstance(size, (int, np.integer)) or size < 1 for size in sizes):
             raise InputError(f"sizes {list(sizes)!r}: name inputs, hidden layers and outputs, each 1 or more")
@@ -57,7 +59,9 @@ class NeuralNetwork:
         self.learning_rate = learning_rate
         self.seed = seed
         self.about: dict[str, Any] = {}
-        initial = initial_parameters(self.sizes, activation, seed, dtype)
+        if initialisation not in (None, *INITIALISATIONS):
+            raise InputError(f"initialisation {initialisation!r}: choose from {', '.join(INITIALISATIONS)}")
+        initial = initial_parameters(self.sizes, activation, seed, dtype, initialisation)
         self.parameters = aligned_zeros(initial.shape, dtype)
         self.parameters[:] = initial
         layers = layer_views(self.parameters, self.sizes)
@@ -125,14 +129,15 @@ class NeuralNetwork:
         hyperparameters: Hyperparameters = Hyperparameters(),
         shards: int | None = None,
         comm: MPI.Intracomm | None = None,
-        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        on_epoch: Callable[[Epoch], object] = lambda epoch: None,
     ) -> None:
         """Train on X (samples, inputs) and Y (samples, classes) with mini-batch gradient descent.
 
         Under mpirun all ranks train together: each calls with the same arguments, and each ends with the
         same parameters to the bit. comm: whose ranks; all that the launcher started where it isn't given.
         hyperparameters: plain SGD, or another rule.
-        shards: parts of every mini-batch, see docs/design.md. on_epoch: told of every epoch, on every rank.
+        shards: parts of every mini-batch, see docs/design.md. on_epoch: told of every epoch, on every rank;
+        training ends where it returns True on all of them.
         Collective: yes.
         """
         if epochs < 1 or batch_size < 1:

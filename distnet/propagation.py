@@ -26,9 +26,10 @@ class Hidden(NamedTuple):
     stopping at the last neuron of every row; what they leave in the spare columns meets nothing.
     """
 
-    logits: Array  # all columns; the one behind the neurons is such that its activation is one
+    logits: Array  # all columns; the one behind the neurons is such that its activation is one, if any is
     neuron_logits: Array  # the first columns, one a neuron
     activations: Array  # all columns
+    ones: Array  # (shards, rows), the one behind the neurons
     with_ones: Array  # neurons, and a one for the bias to multiply
     transposed: Array  # (shards, columns, rows), the same
     deltas: Array  # all columns
@@ -81,19 +82,17 @@ class Propagation:
         self.transposed_inputs = self.stacked_inputs.swapaxes(-1, -2)
         self.transposed_weights = [layer[:-1].T for layer in self.layers]
         self.transposed_output_layer = self.layers[-1].T
-        wide = [padded(size + 1, dtype) for size in sizes[1:-1]]
-        of_all_layers = aligned_zeros((2, shards * rows * sum(wide)), dtype)
-        self.activations, self.slopes = of_all_layers
+        self.columns = wide = [padded(size + 1, dtype) for size in sizes[1:-1]]
+        of_all_layers = aligned_zeros((3, padded(shards * rows * sum(wide), dtype)), dtype)
+        self.hidden_logits, self.activations, self.slopes = of_all_layers
         self.small = self.slopes.nbytes <= SMALL
-        logits = {size: stack(columns) for size, columns in zip(sizes[1:-1], wide, strict=True)}
-        for size, z in logits.items():
-            z[..., size] = self.activation.one
         self.hidden = []
         stop = 0
         for size, columns, above in zip(sizes[1:-1], wide, sizes[2:], strict=True):
             start, stop = stop, stop + shards * rows * columns
-            a, slopes = of_all_layers[:, start:stop].reshape(2, shards, rows, columns)
-            z, d = logits[size], stack(columns)
+            z, a, slopes = of_all_layers[:, start:stop].reshape(3, shards, rows, columns)
+            z[..., size] = self.activation.one or 0
+            d = stack(columns)
             product, factors = d[..., :size], (d, slopes, d)
             if rows <= FEW_ROWS and size * above >= MANY_WEIGHTS:
                 product = aligned_zeros((shards, size, rows), dtype).swapaxes(-1, -2)
@@ -102,6 +101,7 @@ class Propagation:
                 logits=z,
                 neuron_logits=z[..., :size],
                 activations=a,
+                ones=a[..., size],
                 with_ones=a[..., : size + 1],
                 transposed=a[..., : size + 1].swapaxes(-1, -2),
                 deltas=d,
@@ -119,17 +119,26 @@ class Propagation:
         self.row_losses = aligned_zeros((shards * rows,), dtype)
         self.padding = [self.output_deltas[shard, :, count:] for shard, count in enumerate(real or ()) if count < rows]
 
-    def forward(self, inputs: Array | None = None) -> Array:
+    def forward(self, inputs: Array | None = None, masks: Sequence[Array] = ()) -> Array:
         """Probabilities (shards, classes, rows) of the inputs. Overwrites the previous pass.
 
         inputs: (shards, rows, sizes[0] + 1) with ones in the last column, in place of `self.inputs`; its
-        rows have to lie as wide as those of `self.inputs`.
+        rows have to lie as wide as those of `self.inputs`. masks: for dropout, (shards * rows, columns) for
+        every hidden layer, factors for its activations; `backprop` then goes by them, too.
         """
+        self.masks = masks
         function = self.activation.function
         above = self.stacked_inputs if inputs is None else inputs
-        for hidden, layer in zip(self.hidden, self.layers, strict=False):
+        for number, (hidden, layer) in enumerate(zip(self.hidden, self.layers, strict=False)):
             matmul(above, layer, hidden.neuron_logits)
             function(hidden.logits, hidden.activations)
+            if self.activation.one is None:
+                hidden.ones.fill(1)
+            if masks:
+                mask = masks[number].reshape(hidden.activations.shape, copy=False)
+                self.activation.derivative(hidden.activations, hidden.logits, hidden.slopes)
+                multiply(hidden.slopes, mask, hidden.slopes)
+                multiply(hidden.activations, mask, hidden.activations)
             above = hidden.with_ones
         last = self.hidden[-1].transposed if self.hidden else above.swapaxes(-1, -2)
         matmul(self.transposed_output_layer, last, self.logits)
@@ -165,15 +174,15 @@ class Propagation:
         for missing in self.padding:
             missing.fill(0)
         derivative = self.activation.derivative
-        if self.small:
-            derivative(self.activations, self.slopes)
+        if self.small and not self.masks:
+            derivative(self.activations, self.hidden_logits, self.slopes)
         delta = self.transposed_output_deltas
         for number in range(len(self.hidden), 0, -1):
             hidden = self.hidden[number - 1]
             matmul(hidden.transposed, delta, gradients[number])
             matmul(delta, self.transposed_weights[number], hidden.product)
-            if not self.small:
-                derivative(hidden.activations, hidden.slopes)
+            if not self.small and not self.masks:
+                derivative(hidden.activations, hidden.logits, hidden.slopes)
             multiply(*hidden.factors)
             delta = hidden.neuron_deltas
         matmul(self.transposed_inputs, delta, gradients[0])

@@ -5,25 +5,27 @@ from distnet import guard
 if __name__ == "__main__":
     guard.watch()  # before any import that can fail
 
-import hashlib
-import json
+import math
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from distnet import __version__
+import numpy as np
+
+from distnet.augmentation import Augmentation, Strengths
 from distnet.checkpointing import Checkpointing, find_checkpoint, prepare
-from distnet.config import WRITTEN, Config, parser, read_config, written_config
-from distnet.datasets import Dataset, load
-from distnet.errors import InputError
+from distnet.config import STRENGTHS, WRITTEN, Config, parser, read_config, written_config
+from distnet.datasets import Dataset, hold_out, load
+from distnet.errors import InputError, input_error_on_every_rank
 from distnet.files import check_writable, write_whole
-from distnet.functional import Array
 from distnet.network import NeuralNetwork
 from distnet.optimizers import Hyperparameters
-from distnet.trainer import Epoch, Trainer, check_shards
-from distnet.world import World, launched_world
+from distnet.report import Report, parameters_sha256
+from distnet.schedules import Schedule
+from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
+from distnet.world import launched_world
 
 
 def main() -> int:
@@ -55,7 +57,18 @@ def main() -> int:
         raw_inputs=config.raw_inputs,
     )
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
-    network = NeuralNetwork(sizes, config.activation, config.learning_rate, config.seed, config.dtype)
+    scaling = config.batch_size / (config.scale_learning_rate or config.batch_size)
+    network = NeuralNetwork(
+        sizes,
+        config.activation,
+        config.learning_rate * scaling,
+        config.seed,
+        config.dtype,
+        config.initialisation,
+    )
+    validation, chosen = None, None
+    if config.validation:
+        validation, chosen = hold_out(world, data.train, config.validation, config.seed)
     trainer = Trainer(
         world,
         sizes,
@@ -63,7 +76,7 @@ def main() -> int:
         network.parameters,
         data.train,
         data.test,
-        learning_rate=config.learning_rate,
+        learning_rate=network.learning_rate,
         batch_size=config.batch_size,
         hyperparameters=Hyperparameters(
             config.optimizer,
@@ -73,27 +86,39 @@ def main() -> int:
             config.weight_decay,
             config.clip_norm,
         ),
+        schedule=Schedule(config.schedule, config.epochs, config.decay, config.decay_epochs, config.warmup_epochs),
+        regularisation=Regularisation(config.dropout, config.label_smoothing, augmentation(config, data)),
+        validation=validation,
+        chosen=chosen,
         seed=config.seed,
         shards=found.header["shards"] if found else config.shards,
+        stack=config.stack,
     )
     guard.Context.position = trainer.position
     report = Report(world, config)
     saver = Checkpointing(world, trainer, config, data.fingerprint, report.history) if config.checkpoint_dir else None
-    report.start(data, network, trainer.shards)
+    report.start(data, network, trainer)
     if saver:
         guard.Context.folder = str(config.checkpoint_dir)
         if found:
             report.resumed(saver.resume(found))
         saver.catch_signals()
 
-    def on_epoch(epoch: Epoch) -> None:
+    def on_epoch(epoch: Epoch) -> bool:
         report.epoch(epoch)
+        if validation and report.best() == epoch.number:
+            trainer.keep()
         if saver:
             saver.after_epoch()
+        return report.enough()
 
-    finished = trainer.run(config.epochs, on_epoch, saver.after_step if saver else lambda: False, config.tutorial_loss)
+    finished = report.enough() or trainer.run(
+        config.epochs, on_epoch, saver.after_step if saver else lambda: False, config.tutorial_loss
+    )
     if saver and not finished:
         return saver.stopped()
+    if validation:
+        trainer.recall()
     network.parameters[:] = trainer.close()
     # What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
     dataset = "synthetic" if data.source == "drawn" else config.dataset
@@ -107,6 +132,22 @@ def main() -> int:
     world.on_root(lambda: save(network, effective))
     report.end(network.parameters)
     return saver.completed(parameters_sha256(network.parameters)) if saver else 0
+
+
+def augmentation(config: Config, data: Dataset) -> Augmentation | None:
+    """What changes training images, where that is wanted. Raises InputError where they are none. Collective: no."""
+    if not config.augment:
+        return None
+    side = math.isqrt(data.train.features)
+    if side * side != data.train.features or isinstance(data.mean, list):
+        raise input_error_on_every_rank(
+            f"--augment {' '.join(config.augment)}: rows of {data.name} are {data.train.features} numbers and not "
+            "the pixels of square images; leave it out"
+        )
+    strengths = {name: float(value) for name, value in (word.split("=") for word in config.augment)}
+    background = (0 - np.asarray(data.mean, config.dtype)) / np.asarray(data.deviation, config.dtype)
+    chosen = Strengths(**({"sigma": STRENGTHS["sigma"]} | strengths))
+    return Augmentation((side, side), chosen, float(background), config.dtype)
 
 
 def check_outputs(config: Config) -> None:
@@ -150,99 +191,6 @@ def save(network: NeuralNetwork, config: Config) -> None:
         write_whole(path, write)
     except OSError as error:
         raise InputError(f"--model: its configuration {path} can't be written ({error.strerror})") from None
-
-
-class Report:
-    """What rank 0 tells on standard output, and in the metrics file."""
-
-    def __init__(self, world: World, config: Config) -> None:
-        self.world, self.config = world, config
-        self.speaks = world.rank == 0
-        self.history: list[dict[str, Any]] = []
-
-    def start(self, data: Dataset, network: NeuralNetwork, shards: int) -> None:
-        """The header: on what, with what, and what is trained."""
-        world, config = self.world, self.config
-        if self.speaks and config.metrics:
-            config.metrics.write_text("")
-
-        if not self.speaks or config.quiet:
-            return
-        ranks = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}"
-        print(
-            f"distnet {__version__}: {ranks}, 1 BLAS thread a rank, {counted(shards, 'shard')} a mini-batch; "
-            f"MPI: {world.library}"
-        )
-        print(
-            f"data: {data.name} ({data.source}), {len(data.train.inputs):,} training and "
-            f"{len(data.test.inputs):,} test samples"
-        )
-        print(
-            f"network: {'-'.join(map(str, network.sizes))} {config.activation}, {config.dtype}, "
-            f"{len(network.parameters):,} parameters"
-        )
-        print(
-            f"training: {counted(config.epochs, 'epoch')}, mini-batches of {config.batch_size}, {config.optimizer}, "
-            f"learning rate {config.learning_rate:g}, seed {config.seed}",
-            flush=True,
-        )
-
-    def resumed(self, what: str) -> None:
-        """Where the run goes on from; the metrics file begins with the epochs that are done."""
-        if self.speaks:
-            if not self.config.quiet:
-                print(what, flush=True)
-            for record in self.history:
-                self._write(record)
-
-    def epoch(self, epoch: Epoch) -> None:
-        """A line an epoch, and a JSON object in the metrics file."""
-        if not self.speaks or epoch.test is None:
-            return
-        speed = epoch.samples / epoch.seconds
-        tutorial = epoch.test.tutorial_loss
-        if not self.config.quiet:
-            print(
-                f"epoch {epoch.number:{len(str(self.config.epochs))}}/{self.config.epochs}  "
-                f"loss {epoch.loss:.4f}  "
-                + (f"tutorial loss (test) {tutorial:.4f}  " if tutorial is not None else "")
-                + f"test accuracy {epoch.test.accuracy:.4f}  {speed:,.0f} samples/s  {epoch.seconds:.2f} s",
-                flush=True,
-            )
-        record = {
-            "epoch": epoch.number,
-            "loss": epoch.loss,
-            "test_loss": epoch.test.loss,
-            "test_accuracy": epoch.test.accuracy,
-            "samples_per_second": speed,
-            "seconds": epoch.seconds,
-        }
-        if tutorial is not None:
-            record["test_tutorial_loss"] = tutorial
-        self.history.append(record)
-        self._write(record)
-
-    def _write(self, record: dict[str, Any]) -> None:
-        """Append to the metrics file, where there is one."""
-        if self.config.metrics:
-            with self.config.metrics.open("a") as file:
-                print(json.dumps(record), file=file)
-
-    def end(self, parameters: Array) -> None:
-        """The last two lines, whose form is fixed."""
-        if self.speaks:
-            print(f"test accuracy {self.history[-1]['test_accuracy']:.4f}")
-            print(f"parameters sha256 {parameters_sha256(parameters)}", flush=True)
-
-
-def counted(number: int, what: str) -> str:
-    """'1 rank', '2 ranks'."""
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def parameters_sha256(parameters: Array) -> str:
-    """64 hex digits of the flat parameter vector, little-endian, C order."""
-    return hashlib.sha256(parameters.astype(parameters.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from distnet.augmentation import Augmentation
 from distnet.datasets import Split
+from distnet.dropout import Dropout
 from distnet.errors import input_error_on_every_rank
 from distnet.evaluation import Evaluation, Scores
 from distnet.exchange import Exchange
@@ -16,50 +18,114 @@ from distnet.functional import Array
 from distnet.layers import layer_views, weight_runs
 from distnet.optimizers import Hyperparameters, Optimizer, clipping
 from distnet.propagation import Propagation
+from distnet.schedules import Schedule
 from distnet.shards import default_shards, real_rows, shard_rows
 from distnet.world import World
+
+CACHE = 32 << 20  # bytes that a rank's workspace may take before it works through its shards in groups
 
 
 class Epoch(NamedTuple):
     """What an epoch came to. number: from 1 up. loss: mean over its samples, each at its own step.
 
-    seconds: of training alone, without the evaluation.
+    learning_rate: of its last step. seconds: of training alone, without the evaluation. test, validation: None
+    where there is no such set.
     """
 
     number: int
     loss: float
+    learning_rate: float
     samples: int
     seconds: float
     test: Scores | None
+    validation: Scores | None
+
+
+class Regularisation(NamedTuple):
+    """What keeps a network from learning its training set by heart, and happens to training samples alone.
+
+    dropout: probability with which a hidden neuron is left out. label_smoothing: ε; targets are (1 - ε) y + ε / K
+    for K classes (Szegedy et al. 2016, section 7). augmentation: changes inputs, which have to be images.
+    """
+
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+    augmentation: Augmentation | None = None
+
+
+class Group(NamedTuple):
+    """Shards that a rank works through at once, and the memory for it.
+
+    rows: of the mini-batch. gradients: (shards, inputs + 1, outputs) a layer, where the exchange looks for them.
+    """
+
+    rows: slice
+    propagation: Propagation
+    inputs: Array
+    targets: Array
+    gradients: list[Array]
+    dropout: Dropout | None
 
 
 class Batch:
-    """The memory and the place of this rank in mini-batches of `size` rows.
+    """How a rank works through its shards `own` of mini-batches of `size` rows: group by group.
 
-    own: the rank's shards. Its rows are a contiguous run of the mini-batch, since its shards are.
+    A group is `stack` shards, or what is left. All groups of a length take turns in one memory.
     """
 
     def __init__(
-        self, sizes: Sequence[int], activation: str, parameters: Array, own: range, shards: int, size: int
+        self,
+        sizes: Sequence[int],
+        activation: str,
+        parameters: Array,
+        own: range,
+        shards: int,
+        size: int,
+        stack: int | None,
+        gradients: Array,
+        dropout: float,
     ) -> None:
         rows = shard_rows(size, shards)
         self.size = size
-        self.rows = slice(min(own.start * rows, size), min(own.stop * rows, size))
-        self.propagation = Propagation(
-            sizes, activation, parameters, len(own), rows, [real_rows(size, rows, shard) for shard in own]
-        )
-        count = self.rows.stop - self.rows.start
-        self.inputs = self.propagation.inputs[:count]
-        self.targets = self.propagation.targets[:count]
-        self.count = count
+        workspaces: dict[tuple[int, ...], tuple[Propagation, Dropout | None]] = {}
+        self.groups = []
+        step = stack or stacked_in_cache(sizes, rows, parameters.itemsize)
+        for start in range(own.start, own.stop, step):
+            some = range(start, min(start + step, own.stop))
+            real = tuple(real_rows(size, rows, shard) for shard in some)
+            if real not in workspaces:
+                propagation = Propagation(sizes, activation, parameters, len(some), rows, real)
+                workspaces[real] = propagation, dropout_for(propagation, sizes, dropout)
+            propagation, masks = workspaces[real]
+            place = slice(min(some.start * rows, size), min(some.stop * rows, size))
+            count = place.stop - place.start
+            views = layer_views(gradients[some.start - own.start : some.stop - own.start], sizes)
+            self.groups.append(
+                Group(place, propagation, propagation.inputs[:count], propagation.targets[:count], views, masks)
+            )
+
+
+def stacked_in_cache(sizes: Sequence[int], rows: int, itemsize: int) -> int:
+    """How many shards of so many rows fill the cache; 1 at least."""
+    return max(1, CACHE // (rows * (sizes[0] + 4 * sum(sizes[1:])) * itemsize))
+
+
+def dropout_for(propagation: Propagation, sizes: Sequence[int], probability: float) -> Dropout | None:
+    """Masks for the hidden layers of a workspace; None where nothing is to be left out."""
+    if not probability or not propagation.hidden:
+        return None
+    rows, dtype = len(propagation.inputs), propagation.inputs.dtype
+    return Dropout(probability, propagation.columns, sizes[1:-1], rows, dtype)
 
 
 class Trainer:
     """A network in training on the ranks of a world.
 
-    sizes: neurons a layer. initial: (N,) parameters to start from, the same on every rank. train, test:
-    shared by the ranks of each node. hyperparameters: the rule that updates. shards: S, at least as many as
-    ranks; None for the default.
+    sizes: neurons a layer. initial: (N,) parameters to start from, the same on every rank. train, test,
+    validation: shared by the ranks of each node. chosen: which samples of `train` to learn; all where it isn't given.
+    hyperparameters: the rule that updates. schedule: what the learning rate is multiplied by at a step. shards: S,
+    at least as many as ranks; None for the default. stack: how many shards a rank works through at once; None for
+    as many as its cache holds.
     Collective: yes, the constructor and every method.
     """
 
@@ -75,29 +141,48 @@ class Trainer:
         learning_rate: float,
         batch_size: int,
         hyperparameters: Hyperparameters = Hyperparameters(),
+        schedule: Schedule = Schedule(),
+        regularisation: Regularisation = Regularisation(),
+        validation: Split | None = None,
+        chosen: NDArray[np.int64] | None = None,
         seed: int = 0,
         shards: int | None = None,
+        stack: int | None = None,
     ) -> None:
         self.world, self.train_set = world, train
-        self.learning_rate, self.seed = learning_rate, seed
+        self.learning_rate, self.schedule, self.seed = learning_rate, schedule, seed
+        self.regularisation = regularisation
+        self.chosen = np.arange(len(train.inputs)) if chosen is None else chosen
         self.shards = check_shards(shards, world.size)
-        self.batch_size = min(batch_size, len(train.inputs))
+        samples = len(self.chosen)
+        self.batch_size = min(batch_size, samples)
         self.exchange = Exchange(world, initial, self.shards)
         parameters = self.exchange.parameters
         start = self.exchange.columns.start
         runs = [slice(run.start - start, run.stop - start) for run in weight_runs(sizes)]
         self.optimizer = Optimizer(self.exchange.slice, runs, hyperparameters)
         self.clip_norm = hyperparameters.clip_norm
-        self.gradients = layer_views(self.exchange.gradients, sizes)
-        samples = len(train.inputs)
         self.batches = {
-            size: Batch(sizes, activation, parameters, self.exchange.own, self.shards, size)
+            size: Batch(
+                sizes,
+                activation,
+                parameters,
+                self.exchange.own,
+                self.shards,
+                size,
+                stack,
+                self.exchange.gradients,
+                regularisation.dropout,
+            )
             for size in {self.batch_size, samples % self.batch_size} - {0}
         }
         self.losses = np.zeros(samples)
         self.steps_per_epoch = -(-samples // self.batch_size)
         self.epochs_done = self.steps_done = 0
         self.evaluation = Evaluation(world, sizes, activation, parameters, test) if test else None
+        self.validation = Evaluation(world, sizes, activation, parameters, validation) if validation else None
+        # This rank's slice of the parameters of the epoch that was the best so far on the validation set.
+        self.best = self.exchange.slice.copy() if validation else None
 
     def step(self, samples: NDArray[np.int64], first: int) -> None:
         """One update from one mini-batch.
@@ -105,25 +190,45 @@ class Trainer:
         samples: its rows in the training set. first: its place in the epoch.
         """
         batch = self.batches[len(samples)]
-        propagation = batch.propagation
-        own = samples[batch.rows]
-        self.train_set.inputs.take(own, axis=0, out=batch.inputs, mode="clip")
-        self.train_set.targets.take(own, axis=0, out=batch.targets, mode="clip")
-        propagation.forward()
-        scale, rate = 1 / batch.size, self.learning_rate
-        if self.optimizer.linear:
+        rate = self.learning_rate * self.schedule.factor(self.global_step, self.steps_per_epoch)
+        scale = 1 / batch.size
+        linear = self.optimizer.linear
+        for group in batch.groups:
+            propagation = group.propagation
+            own = samples[group.rows]
+            self.train_set.inputs.take(own, axis=0, out=group.inputs, mode="clip")
+            self.train_set.targets.take(own, axis=0, out=group.targets, mode="clip")
+            masks = self.regularise(group, own)
+            propagation.forward(masks=masks)
             # To scale the few deltas spares a pass over all parameters.
-            propagation.backprop(self.gradients, rate * scale)
-            scale = rate = 1
-        else:
-            propagation.backprop(self.gradients)
+            propagation.backprop(group.gradients, rate * scale if linear else 1.0)
+            place = first + group.rows.start
+            self.losses[place : place + len(own)] = propagation.losses()[: len(own)]
         gradient_sum = self.exchange.reduce_scatter()
-        if self.clip_norm is not None:
-            scale = clipping(self.exchange.squared_norm(gradient_sum), scale, self.clip_norm)
-        self.optimizer.update(gradient_sum, scale, rate)
+        if linear:
+            self.optimizer.update(gradient_sum, 1, 1)
+        else:
+            if self.clip_norm is not None:
+                scale = clipping(self.exchange.squared_norm(gradient_sum), scale, self.clip_norm)
+            self.optimizer.update(gradient_sum, scale, rate)
         self.exchange.allgather()
-        place = first + batch.rows.start
-        self.losses[place : place + batch.count] = propagation.losses()[: batch.count]
+
+    def regularise(self, group: Group, own: NDArray[np.int64]) -> list[Array]:
+        """Change the group's inputs and targets, which are those of samples `own`; returns the masks of dropout.
+
+        Collective: no.
+        """
+        regularisation, epoch = self.regularisation, self.epochs_done + 1
+        if regularisation.augmentation is not None:
+            images = group.inputs[:, : self.train_set.features]
+            regularisation.augmentation.apply(images, self.seed, epoch, own, out=images)
+        if epsilon := regularisation.label_smoothing:
+            np.multiply(group.targets, 1 - epsilon, group.targets)
+            np.add(group.targets, epsilon / group.targets.shape[1], group.targets)
+        if group.dropout is None:
+            return []
+        group.dropout.draw(self.seed, epoch, own)
+        return group.dropout.masks
 
     @property
     def global_step(self) -> int:
@@ -142,7 +247,7 @@ class Trainer:
         number, count = self.epochs_done + 1, len(self.losses)
         start = time.perf_counter()
         before = self.steps_done
-        order = np.random.default_rng([self.seed, number]).permutation(count)
+        order = self.chosen[np.random.default_rng([self.seed, number]).permutation(count)]
         if not before:
             self.losses.fill(0)
         with np.errstate(over="ignore", divide="ignore"):  # saturated activations are exact limits
@@ -154,20 +259,22 @@ class Trainer:
         seconds = time.perf_counter() - start
         loss = float(self.world.total(self.losses).sum() / count)
         test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
+        validation = self.validation.scores() if self.validation else None
+        rate = self.learning_rate * self.schedule.factor(self.global_step - 1, self.steps_per_epoch)
         self.epochs_done, self.steps_done = number, 0
-        return Epoch(number, loss, count - before * self.batch_size, seconds, test)
+        return Epoch(number, loss, rate, count - before * self.batch_size, seconds, test, validation)
 
     def run(
         self,
         epochs: int,
-        on_epoch: Callable[[Epoch], None],
+        on_epoch: Callable[[Epoch], object],
         on_step: Callable[[], bool] = lambda: False,
         tutorial_loss: bool = False,
     ) -> bool:
-        """Train until `epochs` epochs are done; returns whether they are.
+        """Train until `epochs` epochs are done; returns whether that, or what `on_epoch` says, is the end.
 
-        on_epoch: told of each epoch. on_step: called after each step; training stops where it returns True,
-        which it has to do on every rank at the same step.
+        on_epoch: told of each epoch; training ends where it returns True. on_step: called after each step; training
+        stops where it returns True. Both have to do so on every rank at the same step.
         """
         # More threads than one round otherwise, and the ranks are there for the other cores.
         with threadpool_limits(1, user_api="blas"):
@@ -175,12 +282,23 @@ class Trainer:
                 epoch = self.epoch(on_step, tutorial_loss)
                 if epoch is None:
                     return False
-                on_epoch(epoch)
+                if on_epoch(epoch) is True:
+                    break
         return True
+
+    def keep(self) -> None:
+        """Note the parameters of this moment as the best so far. There has to be a validation set."""
+        assert self.best is not None
+        self.best[:] = self.exchange.slice
+
+    def recall(self) -> None:
+        """Go back to the parameters that were kept last."""
+        self.exchange.slice[:] = self.best
+        self.exchange.allgather()
 
     def state(self) -> dict[str, Array]:
         """On rank 0 all that the training goes on from, beside numbers: name -> vector; elsewhere nothing."""
-        arrays = {name: self.exchange.gather(part) for name, part in self.optimizer.state.items()}
+        arrays = {name: self.exchange.gather(part) for name, part in self.parts().items()}
         if self.steps_done:
             arrays["losses"] = self.world.total(self.losses.copy())
         if self.world.rank:
@@ -197,8 +315,12 @@ class Trainer:
             if steps_done:
                 self.losses[:] = arrays["losses"]
         self.world.send_to_nodes(self.exchange.parameters)
-        for name, part in self.optimizer.state.items():
+        for name, part in self.parts().items():
             self.exchange.scatter(arrays.get(name), part)
+
+    def parts(self) -> dict[str, Array]:
+        """Vectors of which each rank has its slice: name -> slice. Collective: no."""
+        return self.optimizer.state | ({"best_parameters": self.best} if self.best is not None else {})
 
     def close(self) -> Array:
         """The parameters, (N,); the shared memory is given back, and the trainer of no use afterwards."""

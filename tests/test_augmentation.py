@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from distnet.augmentation import GOLDEN_GAMMA, MARGIN, Augmentation, Draws, Strengths, mix
+from distnet.augmentation import MARGIN, Augmentation, Strengths
+from distnet.draws import GOLDEN_GAMMA, Draws, mix
 from distnet.synthetic import synthetic_digits
 
 SEED, EPOCH = 11, 3

@@ -8,7 +8,8 @@ import pytest
 from distnet import NeuralNetwork
 from distnet.functional import softmax
 
-ACTIVATIONS = ["sigmoid", "tanh", "relu"]
+ACTIVATIONS = ["sigmoid", "tanh", "relu", "leaky-relu", "gelu"]
+GELU = (2 / np.pi) ** 0.5
 SIZES = [6, 5, 4, 3]
 
 
@@ -22,6 +23,8 @@ def plain_function(name):
         "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
         "tanh": np.tanh,
         "relu": lambda z: np.maximum(z, 0),
+        "leaky-relu": lambda z: np.where(z > 0, z, 0.01 * z),
+        "gelu": lambda z: z / 2 * (1 + np.tanh(GELU * (z + 0.044715 * z**3))),
     }[name]
 
 
@@ -30,6 +33,11 @@ def plain_derivative(name):
         "sigmoid": lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2,
         "tanh": lambda z: 1 / np.cosh(z) ** 2,
         "relu": lambda z: (z > 0).astype(float),
+        "leaky-relu": lambda z: np.where(z > 0, 1, 0.01),
+        "gelu": lambda z: (
+            (1 + np.tanh(GELU * (z + 0.044715 * z**3))) / 2
+            + z / 2 / np.cosh(GELU * (z + 0.044715 * z**3)) ** 2 * GELU * (1 + 3 * 0.044715 * z**2)
+        ),
     }[name]
 
 
@@ -80,7 +88,13 @@ def test_backprop_matches_automatic_differentiation(activation):
         a = X
         for number, (W, b) in enumerate(layers):
             z = anp.dot(a, W) + b
-            a = {"sigmoid": 1 / (1 + anp.exp(-z)), "tanh": anp.tanh(z), "relu": anp.maximum(z, 0)}[activation]
+            a = {
+                "sigmoid": 1 / (1 + anp.exp(-z)),
+                "tanh": anp.tanh(z),
+                "relu": anp.maximum(z, 0),
+                "leaky-relu": anp.maximum(z, 0.01 * z),
+                "gelu": z / 2 * (1 + anp.tanh(GELU * (z + 0.044715 * z**3))),
+            }[activation]
             if number == len(layers) - 1:
                 a = z - anp.max(z, axis=1, keepdims=True)
         return -anp.sum(Y * (a - anp.log(anp.sum(anp.exp(a), axis=1, keepdims=True))))

@@ -5,21 +5,43 @@ import itertools
 import numpy as np
 import pytest
 
-from distnet.datasets import shared_split
+from distnet.augmentation import Augmentation, Strengths
+from distnet.datasets import hold_out, shared_split
+from distnet.functional import ACTIVATIONS
 from distnet.layers import initial_parameters
 from distnet.optimizers import RULES, Hyperparameters
-from distnet.trainer import Trainer
+from distnet.schedules import Schedule
+from distnet.trainer import Regularisation, Trainer
 from distnet.world import World
 
 pytestmark = pytest.mark.mpi
 
 
-def trained(world, *, sizes, activation="relu", dtype="float32", rows=61, batch_size=16, shards=4, epochs=2, **hyper):
+def trained(
+    world,
+    *,
+    sizes,
+    activation="relu",
+    dtype="float32",
+    rows=61,
+    batch_size=16,
+    shards=4,
+    epochs=2,
+    stack=None,
+    schedule=Schedule(),
+    dropout=0.0,
+    label_smoothing=0.0,
+    augment=None,
+    validation=0,
+    **hyper,
+):
     """The parameters after a little training, and what was reported on the way."""
     generator = np.random.default_rng(9)
     X = generator.normal(size=(rows, sizes[0]))
     Y = np.eye(sizes[-1])[generator.integers(0, sizes[-1], rows)]
     split = shared_split(world, X, Y, dtype)
+    held, chosen = hold_out(world, split, validation, 0) if validation else (None, None)
+    augmentation = augment and Augmentation((7, 7), augment, -0.5, dtype)
     trainer = Trainer(
         world,
         sizes,
@@ -30,13 +52,24 @@ def trained(world, *, sizes, activation="relu", dtype="float32", rows=61, batch_
         learning_rate=0.1,
         batch_size=batch_size,
         hyperparameters=Hyperparameters(**hyper),
+        schedule=schedule,
+        regularisation=Regularisation(dropout, label_smoothing, augmentation),
+        validation=held,
+        chosen=chosen,
         shards=shards,
+        stack=stack,
     )
     epochs_told = []
     trainer.run(epochs, epochs_told.append)
+    if held:
+        trainer.keep()
+        trainer.run(epochs + 1, lambda epoch: None)
+        trainer.recall()
     parameters = trainer.close()
-    told = [(epoch.loss, epoch.test.accuracy, epoch.test.loss) for epoch in epochs_told]
+    told = [(epoch.loss, epoch.test.accuracy, epoch.test.loss, epoch.validation) for epoch in epochs_told]
     world.free(split.inputs, split.targets)
+    if held:
+        world.free(held.inputs, held.targets)
     return parameters, told
 
 
@@ -63,7 +96,7 @@ def check_every_rank_count(fewest=1, **case):
     assert not any(MPI.COMM_WORLD.allgather(different)), different
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_activation_and_precision_gives_the_same_bits_on_any_ranks(activation, dtype):
     check_every_rank_count(sizes=(19, 23, 11, 7), activation=activation, dtype=dtype)
@@ -94,13 +127,48 @@ def test_every_optimizer_gives_the_same_bits_on_any_ranks(optimizer):
     check_every_rank_count(sizes=(90, 40, 7), optimizer=optimizer, weight_decay=0.01, clip_norm=0.7)
 
 
+EVERYTHING = {
+    "activation": "gelu",
+    "schedule": Schedule("cosine", epochs=2, warmup_epochs=0.5),
+    "dropout": 0.3,
+    "label_smoothing": 0.1,
+    "augment": Strengths(shift=1, rotate=20, scale=10, elastic=20, sigma=2),
+    "validation": 11,
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "clip_norm": 0.7,
+}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *({name: EVERYTHING[name]} for name in ("dropout", "label_smoothing", "augment", "validation")),
+        {"dropout": 0.3, "activation": "tanh"},
+        *({"schedule": Schedule(kind, 2, 0.5, 0.7, 0.3)} for kind in ("step", "exponential", "cosine")),
+        EVERYTHING,
+    ],
+    ids=lambda part: "everything" if part is EVERYTHING else "-".join(map(str, part.values())),
+)
+@pytest.mark.parametrize("stack", [None, 1])
+def test_every_part_of_learning_well_gives_the_same_bits_on_any_ranks(part, stack):
+    check_every_rank_count(sizes=(49, 23, 11, 7), stack=stack, **part)
+
+
+@pytest.mark.parametrize("shards", [4, 7])
+def test_no_bit_depends_on_how_many_shards_are_worked_through_at_once(shards):
+    alone = [trained(World(), sizes=(49, 23, 7), shards=shards, stack=stack, dropout=0.5) for stack in (1, 2, 3, 99)]
+    assert len({parameters.tobytes() for parameters, _ in alone}) == 1
+    assert len({str(told) for _, told in alone}) == 1
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_drawn_configurations_give_the_same_bits_on_any_ranks(seed):
     draw = np.random.default_rng(seed)
     sizes = (*draw.integers(1, 130, size=draw.integers(1, 5)), draw.integers(2, 30))
     check_every_rank_count(
         sizes=tuple(map(int, sizes)),
-        activation=draw.choice(["sigmoid", "tanh", "relu"]).item(),
+        activation=draw.choice(list(ACTIVATIONS)).item(),
         dtype=draw.choice(["float32", "float64"]).item(),
         rows=int(draw.integers(1, 300)),
         batch_size=int(draw.integers(1, 200)),

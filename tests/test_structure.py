@@ -16,6 +16,7 @@ FLOORS = (
     {"evaluation"},
     {"trainer"},
     {"checkpointing", "network"},
+    {"report"},
     {"plan", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

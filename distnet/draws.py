@@ -1,0 +1,62 @@
+"""Random numbers of each sample by itself: a hash of (seed, epoch, sample), for many samples at once.
+
+A generator would have a state, and whoever draws from it next would get other numbers. Here the numbers of a
+sample are the same on whatever rank, in whatever shard and order they are drawn.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+
+Words = NDArray[np.uint64]
+
+
+def mix(words: Words, scratch: Words) -> None:
+    """Scramble each word, in place and one to one. scratch: as large, overwritten.
+
+    Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators": splitmix64, whose
+    output function this is (variant 13 of Stafford's).
+    """
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        np.right_shift(words, shift, out=scratch)
+        np.bitwise_xor(words, scratch, out=words)
+        np.multiply(words, factor, out=words)
+    np.right_shift(words, 31, out=scratch)
+    np.bitwise_xor(words, scratch, out=words)
+
+
+class Draws:
+    """Memory for `count` words for each of up to `rows` samples. purpose: a stream of its own for each number."""
+
+    def __init__(self, count: int, rows: int, purpose: int = 0) -> None:
+        self.purpose = purpose
+        self.keys = np.empty((2, rows), np.uint64)
+        self.memory = np.empty((2, rows, count), np.uint64)
+        self.numbers = np.empty((count, rows))
+        self.steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN_GAMMA)
+
+    def words(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> Words:
+        """Random words (len(samples), count), overwritten by the next call.
+
+        Row i is the start of a splitmix64 sequence of its own, which begins where (purpose, seed, epoch,
+        samples[i]) says, scrambled one after the other.
+        """
+        count = len(samples)
+        keys, memory = self.keys[:, :count], self.memory[:, :count]
+        keys[0] = GOLDEN_GAMMA + self.purpose  # zero would stay zero
+        for part in (seed, epoch, samples.astype(np.uint64)):
+            np.add(keys[0], part, out=keys[0])
+            mix(keys[0], keys[1])
+        np.add(keys[0, :, None], self.steps, out=memory[0])
+        mix(memory[0], memory[1])
+        words: Words = memory[0]
+        return words
+
+    def uniform(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Numbers from -1 up to, but without, 1: (count, len(samples)), overwritten by the next call."""
+        words, numbers = self.words(seed, epoch, samples), self.numbers[:, : len(samples)]
+        np.right_shift(words, 11, out=words)  # as many bits as a float64 holds
+        np.multiply(words.T, 2.0**-52, out=numbers)
+        np.subtract(numbers, 1, out=numbers)
+        return numbers

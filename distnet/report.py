@@ -1,0 +1,117 @@
+"""What a run tells: its header, a line an epoch, the last two lines, and the metrics file."""
+
+import hashlib
+import json
+from typing import Any
+
+from distnet import __version__
+from distnet.config import Config
+from distnet.datasets import Dataset
+from distnet.functional import Array
+from distnet.network import NeuralNetwork
+from distnet.trainer import Epoch, Trainer
+from distnet.world import World
+
+
+class Report:
+    """What rank 0 tells on standard output, and in the metrics file.
+
+    history: the metrics of every epoch that is done, on every rank.
+    Collective: no, but every rank calls every method.
+    """
+
+    def __init__(self, world: World, config: Config) -> None:
+        self.world, self.config = world, config
+        self.speaks = world.rank == 0
+        self.history: list[dict[str, Any]] = []
+
+    def start(self, data: Dataset, network: NeuralNetwork, trainer: Trainer) -> None:
+        """The header: on what, with what, and what is trained."""
+        world, config = self.world, self.config
+        if self.speaks and config.metrics:
+            config.metrics.write_text("")
+
+        if not self.speaks or config.quiet:
+            return
+        ranks = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}"
+        print(
+            f"distnet {__version__}: {ranks}, 1 BLAS thread a rank, {counted(trainer.shards, 'shard')} a mini-batch; "
+            f"MPI: {world.library}"
+        )
+        print(
+            f"data: {data.name} ({data.source}), {len(trainer.losses):,} training"
+            + f", {config.validation:,} validation" * (config.validation > 0)
+            + f" and {len(data.test.inputs):,} test samples"
+        )
+        print(
+            f"network: {'-'.join(map(str, network.sizes))} {config.activation}, {config.dtype}, "
+            f"{len(network.parameters):,} parameters"
+        )
+        print(
+            f"training: {counted(config.epochs, 'epoch')}, mini-batches of {config.batch_size}, {config.optimizer}, "
+            f"learning rate {trainer.learning_rate:g}"
+            + f" {config.schedule}" * (config.schedule != "constant")
+            + f", seed {config.seed}",
+            flush=True,
+        )
+
+    def resumed(self, what: str) -> None:
+        """Where the run goes on from; the metrics file begins with the epochs that are done."""
+        if self.speaks:
+            if not self.config.quiet:
+                print(what, flush=True)
+            for record in self.history:
+                self._write(record)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """A line an epoch, and a JSON object in the metrics file."""
+        speed = epoch.samples / epoch.seconds
+        record = {"epoch": epoch.number, "loss": epoch.loss, "learning_rate": epoch.learning_rate}
+        told = [f"epoch {epoch.number:{len(str(self.config.epochs))}}/{self.config.epochs}", f"loss {epoch.loss:.4f}"]
+        if epoch.validation is not None:
+            record |= {"validation_loss": epoch.validation.loss, "validation_accuracy": epoch.validation.accuracy}
+            told.append(f"validation loss {epoch.validation.loss:.4f} accuracy {epoch.validation.accuracy:.4f}")
+        if epoch.test is not None:
+            record |= {"test_loss": epoch.test.loss, "test_accuracy": epoch.test.accuracy}
+            if epoch.test.tutorial_loss is not None:
+                record["test_tutorial_loss"] = epoch.test.tutorial_loss
+                told.append(f"tutorial loss (test) {epoch.test.tutorial_loss:.4f}")
+            told.append(f"test accuracy {epoch.test.accuracy:.4f}")
+        record |= {"samples_per_second": speed, "seconds": epoch.seconds}
+        told += [f"{speed:,.0f} samples/s", f"{epoch.seconds:.2f} s"]
+        self.history.append(record)
+        if self.speaks:
+            if not self.config.quiet:
+                print("  ".join(told), flush=True)
+            self._write(record)
+
+    def best(self) -> int:
+        """The epoch with the lowest loss on the samples held out; the last one where there are none."""
+        losses = [record["validation_loss"] for record in self.history if "validation_loss" in record]
+        return losses.index(min(losses)) + 1 if losses else len(self.history)
+
+    def enough(self) -> bool:
+        """Whether the last epochs, as many as there is patience for, were no better than one before them."""
+        return self.config.patience is not None and len(self.history) - self.best() >= self.config.patience
+
+    def _write(self, record: dict[str, Any]) -> None:
+        """Append to the metrics file, where there is one."""
+        if self.config.metrics:
+            with self.config.metrics.open("a") as file:
+                print(json.dumps(record), file=file)
+
+    def end(self, parameters: Array) -> None:
+        """The last two lines, whose form is fixed."""
+        if self.speaks:
+            print(f"test accuracy {self.history[self.best() - 1]['test_accuracy']:.4f}")
+            print(f"parameters sha256 {parameters_sha256(parameters)}", flush=True)
+
+
+def counted(number: int, what: str) -> str:
+    """'1 rank', '2 ranks'."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def parameters_sha256(parameters: Array) -> str:
+    """64 hex digits of the flat parameter vector, little-endian, C order."""
+    return hashlib.sha256(parameters.astype(parameters.dtype.newbyteorder("<")).tobytes()).hexdigest()

@@ -1,0 +1,103 @@
+"""Validation, early stopping, label smoothing, augmentation and scaled rates, by the command."""
+
+import numpy as np
+import pytest
+from conftest import command, read_metrics
+
+from distnet import NeuralNetwork
+from distnet.datasets import hold_out, shared_split
+from distnet.errors import InputError
+from distnet.layers import initial_parameters
+from distnet.trainer import Regularisation, Trainer
+from distnet.world import World
+
+OPTIONS = ("--hidden", 50, "--quiet")  # of 600 digits
+HELD = ("--validation", 100, "--epochs", 12, "--batch-size", 10)  # its loss is lowest after epoch 5
+
+
+def test_the_best_epoch_on_the_validation_set_is_what_is_saved_and_told(digits, tmp_path):
+    model, metrics = tmp_path / "model.npz", tmp_path / "metrics.jsonl"
+    ended = command("--data-dir", digits, *OPTIONS, *HELD, "--metrics", metrics, "--model", model, ranks=2)
+    records = read_metrics(metrics)
+    best = min(records, key=lambda record: record["validation_loss"])
+    assert len(records) == 12
+    assert best["epoch"] < 12, "the test needs a run that gets worse"
+    assert ended.out.splitlines()[-2] == f"test accuracy {best['test_accuracy']:.4f}"
+    until_best = command("--data-dir", digits, *OPTIONS, *HELD, "--epochs", best["epoch"])
+    assert until_best.sha256 == ended.sha256
+    assert NeuralNetwork.load(model).about["config"]["validation"] == 100
+
+
+def test_all_ranks_stop_when_patience_is_at_its_end_also_when_resumed(digits, tmp_path):
+    metrics, folder = tmp_path / "metrics.jsonl", tmp_path / "run"
+    patient = (*OPTIONS, *HELD, "--patience", 2)
+    ended = command("--data-dir", digits, *patient, "--metrics", metrics)
+    losses = [record["validation_loss"] for record in read_metrics(metrics)]
+    assert len(losses) < 12
+    assert np.argmin(losses) == len(losses) - 3
+    kept = ("--checkpoint-dir", folder, "--resume")
+    assert command("--data-dir", digits, *patient, *kept, ranks=3).sha256 == ended.sha256
+    again = command("--data-dir", digits, *patient, *kept, "--metrics", metrics, ranks=2)  # it is complete
+    assert again.sha256 == ended.sha256
+    assert len(read_metrics(metrics)) == len(losses)
+
+
+def test_a_run_resumed_before_its_best_epoch_is_over_ends_with_the_same_bits(digits, tmp_path):
+    folder = tmp_path / "run"
+    options = (*OPTIONS, *HELD)
+    undisturbed = command("--data-dir", digits, *options)
+    kept = ("--checkpoint-dir", folder, "--resume")
+    command("--data-dir", digits, *options, "--epochs", 9, *kept, ranks=2)
+    assert command("--data-dir", digits, *options, *kept, ranks=3).sha256 == undisturbed.sha256
+
+
+def split(rows=40):
+    generator = np.random.default_rng(0)
+    X, Y = generator.normal(size=(rows, 9)), np.eye(4)[generator.integers(0, 4, rows)]
+    return shared_split(World(), X, Y, np.float64)
+
+
+def test_the_samples_held_out_are_not_learned_and_none_is_lost():
+    world, whole = World(), split()
+    held, chosen = hold_out(world, whole, 15, seed=3)
+    rows = {row.tobytes() for row in whole.inputs}
+    assert {row.tobytes() for row in held.inputs} | {whole.inputs[k].tobytes() for k in chosen} == rows
+    assert len(held.inputs) + len(chosen) == 40
+    assert not np.array_equal(chosen, hold_out(world, whole, 15, seed=4)[1])
+    with pytest.raises(InputError, match="--validation 40: there are 40 training samples"):
+        hold_out(world, whole, 40, seed=0)
+
+
+def test_label_smoothing_is_torchs():
+    torch = pytest.importorskip("torch", reason="needs the extra peers")
+    sizes, data = (9, 4), split()
+    initial = initial_parameters(sizes, "tanh", 0, np.float64)
+    smooth = Regularisation(label_smoothing=0.2)
+    trainer = Trainer(World(), sizes, "tanh", initial, data, learning_rate=0.1, batch_size=40, regularisation=smooth)
+    epochs = []
+    trainer.run(1, epochs.append)
+    matrix = torch.tensor(initial.reshape(10, 4), requires_grad=True)
+    X, y = torch.tensor(data.inputs[:, :10].copy()), torch.tensor(data.targets.argmax(axis=1))
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=0.2)(X @ matrix, y)
+    loss.backward()
+    assert epochs[0].loss == pytest.approx(float(loss.detach()), rel=1e-12)
+    expected = initial - 0.1 * matrix.grad.numpy().reshape(-1)
+    assert trainer.close() == pytest.approx(expected, rel=1e-12, abs=1e-14)
+
+
+def test_a_scaled_learning_rate_is_that_for_each_row(digits):
+    run = ("--data-dir", digits, *OPTIONS, "--epochs", 1, "--batch-size", 60)
+    scaled = command(*run, "--learning-rate", 0.1, "--scale-learning-rate", 30)
+    assert scaled.sha256 == command(*run, "--learning-rate", 0.2).sha256
+
+
+def test_augmentation_changes_training_alone_and_is_refused_where_rows_are_no_images(digits, tmp_path):
+    run = ("--data-dir", digits, *OPTIONS, "--epochs", 1)
+    nothing = command(*run, "--augment", "shift=0", "rotate=0")
+    assert nothing.sha256 == command(*run).sha256
+    assert command(*run, "--augment", "shift,elastic").sha256 != nothing.sha256
+    table = tmp_path / "table.csv"
+    table.write_text("".join(f"{k},{k % 7},{k % 3},{k % 2}\n" for k in range(20)))
+    ended = command("--dataset", f"csv:{table}", *OPTIONS, "--augment", "shift")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith("distnet: --augment shift=1: rows of csv are 3 numbers and not the pixels of square")
