@@ -171,7 +171,7 @@ def targets(found: dict[str, dict[str, list[float]]]) -> list[Row]:
 
 def whole_runs() -> list[Row]:
     """Ratios of whole runs: to a given accuracy, to the first step, and of memory."""
-    seconds = accuracy.measure(3)
+    seconds = accuracy.measure(5)
     ours, torch = startup.measure(4, 5)
     median = {name: statistics.median(each) for name, each in seconds.items()}
     preset = "mnist preset"

@@ -139,6 +139,8 @@ def torch_ddp(case: Case) -> Peer:
     def agree(read: Callable[[], int]) -> int:
         answer = torch.tensor([read() if rank == 0 else 0])
         dist.broadcast(answer, 0)
+        if not answer:
+            dist.destroy_process_group()
         return int(answer)
 
     return Peer(timed(step, case), agree)
