@@ -16,9 +16,9 @@ from distnet.config import parser
 README = (ROOT / "README.md").read_text()
 DESIGN = (ROOT / "docs" / "design.md").read_text()
 LAUNCH = ROOT / "launch"
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *LAUNCH.iterdir()]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *LAUNCH.iterdir()]
 OTHERS_OPTIONS = {"--oversubscribe", "--mpi", "--cpu-bind", "--cpus-per-task", "--hint", "--job-name", "--nodes"}
-OTHERS_OPTIONS |= {"--ntasks-per-node", "--time", "--only-mpi", "--no-install-recommends"}
+OTHERS_OPTIONS |= {"--ntasks-per-node", "--time", "--only-mpi", "--no-install-recommends", "--guard"}
 
 
 def run(command, **environment):
@@ -54,7 +54,7 @@ def test_readmes_signatures_are_the_codes():
             assert not has_default or not plain or text == repr(default).replace("'", '"'), (name, argument)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_option_that_a_page_names_exists(page):
     known = {option for action in parser()._actions for option in action.option_strings} | OTHERS_OPTIONS
     for file in (ROOT / "distnet").glob("*.py"):
@@ -62,7 +62,9 @@ def test_every_option_that_a_page_names_exists(page):
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text())) - known == set()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_every_file_that_a_page_links_to_exists(page):
     links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
