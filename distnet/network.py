@@ -17,7 +17,8 @@ from distnet.layers import aligned_zeros, initial_parameters, layer_views
 from distnet.model_file import Model, load_model, save_model
 from distnet.optimizers import Hyperparameters
 from distnet.propagation import Propagation
-from distnet.trainer import Epoch, Trainer
+from distnet.schedules import Schedule
+from distnet.trainer import Epoch, Regularisation, Trainer
 from distnet.world import World, launched_world
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ class NeuralNetwork:
         batch_size: int = 128,
         *,
         hyperparameters: Hyperparameters = Hyperparameters(),
+        schedule: Schedule = Schedule(),
+        regularisation: Regularisation = Regularisation(),
         shards: int | None = None,
         comm: MPI.Intracomm | None = None,
         on_epoch: Callable[[Epoch], object] = lambda epoch: None,
@@ -135,7 +138,8 @@ class NeuralNetwork:
 
         Under mpirun all ranks train together: each calls with the same arguments, and each ends with the
         same parameters to the bit. comm: whose ranks; all that the launcher started where it isn't given.
-        hyperparameters: plain SGD, or another rule.
+        hyperparameters: plain SGD, or another rule. schedule: of the learning rate. regularisation: dropout, label
+        smoothing, augmentation.
         shards: parts of every mini-batch, see docs/design.md. on_epoch: told of every epoch, on every rank;
         training ends where it returns True on all of them.
         Collective: yes.
@@ -154,6 +158,8 @@ class NeuralNetwork:
             learning_rate=self.learning_rate,
             batch_size=batch_size,
             hyperparameters=hyperparameters,
+            schedule=schedule,
+            regularisation=regularisation,
             seed=self.seed,
             shards=shards,
         )
