@@ -127,13 +127,14 @@ def find_checkpoint(world: World, config: Config) -> Found | None:
 
 def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: int) -> None:
     """Raise InputError where a checkpoint is of another run than `config`'s, naming what differs."""
-    then, now = header["config"], json.loads(json.dumps(config.described()))
+    now, default = (json.loads(json.dumps(each.described())) for each in (config, Config()))
+    then = default | header["config"]  # an option that is newer than the checkpoint
     # Half a cosine wave is as long as the run.
     decisive = set(now) - MAY_CHANGE | ({"epochs"} if config.schedule == "cosine" else set())
     for name in sorted(decisive):
-        if now[name] != then.get(name):
+        if now[name] != then[name]:
             raise InputError(
-                f"--{name.replace('_', '-')} {now[name]}: {path} was made with {then.get(name)}; "
+                f"--{name.replace('_', '-')} {now[name]}: {path} was made with {then[name]}; "
                 "give it the same, or start over with another --checkpoint-dir"
             )
     done = header["epochs_done"]
@@ -191,8 +192,7 @@ class Checkpointing:
         trainer.restore(header["epochs_done"], header["steps_done"], header["optimizer_steps"], found.arrays)
         self.history[:] = header["history"]
         self._saved = trainer.epochs_done, trainer.steps_done
-        where = trainer.position() if trainer.epochs_done < self.config.epochs else "which is complete"
-        return f"resumed from {found.path}, {where}"
+        return f"resumed from {found.path}"
 
     def after_step(self) -> bool:
         """To be called after every step: save where it is time to. Returns whether to stop here."""

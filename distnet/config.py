@@ -77,9 +77,11 @@ def strengths(words: Sequence[str]) -> tuple[str, ...]:
                 f"{word!r} is none of {', '.join(STRENGTHS)}, nor one of them with =NUMBER"
             )
         found[name] = rate_or_zero(text) if has_value else STRENGTHS[name]
-    if found.get("scale", 0) >= 100 or found.get("sigma", 1) == 0:
-        raise argparse.ArgumentTypeError("scale has to be below 100 and sigma above 0")
-    return tuple(f"{name}={value:g}" for name, value in found.items())
+    if found.get("scale", 0) >= 100 or not 0.5 <= found.get("sigma", 1) <= 100:
+        raise argparse.ArgumentTypeError("scale has to be below 100, and sigma from 0.5 to 100")
+    if "sigma" in found and "elastic" not in found:
+        raise argparse.ArgumentTypeError("sigma means nothing without elastic; name elastic, too")
+    return tuple(f"{name}={value!r}".removesuffix(".0") for name, value in found.items())
 
 
 def dataset_name(text: str) -> str:
@@ -255,7 +257,7 @@ class Config:
         metavar="K",
     )
     epochs: int = option(10, "training", "passes over the training set", positive_count, metavar="K")
-    seed: int = option(0, "training", "of the initial weights, the order of samples and the rows held out", seed_number)
+    seed: int = option(0, "training", "of the initial weights, the order of samples and all that is drawn", seed_number)
     shards: int | None = option(
         None,
         "parallelism",
@@ -352,7 +354,9 @@ def parser() -> Parser:
         add_help=False,
     )
     groups: dict[str, Any] = {}
+    preset = read_options(PRESET_FOLDER / f"{Config.preset}.toml")
     for each in fields(Config):
+        default = preset.get(each.name, each.default)
         details = dict(each.metadata)
         group = details.pop("group")
         del details["whole"]
@@ -361,8 +365,8 @@ def parser() -> Parser:
         if details.get("action"):
             del details["type"]
         elif "(default: " not in details["help"]:
-            shown = each.default if isinstance(each.default, tuple) else (each.default,)
-            details["help"] += f" (default: {' '.join('none' if v is None else str(v) for v in shown)})"
+            shown = default if isinstance(default, tuple) else (default,)
+            details["help"] += f" (default: {' '.join('none' if v is None else str(v) for v in shown) or 'none'})"
         groups[group].add_argument(f"--{dashed(each.name)}", **details)
     groups["task"].add_argument(
         "--config", type=Path, metavar="FILE", help="options in TOML, named as here; the others typed override it"
@@ -421,6 +425,10 @@ def without_effect(config: Config) -> dict[str, str]:
     for name, schedules in FOR_SCHEDULES.items():
         if config.schedule not in schedules:
             told[name] = f"--schedule {config.schedule} has none; choose --schedule {' or '.join(schedules)}"
+    if not config.hidden:
+        told["dropout"] = "there is no hidden layer to leave neurons out of; give --hidden some"
+    if config.dataset.partition(":")[0] in TABLES:
+        told |= dict.fromkeys(("data_dir", "train_samples"), f"--dataset {config.dataset} names its file; leave it out")
     if not config.validation:
         told["patience"] = "there is nothing to measure by without --validation K"
     for name, kinds in FOR_TABLES.items():

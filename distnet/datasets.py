@@ -68,7 +68,7 @@ class Dataset(NamedTuple):
     """name: what it is. source: where it came from. fingerprint: sha256 of all inputs and labels.
 
     mean, deviation: what inputs were standardised by, for all at once, or a list with one a column.
-    classes: their names, in the order of the targets.
+    classes: their names, in the order of the targets. shape: rows and columns of images; None for tables.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Dataset(NamedTuple):
     deviation: float | list[float]
     fingerprint: str
     classes: tuple[str | int | float, ...]
+    shape: tuple[int, int] | None
 
 
 def file_names(name: str) -> list[str]:
@@ -175,17 +176,17 @@ def load(
     if files is None:
         name, source = "synthetic", "drawn"
         train = min(train_samples, train_limit or train_samples)
-        raw = draw(world, train, SYNTHETIC_TEST_SAMPLES)
+        raw, shape = draw(world, train, SYNTHETIC_TEST_SAMPLES), (28, 28)
     else:
         source = str(files[0].parent)
-        train, raw = broadcast_files(world, name, files, train_limit)
+        train, raw, shape = broadcast_files(world, name, files, train_limit)
     classes = EMNIST_CLASSES.get(name, DIGITS)
     mean, deviation = (0.0, 1.0) if raw_inputs else moments(world, raw[:train, :-1])
     whole = standardised(world, raw, mean, deviation, len(classes), dtype)
     fingerprint = world.on_root(lambda: hashlib.sha256(raw.data).hexdigest())
     world.free(raw)
     train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint, classes)
+    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint, classes, shape)
 
 
 def load_table(
@@ -236,7 +237,7 @@ def load_table(
     world.send_to_nodes(whole.inputs)
     world.send_to_nodes(whole.targets)
     train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    return Dataset(kind, str(path), train_set, test_set, mean, deviation, fingerprint, classes)
+    return Dataset(kind, str(path), train_set, test_set, mean, deviation, fingerprint, classes, None)
 
 
 def load_mnist(
@@ -269,11 +270,16 @@ def draw(world: World, train: int, test: int) -> Raw:
     return raw
 
 
-def broadcast_files(world: World, name: str, files: Sequence[Path], limit: int | None) -> tuple[int, Raw]:
-    """The number of training samples, and all samples; read on rank 0, broadcast once a node. Collective."""
+def broadcast_files(
+    world: World, name: str, files: Sequence[Path], limit: int | None
+) -> tuple[int, Raw, tuple[int, int]]:
+    """The number of training samples, all samples, and the shape of an image.
+
+    Read on rank 0, broadcast once a node. Collective.
+    """
     read: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
 
-    def read_all() -> tuple[int, int, int]:
+    def read_all() -> tuple[int, int, tuple[int, int]]:
         for pair in (files[:2], files[2:]):
             classes, first = EMNIST_CLASSES.get(name, DIGITS), FIRST_LABEL.get(name, 0)
             images, labels = read_idx_pair(pair[0], pair[1], len(classes), first)
@@ -283,6 +289,7 @@ def broadcast_files(world: World, name: str, files: Sequence[Path], limit: int |
             else:
                 check_bytes(name, pair[0], images)
                 check_bytes(name, pair[1], labels)
+            shape = (images.shape[1], images.shape[2])
             read.append((images.reshape(len(images), -1), labels))
         (train, _), (test, _) = read
         if train.shape[1] != test.shape[1]:
@@ -290,16 +297,16 @@ def broadcast_files(world: World, name: str, files: Sequence[Path], limit: int |
                 f"{files[2]}: images of {test.shape[1]} pixels, and {train.shape[1]} in {files[0]}; "
                 "take training and test set from the same place"
             )
-        return min(limit or len(train), len(train)), len(test), train.shape[1]
+        return min(limit or len(train), len(train)), len(test), shape
 
-    train, test, features = world.on_root(read_all)
-    raw = world.shared((train + test, features + 1), np.uint8)
+    train, test, shape = world.on_root(read_all)
+    raw = world.shared((train + test, shape[0] * shape[1] + 1), np.uint8)
     if world.rank == 0:
         for part, (images, labels) in zip((raw[:train], raw[train:]), read, strict=True):
             part[:, :-1] = images[: len(part)]
             part[:, -1] = labels[: len(part)]
     world.send_to_nodes(raw)
-    return train, raw
+    return train, raw, shape
 
 
 def check_bytes(name: str, path: Path, array: NDArray[np.uint8]) -> None:

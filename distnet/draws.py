@@ -30,7 +30,7 @@ class Draws:
     """Memory for `count` words for each of up to `rows` samples. purpose: a stream of its own for each number."""
 
     def __init__(self, count: int, rows: int, purpose: int = 0) -> None:
-        self.purpose = purpose
+        self.stream = np.uint64(purpose * GOLDEN_GAMMA % 2**64)
         self.keys = np.empty((2, rows), np.uint64)
         self.memory = np.empty((2, rows, count), np.uint64)
         self.numbers = np.empty((count, rows))
@@ -44,9 +44,10 @@ class Draws:
         """
         count = len(samples)
         keys, memory = self.keys[:, :count], self.memory[:, :count]
-        keys[0] = GOLDEN_GAMMA + self.purpose  # zero would stay zero
-        for part in (seed, epoch, samples.astype(np.uint64)):
+        keys[0] = GOLDEN_GAMMA  # zero would stay zero
+        for part in (np.uint64(int(seed) % 2**64), np.uint64(epoch), samples.astype(np.uint64)):
             np.add(keys[0], part, out=keys[0])
+            np.add(keys[0], self.stream, out=keys[0])
             mix(keys[0], keys[1])
         np.add(keys[0, :, None], self.steps, out=memory[0])
         mix(memory[0], memory[1])

@@ -27,7 +27,7 @@ class Dropout:
     def __init__(
         self, probability: float, columns: Sequence[int], neurons: Sequence[int], rows: int, dtype: DTypeLike
     ) -> None:
-        self.threshold = round(probability * 2**16)
+        self.threshold = min(max(round(probability * 2**16), 1), 2**16 - 1)
         self.factor = 2**16 / (2**16 - self.threshold)
         total = sum(columns)
         self._draws = Draws(-(-total // PARTS), rows, PURPOSE)

@@ -58,7 +58,7 @@ class NeuralNetwork:
         self.sizes = tuple(int(size) for size in sizes)
         self.activation = activation
         self.learning_rate = learning_rate
-        self.seed = seed
+        self.seed = int(seed)
         self.about: dict[str, Any] = {}
         if initialisation not in (None, *INITIALISATIONS):
             raise InputError(f"initialisation {initialisation!r}: choose from {', '.join(INITIALISATIONS)}")
@@ -158,7 +158,7 @@ class NeuralNetwork:
             learning_rate=self.learning_rate,
             batch_size=batch_size,
             hyperparameters=hyperparameters,
-            schedule=schedule,
+            schedule=schedule if schedule.epochs else schedule._replace(epochs=epochs),
             regularisation=regularisation,
             seed=self.seed,
             shards=shards,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from typing import Any
 
 from distnet import __version__
@@ -87,8 +88,11 @@ class Report:
 
     def best(self) -> int:
         """The epoch with the lowest loss on the samples held out; the last one where there are none."""
-        losses = [record["validation_loss"] for record in self.history if "validation_loss" in record]
-        return losses.index(min(losses)) + 1 if losses else len(self.history)
+        if not self.config.validation:
+            return len(self.history)
+        losses = [record["validation_loss"] for record in self.history]
+        losses = [float("inf") if math.isnan(loss) else loss for loss in losses]
+        return losses.index(min(losses)) + 1 if losses else 0
 
     def enough(self) -> bool:
         """Whether the last epochs, as many as there is patience for, were no better than one before them."""

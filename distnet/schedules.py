@@ -9,12 +9,12 @@ class Schedule(NamedTuple):
 
     kind: "constant"; "step", times `decay` after every `decay_epochs`; "exponential", the same in equal parts at
     every step; "cosine", half a cosine wave from all to nothing at the end of `epochs` (Loshchilov and Hutter
-    2017, without restarts). warmup_epochs: in which it first rises in a straight line (Goyal et al. 2017); the
-    kind begins after that.
+    2017, without restarts), which that kind alone needs. warmup_epochs: in which it first rises in a straight line
+    (Goyal et al. 2017); the kind begins after that.
     """
 
     kind: str = "constant"
-    epochs: int = 1
+    epochs: int | None = None
     decay: float = 0.1
     decay_epochs: float = 10.0
     warmup_epochs: float = 0.0
@@ -27,10 +27,11 @@ class Schedule(NamedTuple):
         epochs = (step - warmup) / steps_per_epoch
         match self.kind:
             case "step":
-                return float(self.decay ** math.floor(epochs / self.decay_epochs))
+                return float(self.decay ** math.floor(epochs / self.decay_epochs + 1e-9))
             case "exponential":
                 return float(self.decay ** (epochs / self.decay_epochs))
             case "cosine":
+                assert self.epochs is not None
                 whole = self.epochs - warmup / steps_per_epoch
                 return (1 + math.cos(math.pi * min(epochs / whole, 1))) / 2 if whole > 0 else 1.0
         return 1.0

@@ -239,14 +239,14 @@ def main() -> int:
         parser().print_help()
         return 0
     typed, arguments = parser().parse_args(words[:split]), words[split + 1 :]
-    config, names = read_config(arguments) or (Config(), frozenset())
+    config, _ = read_config(arguments) or (Config(), frozenset())
     if config.checkpoint_dir is None:
         raise InputError("--checkpoint-dir: give it after --, or there is nothing to go on from")
     possible = min(typed.n, sum(host.ranks for host in typed.hosts)) if typed.hosts else typed.n
     if typed.min_ranks > possible:
         raise InputError(f"--min-ranks {typed.min_ranks}: there are {possible} ranks at most; use {possible} or fewer")
     # The default depends on the ranks, and what is computed on it: it has to stay if there are fewer ranks.
-    shards = [] if "shards" in names or config.resume else ["--shards", str(default_shards(typed.n))]
+    shards = [] if config.shards is not None or config.resume else ["--shards", str(default_shards(typed.n))]
     beside = Path(sys.executable).with_name("mpirun")
     launcher = Launcher(typed.mpirun or [str(beside) if beside.exists() else "mpirun"], typed.hosts)
     return Supervisor(

@@ -5,7 +5,6 @@ from distnet import guard
 if __name__ == "__main__":
     guard.watch()  # before any import that can fail
 
-import math
 import os
 import sys
 from dataclasses import replace
@@ -25,7 +24,7 @@ from distnet.optimizers import Hyperparameters
 from distnet.report import Report, parameters_sha256
 from distnet.schedules import Schedule
 from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
-from distnet.world import launched_world
+from distnet.world import World, launched_world
 
 
 def main() -> int:
@@ -49,26 +48,73 @@ def main() -> int:
         config.dtype,
         train_limit=config.train_limit,
         train_samples=config.train_samples,
-        asked_for="dataset" in names,
+        asked_for="dataset" in names or config.dataset != Config.dataset,
         folder_given="data_dir" in names or bool(os.environ.get("DISTNET_DATA")),
         label=config.label,
         test_share=config.test_share,
         seed=config.seed,
         raw_inputs=config.raw_inputs,
     )
-    sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
-    scaling = config.batch_size / (config.scale_learning_rate or config.batch_size)
-    network = NeuralNetwork(
-        sizes,
-        config.activation,
-        config.learning_rate * scaling,
-        config.seed,
-        config.dtype,
-        config.initialisation,
+    network, trainer = made(world, config, data, found.header["shards"] if found else config.shards)
+    guard.Context.position = trainer.position
+    report = Report(world, config)
+    saver = Checkpointing(world, trainer, config, data.fingerprint, report.history) if config.checkpoint_dir else None
+    report.start(data, network, trainer)
+    if saver:
+        guard.Context.folder = str(config.checkpoint_dir)
+        if found:
+            resumed = saver.resume(found)
+            complete = trainer.epochs_done >= config.epochs or report.enough()
+            report.resumed(f"{resumed}, {'which is complete' if complete else trainer.position()}")
+        saver.catch_signals()
+
+    def on_epoch(epoch: Epoch) -> bool:
+        report.epoch(epoch)
+        if config.validation and report.best() == epoch.number:
+            trainer.keep()
+        if saver:
+            saver.after_epoch()
+        return report.enough()
+
+    finished = report.enough() or trainer.run(
+        config.epochs, on_epoch, saver.after_step if saver else lambda: False, config.tutorial_loss
     )
+    if saver and not finished:
+        return saver.stopped()
+    if config.validation:
+        trainer.recall()
+    network.parameters[:] = trainer.close()
+    # What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
+    dataset = "synthetic" if data.source == "drawn" else config.dataset
+    effective = replace(
+        config,
+        dataset=dataset,
+        shards=trainer.shards,
+        checkpoint_dir=None,
+        checkpoint_every=Config.checkpoint_every,
+        keep=Config.keep,
+        resume=None,
+    )
+    network.about = {
+        "config": effective.described(),
+        "mean": data.mean,
+        "deviation": data.deviation,
+        "classes": list(data.classes),
+    }
+    world.on_root(lambda: save(network, effective))
+    report.end(network.parameters)
+    return saver.completed(parameters_sha256(network.parameters)) if saver else 0
+
+
+def made(world: World, config: Config, data: Dataset, shards: int | None) -> tuple[NeuralNetwork, Trainer]:
+    """The network as it is at the start, and its trainer. Collective."""
+    sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
     validation, chosen = None, None
     if config.validation:
         validation, chosen = hold_out(world, data.train, config.validation, config.seed)
+    rows = min(config.batch_size, len(data.train.inputs if chosen is None else chosen))
+    rate = config.learning_rate * (rows / (config.scale_learning_rate or rows))
+    network = NeuralNetwork(sizes, config.activation, rate, config.seed, config.dtype, config.initialisation)
     trainer = Trainer(
         world,
         sizes,
@@ -76,7 +122,7 @@ def main() -> int:
         network.parameters,
         data.train,
         data.test,
-        learning_rate=network.learning_rate,
+        learning_rate=rate,
         batch_size=config.batch_size,
         hyperparameters=Hyperparameters(
             config.optimizer,
@@ -91,63 +137,24 @@ def main() -> int:
         validation=validation,
         chosen=chosen,
         seed=config.seed,
-        shards=found.header["shards"] if found else config.shards,
+        shards=shards,
         stack=config.stack,
     )
-    guard.Context.position = trainer.position
-    report = Report(world, config)
-    saver = Checkpointing(world, trainer, config, data.fingerprint, report.history) if config.checkpoint_dir else None
-    report.start(data, network, trainer)
-    if saver:
-        guard.Context.folder = str(config.checkpoint_dir)
-        if found:
-            report.resumed(saver.resume(found))
-        saver.catch_signals()
-
-    def on_epoch(epoch: Epoch) -> bool:
-        report.epoch(epoch)
-        if validation and report.best() == epoch.number:
-            trainer.keep()
-        if saver:
-            saver.after_epoch()
-        return report.enough()
-
-    finished = report.enough() or trainer.run(
-        config.epochs, on_epoch, saver.after_step if saver else lambda: False, config.tutorial_loss
-    )
-    if saver and not finished:
-        return saver.stopped()
-    if validation:
-        trainer.recall()
-    network.parameters[:] = trainer.close()
-    # What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
-    dataset = "synthetic" if data.source == "drawn" else config.dataset
-    effective = replace(config, dataset=dataset, shards=trainer.shards)
-    network.about = {
-        "config": effective.described(),
-        "mean": data.mean,
-        "deviation": data.deviation,
-        "classes": list(data.classes),
-    }
-    world.on_root(lambda: save(network, effective))
-    report.end(network.parameters)
-    return saver.completed(parameters_sha256(network.parameters)) if saver else 0
+    return network, trainer
 
 
 def augmentation(config: Config, data: Dataset) -> Augmentation | None:
     """What changes training images, where that is wanted. Raises InputError where they are none. Collective: no."""
     if not config.augment:
         return None
-    side = math.isqrt(data.train.features)
-    if side * side != data.train.features or isinstance(data.mean, list):
+    if data.shape is None:
         raise input_error_on_every_rank(
-            f"--augment {' '.join(config.augment)}: rows of {data.name} are {data.train.features} numbers and not "
-            "the pixels of square images; leave it out"
+            f"--augment {' '.join(config.augment)}: rows of {data.source} are numbers and not images; leave it out"
         )
     strengths = {name: float(value) for name, value in (word.split("=") for word in config.augment)}
     background = (0 - np.asarray(data.mean, config.dtype)) / np.asarray(data.deviation, config.dtype)
     chosen = Strengths(**({"sigma": STRENGTHS["sigma"]} | strengths))
-    return Augmentation((side, side), chosen, float(background), config.dtype)
+    return Augmentation(data.shape, chosen, float(background), config.dtype)
 
 
 def check_outputs(config: Config) -> None:

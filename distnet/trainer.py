@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from distnet.augmentation import Augmentation
+from distnet.config import SCHEDULES
 from distnet.datasets import Split
 from distnet.dropout import Dropout
 from distnet.errors import input_error_on_every_rank
@@ -150,7 +151,9 @@ class Trainer:
         stack: int | None = None,
     ) -> None:
         self.world, self.train_set = world, train
-        self.learning_rate, self.schedule, self.seed = learning_rate, schedule, seed
+        self.learning_rate, self.schedule, self.seed = learning_rate, schedule, int(seed)
+        if schedule.kind not in SCHEDULES:
+            raise input_error_on_every_rank(f"schedule {schedule.kind!r}: choose from {', '.join(SCHEDULES)}")
         self.regularisation = regularisation
         self.chosen = np.arange(len(train.inputs)) if chosen is None else chosen
         self.shards = check_shards(shards, world.size)
@@ -262,7 +265,7 @@ class Trainer:
         validation = self.validation.scores() if self.validation else None
         rate = self.learning_rate * self.schedule.factor(self.global_step - 1, self.steps_per_epoch)
         self.epochs_done, self.steps_done = number, 0
-        return Epoch(number, loss, rate, count - before * self.batch_size, seconds, test, validation)
+        return Epoch(number, loss, rate, max(count - before * self.batch_size, 0), seconds, test, validation)
 
     def run(
         self,
@@ -301,11 +304,10 @@ class Trainer:
         arrays = {name: self.exchange.gather(part) for name, part in self.parts().items()}
         if self.steps_done:
             arrays["losses"] = self.world.total(self.losses.copy())
-        if self.world.rank:
-            return {}
-        return {"parameters": self.exchange.parameters.copy()} | {
-            name: array for name, array in arrays.items() if array is not None
-        }
+        if self.world.rank == 0:
+            arrays["parameters"] = self.exchange.parameters.copy()
+        self.world.node_barrier()  # nobody writes to the parameters before they are copied
+        return {name: array for name, array in arrays.items() if array is not None} if self.world.rank == 0 else {}
 
     def restore(self, epochs_done: int, steps_done: int, optimizer_steps: int, arrays: dict[str, Array]) -> None:
         """Go on from what `state` gave. arrays: needed on rank 0 alone."""

@@ -354,6 +354,21 @@ def test_every_option_that_decides_what_is_computed_has_to_be_the_same_and_all_o
             check_same_run(Path("a"), state().header, changed, ranks=4)
 
 
+def test_an_option_that_is_newer_than_the_checkpoint_counts_as_its_default():
+    header = state().header
+    del header["config"]["dropout"]
+    check_same_run(Path("a"), header, Config(), ranks=4)
+    with pytest.raises(InputError, match=r"--dropout 0.5: a was made with 0.0"):
+        check_same_run(Path("a"), header, Config(dropout=0.5), ranks=4)
+
+
+def test_half_a_cosine_wave_is_as_long_as_the_run_and_epochs_may_not_change():
+    header = state().header
+    header["config"]["schedule"] = "cosine"
+    with pytest.raises(InputError, match="--epochs 99: a was made with"):
+        check_same_run(Path("a"), header, Config(schedule="cosine", epochs=99), ranks=4)
+
+
 def test_other_shards_fewer_epochs_and_too_many_ranks_are_refused():
     for change, ranks, told in [
         ({"shards": 5}, 1, "--shards 5: a was made with 4; use --shards 4"),

@@ -222,6 +222,28 @@ def test_a_typed_option_wins_even_where_it_is_the_general_default():
     assert config("--preset", "tutorial", "--batch-size", str(Config.batch_size)).batch_size == Config.batch_size
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--augment", "shift", "sigma=4"], "--augment: sigma means nothing without elastic"),
+        (["--augment", "elastic", "sigma=0.01"], "--augment: scale has to be below 100, and sigma from 0.5 to 100"),
+        (["--augment", "scale=100"], "--augment: scale has to be below 100"),
+        (["--augment", "blur"], "--augment: 'blur' is none of shift, rotate, scale, elastic, sigma"),
+        (["--augment", "shift=-1"], "--augment: '-1' is no finite number from 0 up"),
+        (["--hidden", "--dropout", "0.5"], "--dropout: there is no hidden layer"),
+        (["--patience", "3"], "--patience: there is nothing to measure by without --validation K"),
+        (["--schedule", "cosine", "--decay", "0.5"], "--decay: --schedule cosine has none; choose --schedule step"),
+        (["--dataset", "csv:a.csv", "--train-samples", "5"], "--train-samples: --dataset csv:a.csv names its file"),
+    ],
+)
+def test_what_would_do_nothing_or_harm_is_refused(arguments, told):
+    assert refusal(*arguments).startswith(told)
+
+
+def test_strengths_are_kept_to_the_last_digit():
+    assert config("--augment", "scale=99.9999999,shift").augment == ("scale=99.9999999", "shift=1")
+
+
 def test_hidden_without_numbers_is_no_hidden_layer():
     assert config("--hidden").hidden == ()
 
@@ -240,8 +262,9 @@ def test_every_option_says_its_group_its_meaning_and_its_default(each):
     assert meaning in entry
     assert flag or "(default: " in entry
     assert f"{each.metadata['group']}: --" in help_text
-    if isinstance(each.default, int | float | str) and not flag:
-        assert f"(default: {each.default})" in entry
+    default = getattr(config(), each.name)  # that of the default preset
+    if isinstance(default, int | float | str) and not flag:
+        assert f"(default: {default})" in entry
 
 
 def test_help_is_no_configuration():

@@ -46,7 +46,9 @@ def test_readmes_signatures_are_the_codes():
     for name, arguments in told:
         real = inspect.signature(getattr(NeuralNetwork, name)).parameters.values()
         wanted = [(each.name, each.default) for each in real if each.name != "self"]
-        given = [each.strip().partition("=") for each in arguments.replace(",\n", ", ").split(", ") if each.strip() != "*"]
+        given = [
+            each.strip().partition("=") for each in arguments.replace(",\n", ", ").split(", ") if each.strip() != "*"
+        ]
         assert [argument for argument, _, _ in given] == [argument for argument, _ in wanted], name
         for (argument, has_default, text), (_, default) in zip(given, wanted, strict=True):
             assert bool(has_default) == (default is not inspect.Parameter.empty), (name, argument)

@@ -49,6 +49,19 @@ def test_a_samples_mask_depends_on_seed_epoch_and_sample_alone():
         assert 0.4 < (other[0] == whole[0])[:, :40].mean() < 0.6
 
 
+@pytest.mark.parametrize("probability", [1e-7, 0.9999999])
+def test_a_probability_near_its_ends_is_the_nearest_that_there_is(probability):
+    left_out = (drawn(probability, np.arange(20_000))[0][:, :40] == 0).mean()
+    assert abs(left_out - probability) < 1e-4
+    assert 0 < left_out < 1
+
+
+def test_seeds_of_any_integer_type_and_size_are_seeds():
+    for seed in (3, np.int64(3), 3 + 2**64):
+        assert np.array_equal(drawn(0.5, seed=seed)[0], drawn(0.5)[0])
+    assert not np.array_equal(drawn(0.5, seed=2**63)[0], drawn(0.5)[0])
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "leaky-relu", "gelu"])
 def test_gradients_are_those_of_central_differences_of_the_network_that_is_left(activation):
     sizes, rows, h = (5, 9, 6, 3), 8, 1e-5

@@ -1,13 +1,18 @@
 """Validation, early stopping, label smoothing, augmentation and scaled rates, by the command."""
 
+import json
+
 import numpy as np
 import pytest
-from conftest import command, read_metrics
+from conftest import command, fault, read_metrics, write_idx
 
 from distnet import NeuralNetwork
-from distnet.datasets import hold_out, shared_split
+from distnet.config import Config
+from distnet.datasets import hold_out, load, shared_split
 from distnet.errors import InputError
 from distnet.layers import initial_parameters
+from distnet.report import Report
+from distnet.schedules import Schedule
 from distnet.trainer import Regularisation, Trainer
 from distnet.world import World
 
@@ -91,6 +96,57 @@ def test_a_scaled_learning_rate_is_that_for_each_row(digits):
     assert scaled.sha256 == command(*run, "--learning-rate", 0.2).sha256
 
 
+def test_a_scaled_learning_rate_goes_by_the_rows_that_there_are(digits):
+    run = ("--data-dir", digits, *OPTIONS, "--epochs", 1, "--batch-size", 1000)
+    scaled = command(*run, "--learning-rate", 0.01, "--scale-learning-rate", 300)
+    assert scaled.sha256 == command(*run, "--learning-rate", 0.02).sha256
+
+
+def test_a_cosine_schedule_from_python_is_as_long_as_the_training():
+    data = split()
+    X, Y = data.inputs[:, :9], data.targets
+
+    def trained(schedule):
+        network = NeuralNetwork([9, 5, 4], dtype=np.float64)
+        network.train(X, Y, epochs=4, batch_size=20, schedule=schedule)
+        return network.parameters
+
+    assert np.array_equal(trained(Schedule("cosine")), trained(Schedule("cosine", epochs=4)))
+    with pytest.raises(InputError, match="schedule 'cosin': choose from constant, step"):
+        trained(Schedule("cosin"))
+
+
+def test_a_validation_loss_that_is_not_a_number_is_never_the_best():
+    report = Report(World(), Config(validation=10))
+    report.history = [{"validation_loss": loss} for loss in (float("nan"), 0.5, 0.3, 0.4)]
+    assert report.best() == 3
+
+
+def test_images_keep_their_shape(tmp_path):
+    for prefix in ("train", "t10k"):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.arange(10 * 32 * 8).reshape(10, 32, 8) % 256)
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.arange(10))
+    assert load(World(), "mnist", tmp_path, np.float32).shape == (32, 8)
+    ended = command("--data-dir", tmp_path, *OPTIONS, "--epochs", 1, "--augment", "shift,rotate")
+    assert ended.status == 0
+
+
+def test_a_models_configuration_trains_it_again_also_if_it_was_checkpointed(digits, tmp_path):
+    run = ("--data-dir", digits, *OPTIONS, "--epochs", 2, "--checkpoint-dir", tmp_path / "run")
+    ended = command(*run, "--model", tmp_path / "model.npz")
+    again = command("--config", tmp_path / "model.toml")
+    assert (again.status, again.sha256) == (0, ended.sha256)
+
+
+def test_an_epoch_resumed_after_its_last_step_has_no_negative_speed(digits, tmp_path):
+    metrics, folder = tmp_path / "metrics.jsonl", tmp_path / "run"
+    run = ("--data-dir", digits, *OPTIONS, "--train-limit", 250, "--batch-size", 60, "--epochs", 2)
+    kept = ("--checkpoint-dir", folder, "--checkpoint-every", "5", "steps", "--resume", "--metrics", metrics)
+    assert command(*run, *kept, env=fault("SIGTERM", step=5)).status == 75
+    assert command(*run, *kept).status == 0
+    assert all(json.loads(line)["samples_per_second"] >= 0 for line in metrics.read_text().splitlines())
+
+
 def test_augmentation_changes_training_alone_and_is_refused_where_rows_are_no_images(digits, tmp_path):
     run = ("--data-dir", digits, *OPTIONS, "--epochs", 1)
     nothing = command(*run, "--augment", "shift=0", "rotate=0")
@@ -100,4 +156,4 @@ def test_augmentation_changes_training_alone_and_is_refused_where_rows_are_no_im
     table.write_text("".join(f"{k},{k % 7},{k % 3},{k % 2}\n" for k in range(20)))
     ended = command("--dataset", f"csv:{table}", *OPTIONS, "--augment", "shift")
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err.startswith("distnet: --augment shift=1: rows of csv are 3 numbers and not the pixels of square")
+    assert ended.err.startswith(f"distnet: --augment shift=1: rows of {table} are numbers and not images; ")

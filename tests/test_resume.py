@@ -114,6 +114,32 @@ def test_a_run_that_moves_to_other_ranks_after_every_step_or_two_ends_with_the_s
     assert all(everyone.allgather(same))
 
 
+@pytest.mark.mpi
+def test_a_state_is_whole_even_if_the_other_ranks_go_back_to_the_best_parameters_at_once():
+    from mpi4py import MPI
+
+    world = World(MPI.COMM_WORLD)
+    split, training = trainer(world, "float64")
+    training.best = training.exchange.slice.copy()
+    training.run(1, lambda epoch: None)
+    expected, gather = training.exchange.parameters.copy(), training.exchange.gather
+
+    def slowly(part):
+        found = gather(part)
+        time.sleep(0.2 * (world.rank == 0))
+        return found
+
+    training.exchange.gather = slowly
+    world.node_barrier()
+    state = training.state()
+    training.recall()
+    same = world.rank > 0 or np.array_equal(state["parameters"], expected)
+    training.close()
+    world.free(split.inputs, split.targets)
+    world.close()
+    assert all(MPI.COMM_WORLD.allgather(same))
+
+
 # By the command.
 
 OPTIONS = ("--hidden", 20, "--epochs", 3, "--quiet")  # of 600 digits: five steps an epoch, the last of 88 rows
