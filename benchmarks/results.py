@@ -136,9 +136,9 @@ def draw(name: str, runs: list[dict[str, Any]]) -> None:
     above.set_yscale("log")
     if ROWS[name].wanted:
         above.axhline(100 * (ROWS[name].wanted or 0), color="black", linewidth=0.8, linestyle="--", label="wanted")
+    above.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 3, 5)))
     above.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    above.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    above.tick_params(axis="y", which="minor", labelsize="small")
+    above.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
     above.set_ylabel("test error, %")
     above.legend(fontsize="small")
     below.set_ylabel("training loss")
