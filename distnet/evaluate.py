@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from distnet.config import TABLES, Config, Parser, dataset_name, part, positive_count, seed_number
 from distnet.datasets import ROWS_AT_ONCE, Dataset, Split, empty_split, load
@@ -44,7 +45,8 @@ def main() -> int:
     data = load_as_trained(world, trained, options)
     split = as_trained(world, trained, data, options.part)
     model = trained.model
-    answers = Evaluation(world, model.sizes, model.activation, model.parameters, split).answers()
+    with threadpool_limits(1, user_api="blas"):  # as in training, for the same bits
+        answers = Evaluation(world, model.sizes, model.activation, model.parameters, split).answers()
     if world.rank == 0:
         told = findings(answers, trained.classes or list(data.classes), options.mistakes)
         about: dict[str, Any] = {

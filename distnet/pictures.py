@@ -13,8 +13,9 @@ from distnet.errors import InputError
 # Of MNIST's 28: the digit's longer side, and the pixel where its centre of mass is.
 # Source: LeCun, Cortes, Burges, The MNIST database. That it is pixel 14, from 0, is so of all its images.
 SIDE, BOX, MIDDLE = 28, 20, 14
-NOISE = 2.0  # times what the border strays from its median counts as paper
-QUIET = 0.9  # part of the border that strays no more; the digit may touch the rest
+# What the border strays from its median, all but the part that the digit may touch, tells of the paper's grain and
+# shade; so many times that is paper, but never more than this part of the darkest ink.
+QUIET, NOISE, FAINT = 0.9, 4.0, 0.35
 
 
 def read_picture(path: Path, side: int) -> NDArray[np.uint8]:
@@ -41,6 +42,8 @@ def read_picture(path: Path, side: int) -> NDArray[np.uint8]:
         # Damaged and foreign bytes make Pillow's decoders raise almost anything.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: can't be read ({reason}); name an image, such as a PNG") from None
+    if not np.isfinite(pixels).all():
+        raise InputError(f"{path}: some of its pixels are no finite numbers; name an image, such as a PNG")
     found = ink(on_paper(pixels) if pixels.ndim == 3 else pixels)
     if found is None:
         raise InputError(f"{path}: it is of one shade; there has to be a digit in it")
@@ -65,12 +68,12 @@ def ink(grey: NDArray[np.float64]) -> NDArray[np.float64] | None:
     strength = grey - paper
     if paper - grey.min() > grey.max() - paper:
         strength = -strength
-    strength[strength <= NOISE * np.quantile(np.abs(border - paper), QUIET)] = 0
-    strength = np.maximum(strength, 0)
-    if not strength.max() > 0:
+    darkest = float(strength.max())
+    if darkest <= 0:
         return None
+    strength[strength <= min(NOISE * float(np.quantile(np.abs(border - paper), QUIET)), FAINT * darkest)] = 0
     rows, columns = (np.flatnonzero(strength.any(axis=axis)) for axis in (1, 0))
-    digit: NDArray[np.float64] = strength[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] / strength.max()
+    digit: NDArray[np.float64] = strength[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] / darkest
     return digit
 
 

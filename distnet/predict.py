@@ -10,13 +10,14 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from distnet.config import Parser
 from distnet.errors import InputError
@@ -28,10 +29,10 @@ from distnet.propagation import Propagation
 from distnet.report import aligned
 from distnet.tables import DELIMITERS
 from distnet.trained import Trained, load_trained
-from distnet.world import World
+from distnet.world import World, launched_world
 
 STANDARD_INPUT = "-"
-IDX_STARTS = (b"\x00\x00\x08\x03", b"\x1f\x8b")  # of images, plain and gzipped
+IDX_STARTS = (b"\x00\x00\x08", b"\x1f\x8b")  # of bytes, plain and gzipped
 
 
 class Source(NamedTuple):
@@ -42,49 +43,64 @@ class Source(NamedTuple):
 
 
 def main() -> int:
-    """Predict as the command line says; returns the status. Collective: no, rank 0 does all of it."""
-    parser = Parser(
+    """Predict as the command line says; returns the status. Collective: yes, and rank 0 does all of it."""
+    made = parser()
+    options = made.parse_args()
+    if options.help:
+        if guard.launched_rank() == 0:
+            made.print_help()
+        return 0
+    with threadpool_limits(1, user_api="blas"):  # as in training, for the same bits
+        launched_world().on_root(lambda: predict(options.model, options.files, options.json))
+    return 0
+
+
+def parser() -> Parser:
+    """The parser of `python -m distnet.predict`."""
+    made = Parser(
         prog="python -m distnet.predict",
-        usage="python -m distnet.predict [--json] MODEL FILE [FILE ...]",
+        usage="python -m distnet.predict MODEL FILE [FILE ...] [--json]",
         description="What a network says of images (each a digit: cut out, scaled and centred as MNIST's were), "
-        "of IDX files of images as they are, and of the rows of numbers, without a class, in CSV files; - is "
+        "of IDX files of images as they are, and of rows of numbers, without a class, in CSV files; - is "
         "standard input, a row of numbers a line.",
         allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument("model", type=Path, metavar="MODEL")
-    parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="an object a row, a line each, with all probabilities")
-    if guard.launched_rank() > 0:
-        return 0
-    options = parser.parse_args()
-    trained = load_trained(World(), options.model)
+    made.add_argument("model", type=Path, metavar="MODEL", help="as training wrote it")
+    made.add_argument("files", nargs="+", metavar="FILE", help="an image, an IDX file, a .csv file or -")
+    made.add_argument("--json", action="store_true", help="print a JSON object a row, with all probabilities")
+    made.add_argument("--help", action="store_true", help="print this and end")
+    return made
+
+
+def predict(path: Path, files: Sequence[str], as_json: bool) -> None:
+    """Print what the model in `path` says of each row in the files. Raises InputError. Collective: no."""
+    trained = load_trained(World(), path)
     if trained.mean is None:
         raise InputError(
-            f"model {trained.path}: it doesn't know how its inputs were standardised; before saving it, note that in "
+            f"model {path}: it doesn't know how its inputs were standardised; before saving it, note that in "
             'network.about["mean"] and ["deviation"]'
         )
-    names = trained.classes or list(range(trained.model.sizes[-1]))
-    sources = [read(name, trained.model.sizes[0]) for name in options.files]
-    told = [["file", "class", "probability", "runner-up", "probability"]]
+    classes = trained.classes or list(range(trained.model.sizes[-1]))
+    sources = [read(name, trained.model.sizes[0]) for name in files]
+    table = [["file", "class", "probability", "runner-up", "probability"]]
     for source in sources:
         for name, row in zip(source.names, probabilities(trained, source.values), strict=True):
             best, *others = np.argsort(-row, kind="stable")[:2]
-            if options.json:
-                by_class = {str(each): float(p) for each, p in zip(names, row, strict=True)}
-                record = {"file": name, "class": names[best], "probability": float(row[best])}
-                print(
-                    json.dumps(
-                        record | {"runner_up": names[others[0]] if others else None} | {"probabilities": by_class}
-                    )
-                )
+            record = {
+                "file": name,
+                "class": classes[best],
+                "probability": float(row[best]),
+                "runner_up": classes[others[0]] if others else None,
+                "probabilities": {str(each): float(p) for each, p in zip(classes, row, strict=True)},
+            }
+            if as_json:
+                print(json.dumps(record))
             else:
-                told.append([name])
-                for place in (best, *others):
-                    told[-1] += [str(names[place]), f"{row[place]:.4f}"]
-                told[-1] += ["", ""] * (not others)
-    if not options.json:
-        print(aligned(told))
-    return 0
+                found = [word for place in (best, *others) for word in (str(classes[place]), f"{row[place]:.4f}")]
+                table.append([name, *found, *["-", "-"] * (not others)])
+    if not as_json:
+        print(aligned(table))
 
 
 def probabilities(trained: Trained, values: NDArray[Any]) -> Iterator[Array]:
@@ -171,7 +187,9 @@ def read_rows(name: str, file: Iterable[str], inputs: int) -> Source:
 def check_inputs(what: str, given: int, inputs: int) -> None:
     """Raise InputError where rows aren't as long as the network needs them."""
     if given != inputs:
-        raise InputError(f"{what}, and this network has {inputs} inputs; give it what it was trained on")
+        raise InputError(
+            f"{what}, and this network has {inputs} inputs; give it rows like those it learned, without their class"
+        )
 
 
 def as_number(text: str) -> float | None:

@@ -37,7 +37,7 @@ OTHERS = {  # who may import it, and who for its types alone
     "mpi4py": ({"exchange", "guard", "world"}, {"network"}),
     "mnist": ({"idx"}, set()),
     "PIL": ({"pictures"}, set()),
-    "threadpoolctl": ({"trainer"}, set()),
+    "threadpoolctl": ({"evaluate", "predict", "trainer"}, set()),
 }
 
 
