@@ -48,11 +48,11 @@ def digits_as_mnists(count, seed):
 def folder(tmp_path_factory):
     """A network of drawn digits, model.pkl, and one of a table with four columns, table.npz."""
     folder = tmp_path_factory.mktemp("models")
-    for prefix, count, seed in (("train", 3000, 5), ("t10k", 100, 6)):
+    for prefix, count, seed in (("train", 6000, 5), ("t10k", 100, 6)):
         images, labels = digits_as_mnists(count, seed)
         write_idx(folder / f"{prefix}-images-idx3-ubyte", images)
         write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
-    options = ("--data-dir", folder, "--epochs", 8, "--hidden", 64, "--model", folder / "model.pkl")
+    options = ("--data-dir", folder, "--epochs", 12, "--hidden", 128, "--model", folder / "model.pkl")
     assert command(*options).status == 0
     draw = np.random.default_rng(5)
     rows = [[*(draw.normal(size=4) + 3 * (row % 3)).tolist(), "abc"[row % 3]] for row in range(90)]
@@ -85,6 +85,7 @@ CHANGES = {
     "five times as large": lambda image: enlarged(image, 5),
     "in the corner of a large sheet": lambda image: shifted(enlarged(image, 3), 3, 60),
     "dark ink at the foot of white paper": lambda image: 255 - shifted(enlarged(image, 3), 63, 5),
+    "cut out without a margin": lambda image: 255 - image[image.any(axis=1)][:, image.any(axis=0)],
     "grey ink on grey paper with grain": lambda image: (
         180 - shifted(enlarged(image, 3), 20, 20) * 0.4 + np.random.default_rng(0).normal(scale=2, size=(150, 150))
     ).astype(np.uint8),
