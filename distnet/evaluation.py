@@ -1,9 +1,10 @@
 """Accuracy and loss on a data set, exact and the same on any ranks: no sample is counted twice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnet.datasets import Split
 from distnet.functional import Array, tutorial_cross_entropy
@@ -23,6 +24,15 @@ class Scores(NamedTuple):
     accuracy: float
     loss: float
     tutorial_loss: float | None
+
+
+class Answers(NamedTuple):
+    """Of every row: its right class, the most probable one, how probable that is, and the cross-entropy in nats."""
+
+    truths: NDArray[np.int64]
+    guesses: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    losses: NDArray[np.float64]
 
 
 class Evaluation:
@@ -46,18 +56,35 @@ class Evaluation:
         count = len(self.split.inputs)
         losses = np.zeros((2, count))
         correct = np.zeros(1, np.int64)
-        with np.errstate(over="ignore"):
-            for block in self._blocks:
-                targets = self.split.targets[block]
-                workspace = self._workspaces[len(targets)]
-                workspace.targets[:] = targets
-                probabilities = workspace.forward(self.split.inputs[block][None, :, : self.split.features + 1])
-                guesses = probabilities[0].argmax(axis=0)
-                correct[0] += np.count_nonzero(guesses == targets.argmax(axis=1))
-                losses[0, block] = workspace.losses()
-                if tutorial_loss:
-                    losses[1, block.start] = tutorial_cross_entropy(probabilities[0].T, targets) * len(targets)
+        for block, workspace in self._passes():
+            probabilities, targets = workspace.probabilities, workspace.targets
+            guesses = probabilities[0].argmax(axis=0)
+            correct[0] += np.count_nonzero(guesses == targets.argmax(axis=1))
+            losses[0, block] = workspace.losses()
+            if tutorial_loss:
+                losses[1, block.start] = tutorial_cross_entropy(probabilities[0].T, targets) * len(targets)
         self.world.total(losses)
         self.world.total(correct)
         means = losses.sum(axis=1) / count
         return Scores(float(correct[0] / count), float(means[0]), float(means[1]) if tutorial_loss else None)
+
+    def answers(self) -> Answers:
+        """What the network, with the parameters as they are now, makes of each row. Collective."""
+        count = len(self.split.inputs)
+        guesses, numbers = np.zeros(count, np.int64), np.zeros((2, count))
+        for block, workspace in self._passes():
+            guesses[block] = workspace.probabilities[0].argmax(axis=0)
+            numbers[0, block] = workspace.probabilities[0].max(axis=0)
+            numbers[1, block] = workspace.losses()
+        self.world.total(guesses)
+        self.world.total(numbers)
+        return Answers(self.split.targets.argmax(axis=1), guesses, *numbers)
+
+    def _passes(self) -> Iterator[tuple[slice, Propagation]]:
+        """The blocks of this rank, each with its workspace after the forward pass."""
+        for block in self._blocks:
+            workspace = self._workspaces[block.stop - block.start]
+            workspace.targets[:] = self.split.targets[block]
+            with np.errstate(over="ignore"):
+                workspace.forward(self.split.inputs[block][None, :, : self.split.features + 1])
+            yield block, workspace

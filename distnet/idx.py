@@ -60,6 +60,11 @@ def read_idx_pair(
     return images, labels
 
 
+def read_idx_images(path: Path) -> NDArray[np.uint8]:
+    """The images of one file, (n, rows, columns) uint8, n > 0. Raises InputError as above. Collective: no."""
+    return _read(path, dimensions=3)
+
+
 def sha256_of(array: NDArray[np.uint8]) -> str:
     """64 hex digits of the IDX file that would hold this array. Collective: no."""
     digest = hashlib.sha256(struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape))

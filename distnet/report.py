@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from distnet import __version__
@@ -119,3 +120,13 @@ def counted(number: int, what: str) -> str:
 def parameters_sha256(parameters: Array) -> str:
     """64 hex digits of the flat parameter vector, little-endian, C order."""
     return hashlib.sha256(parameters.astype(parameters.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words as a table: the first column to the left, the others to the right; what can't be printed is '?'."""
+    clean = [["".join(c if c.isprintable() else "?" for c in word) for word in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(w.rjust(k) for w, k in zip(row[1:], widths[1:], strict=True))])
+        for row in clean
+    )

@@ -10,21 +10,34 @@ from conftest import ROOT
 
 FLOORS = (
     {"draws", "errors", "functional", "processes", "schedules", "shards", "toml"},
-    {"config", "dropout", "files", "guard", "idx", "launcher", "layers", "optimizers", "synthetic", "tables"},
+    {
+        "config",
+        "dropout",
+        "files",
+        "guard",
+        "idx",
+        "launcher",
+        "layers",
+        "optimizers",
+        "pictures",
+        "synthetic",
+        "tables",
+    },
     {"augmentation", "checkpoint", "mirrors", "model_file", "propagation", "slices", "world"},
-    {"datasets", "exchange"},
+    {"datasets", "exchange", "trained"},
     {"evaluation"},
     {"trainer"},
     {"checkpointing", "network"},
     {"report"},
-    {"plan", "supervise", "train"},
+    {"evaluate", "plan", "predict", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}
 OTHERS = {  # who may import it, and who for its types alone
     "mpi4py": ({"exchange", "guard", "world"}, {"network"}),
     "mnist": ({"idx"}, set()),
-    "threadpoolctl": ({"trainer"}, set()),
+    "PIL": ({"pictures"}, set()),
+    "threadpoolctl": ({"evaluate", "predict", "trainer"}, set()),
 }
 
 

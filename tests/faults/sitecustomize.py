@@ -107,6 +107,8 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
             AtImport("distnet.world", before_mpi)
         case "no mpi4py":
             AtImport("mpi4py", missing)
+        case "no Pillow":
+            AtImport("PIL", missing)
         case "slow disk":
             os.fsync = lambda file: time.sleep(60)
         case "no network":

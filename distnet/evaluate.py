@@ -1,0 +1,259 @@
+"""How good a finished network is, and where it errs: python -m distnet.evaluate model.pkl --dataset mnist."""
+
+from distnet import guard
+
+if __name__ == "__main__":
+    guard.watch()  # before any import that can fail
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from distnet.config import TABLES, Config, Parser, dataset_name, part, positive_count, seed_number
+from distnet.datasets import ROWS_AT_ONCE, Dataset, Split, empty_split, load
+from distnet.errors import input_error_on_every_rank
+from distnet.evaluation import Answers, Evaluation
+from distnet.report import aligned
+from distnet.shards import share
+from distnet.trained import Class, Trained, load_trained
+from distnet.world import World, launched_world
+
+T = TypeVar("T")
+
+PARTS = ("test", "train", "all")
+SHOWN_CLASSES = 30  # of which the confusion matrix still fits a page
+SHOWN_MISTAKES = 10
+
+
+def main() -> int:
+    """Evaluate as the command line says; returns the status. Collective: yes, every rank runs it."""
+    made = parser()
+    options = made.parse_args()
+    if options.help:
+        if guard.launched_rank() == 0:
+            made.print_help()
+        return 0
+    world = launched_world()
+    world.check_agreement({name: str(value) for name, value in vars(options).items()})
+    trained = load_trained(world, options.model)
+    data = load_as_trained(world, trained, options)
+    split = as_trained(world, trained, data, options.part)
+    model = trained.model
+    with threadpool_limits(1, user_api="blas"):  # as in training, for the same bits
+        answers = Evaluation(world, model.sizes, model.activation, model.parameters, split).answers()
+    if world.rank == 0:
+        told = findings(answers, trained.classes or list(data.classes), options.mistakes)
+        about: dict[str, Any] = {
+            "model": str(options.model),
+            "dataset": data.name,
+            "source": data.source,
+            "part": options.part,
+            "standardised_by": "model" if trained.mean is not None else "data set",
+        }
+        if options.json:
+            print(json.dumps(about | told))
+        else:
+            print_findings(trained, data, about, told)
+    return 0
+
+
+def parser() -> Parser:
+    """The parser of `python -m distnet.evaluate`."""
+    made = Parser(
+        prog="python -m distnet.evaluate",
+        usage="[mpirun -n N] python -m distnet.evaluate MODEL [options]",
+        description="Accuracy, loss, confusion matrix and worst mistakes of a network, the same on any ranks.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    made.add_argument("model", type=Path, metavar="MODEL")
+    made.add_argument(
+        "--dataset", type=dataset_name, metavar="NAME", help="as training has it (default: what MODEL was trained on)"
+    )
+    made.add_argument(
+        "--data-dir", type=Path, help="where the IDX files are (default: $DISTNET_DATA, else data)", metavar="DIR"
+    )
+    made.add_argument("--label", help="the column of the classes, of csv (default: as trained)", metavar="COLUMN")
+    made.add_argument("--part", choices=PARTS, default="test", help="which rows (default: test)")
+    made.add_argument(
+        "--mistakes",
+        type=positive_count,
+        default=SHOWN_MISTAKES,
+        help=f"how many of the worst to show (default: {SHOWN_MISTAKES})",
+        metavar="K",
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    made.add_argument("--help", action="store_true", help="print this and end")
+    return made
+
+
+def load_as_trained(world: World, trained: Trained, options: argparse.Namespace) -> Dataset:
+    """The data set, its inputs as read where the model remembers how to standardise them, with the same test rows.
+
+    Raises InputError where the model doesn't fit it. Collective: yes.
+    """
+    config = trained.model.about.get("config")
+    config = config if isinstance(config, dict) else {}
+    name = options.dataset or noted(config, "dataset", dataset_name, None)
+    if name is None:
+        raise input_error_on_every_rank(
+            f"--dataset: model {trained.path} doesn't say what it was trained on; name a data set"
+        )
+    kind, _, path = name.partition(":")
+    if options.label is not None and kind != "csv":
+        raise input_error_on_every_rank(f"--label: --dataset {name} has none; choose --dataset csv:FILE")
+    remembers = trained.mean is not None
+    data = load(
+        world,
+        name,
+        options.data_dir or Config.data_dir,
+        # Numbers of a table are to be standardised before they are rounded.
+        np.float64 if kind in TABLES else trained.model.parameters.dtype,
+        train_limit=1 if remembers and options.part == "test" else None,  # the others would be of no use
+        train_samples=noted(config, "train_samples", positive_count, Config.train_samples),
+        folder_given=options.data_dir is not None or bool(os.environ.get("DISTNET_DATA")),
+        label=options.label if options.label is not None else noted(config, "label", str, None),
+        test_share=noted(config, "test_share", part, Config.test_share),
+        seed=noted(config, "seed", seed_number, Config.seed),
+        raw_inputs=remembers,
+    )
+    inputs, outputs = trained.model.sizes[0], trained.model.sizes[-1]
+    what = f"{kind}:{path}" if path else data.name
+    if data.train.features != inputs:
+        raise input_error_on_every_rank(
+            f"model {trained.path}: it has {inputs} inputs, and a row of {what} {data.train.features} numbers; "
+            "evaluate it on what it was trained on"
+        )
+    if trained.classes is None and len(data.classes) != outputs:
+        raise input_error_on_every_rank(
+            f"model {trained.path}: it has {outputs} outputs, and {what} {len(data.classes)} classes; "
+            "evaluate it on what it was trained on"
+        )
+    return data
+
+
+def noted(config: dict[str, Any], name: str, read: Callable[[str], T], default: T) -> T:
+    """An option of the run that trained the model, `default` where the model doesn't say."""
+    try:
+        return default if config.get(name) is None else read(str(config[name]))
+    except argparse.ArgumentTypeError:
+        return default
+
+
+def as_trained(world: World, trained: Trained, data: Dataset, part: str) -> Split:
+    """The rows of these parts as the model was trained on, each with its class among the model's.
+
+    Raises InputError for a class that the model hasn't, and numbers too large for it. Collective: yes.
+    """
+    parts = {"test": [data.test], "train": [data.train], "all": [data.train, data.test]}[part]
+    model, columns = trained.model, matched(trained, data.classes)
+    features, dtype = model.sizes[0], model.parameters.dtype
+    split = empty_split(world, sum(len(each.inputs) for each in parts), features, model.sizes[-1], dtype)
+    unfit = np.zeros(1, np.int64)
+    first = 0
+    for each in parts:
+        mine = share(len(each.inputs), world.node_rank, world.node_size)
+        for start in range(mine.start, mine.stop, ROWS_AT_ONCE):
+            stop = min(start + ROWS_AT_ONCE, mine.stop)
+            rows = slice(first + start, first + stop)
+            trained.standardise(each.inputs[start:stop, :features], split.inputs[rows, :features])
+            split.inputs[rows, features] = 1
+            split.targets[rows, columns] = each.targets[start:stop]
+            unfit += not np.isfinite(split.inputs[rows]).all()
+        first += len(each.inputs)
+    if world.total(unfit)[0]:
+        raise input_error_on_every_rank(
+            f"{data.source}: some numbers are too large for model {trained.path} of {dtype}; scale them"
+        )
+    world.node_barrier()
+    return split
+
+
+def matched(trained: Trained, classes: Sequence[Class]) -> list[int]:
+    """The place of each class of the data set among the model's, by its name. Raises InputError on every rank."""
+    if trained.classes is None:
+        return list(range(len(classes)))
+    places = {str(name): place for place, name in enumerate(trained.classes)} | {
+        name: place for place, name in enumerate(trained.classes)
+    }
+    found = [places.get(name, places.get(str(name))) for name in classes]
+    if None in found:
+        shown = ", ".join(map(str, trained.classes[:10])) + ", ..." * (len(trained.classes) > 10)
+        raise input_error_on_every_rank(
+            f"model {trained.path}: it knows no class {classes[found.index(None)]!r} of the data set's, "
+            f"but {shown}; evaluate it on what it was trained on"
+        )
+    return [place for place in found if place is not None]
+
+
+def findings(answers: Answers, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
+    """What there is to tell, as JSON knows it. Collective: no."""
+    truths, guesses, probabilities, losses = answers
+    count = len(classes)
+    confusion = np.bincount(truths * count + guesses, minlength=count * count).reshape(count, count)
+    wrong = np.flatnonzero(truths != guesses)
+    worst = wrong[np.argsort(-losses[wrong], kind="stable")][:mistakes]
+    by_class = []
+    for place, (name, row) in enumerate(zip(classes, confusion, strict=True)):
+        samples, missed = int(row.sum()), int(row.sum() - row[place])
+        by_class.append(
+            {"class": name, "samples": samples, "wrong": missed, "error": missed / samples if samples else None}
+        )
+    return {
+        "samples": len(truths),
+        "accuracy": (len(truths) - len(wrong)) / len(truths),
+        "loss": float(losses.sum() / len(losses)),
+        "classes": by_class,
+        "confusion": confusion.tolist(),
+        "mistakes": [
+            {
+                "index": int(row),
+                "class": classes[truths[row]],
+                "predicted": classes[guesses[row]],
+                "probability": float(probabilities[row]),
+                "loss": float(losses[row]),
+            }
+            for row in worst
+        ],
+    }
+
+
+def print_findings(trained: Trained, data: Dataset, about: dict[str, Any], told: dict[str, Any]) -> None:
+    """The same for people. Collective: no, for rank 0."""
+    model = trained.model
+    print(f"model: {trained.path}, {'-'.join(map(str, model.sizes))} {model.activation}, {model.parameters.dtype}")
+    rows = f"{told['samples']:,} samples" if about["part"] == "all" else f"{told['samples']:,} {about['part']} samples"
+    print(f"data: {data.name} ({data.source}), {rows}")
+    if trained.mean is None:
+        moments = "" if isinstance(data.mean, list) else f" (mean {data.mean:.6g}, deviation {data.deviation:.6g})"
+        print(f"inputs: standardised by the data set's own training part{moments}, for the model remembers nothing")
+    if trained.classes is None:
+        print("classes: the data set's own, for the model remembers none")
+    print(f"accuracy {told['accuracy']:.4f}")
+    print(f"loss {told['loss']:.4f}")
+    names = [str(each["class"]) for each in told["classes"]]
+    matrix = told["confusion"] if len(names) <= SHOWN_CLASSES else [[] for _ in names]
+    print(f"\nerror per class{', and what its samples were taken for' * bool(matrix[0])}")
+    table = [["class", "samples", "wrong", "error", *names[: len(matrix[0])]]]
+    for name, each, row in zip(names, told["classes"], matrix, strict=True):
+        error = "-" if each["error"] is None else f"{each['error']:.4f}"
+        table.append([name, f"{each['samples']:,}", f"{each['wrong']:,}", error, *map(str, row)])
+    print(aligned(table))
+    if told["mistakes"]:
+        print("\nworst mistakes")
+        table = [list(told["mistakes"][0])]
+        for each in told["mistakes"]:
+            table.append(
+                [f"{value:.4f}" if key in ("probability", "loss") else str(value) for key, value in each.items()]
+            )
+        print(aligned(table))
+
+
+if __name__ == "__main__":
+    guard.run(main)
