@@ -16,7 +16,7 @@ FLOORS = (
     {"evaluation"},
     {"trainer"},
     {"checkpointing", "network"},
-    {"report"},
+    {"classifier", "report"},
     {"plan", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -24,6 +24,7 @@ FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}
 OTHERS = {  # who may import it, and who for its types alone
     "mpi4py": ({"exchange", "guard", "world"}, {"network"}),
     "mnist": ({"idx"}, set()),
+    "sklearn": ({"classifier"}, set()),
     "threadpoolctl": ({"trainer"}, set()),
 }
 
