@@ -17,13 +17,15 @@ FLOORS = (
     {"trainer"},
     {"checkpointing", "network"},
     {"classifier", "report"},
-    {"plan", "supervise", "train"},
+    {"export", "plan", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}
 OTHERS = {  # who may import it, and who for its types alone
     "mpi4py": ({"exchange", "guard", "world"}, {"network"}),
     "mnist": ({"idx"}, set()),
+    "onnx": ({"export"}, set()),
+    "safetensors": ({"export"}, set()),
     "sklearn": ({"classifier"}, set()),
     "threadpoolctl": ({"trainer"}, set()),
 }
