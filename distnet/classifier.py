@@ -8,7 +8,7 @@ import multiprocessing
 import threading
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import RandomState
@@ -58,6 +58,24 @@ CHECKS = {
     "dropout": config.fraction,
     "label_smoothing": config.fraction,
 }
+
+
+class Prepared(NamedTuple):
+    """What a fit starts from. codes: (samples,), the place of each sample's class in `classes`.
+
+    parameters: of the estimator, but for its random_state. seed: of this rank; that of rank 0 counts.
+    """
+
+    parameters: str
+    hidden: tuple[int, ...]
+    rows: Array
+    classes: NDArray[Any]
+    codes: NDArray[np.int64]
+    seed: int
+
+    def described(self) -> list[bytes | NDArray[Any]]:
+        """What has to be the same on every rank."""
+        return [self.parameters.encode(), repr(self.classes.tolist()).encode(), self.rows, self.codes]
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -132,19 +150,21 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Collective: yes.
         """
         world = training_world()
-        rows: Array
-        rows, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
-        check_classification_targets(labels)
-        hidden = self._checked(world, len(rows))
-        classes, codes = np.unique(labels, return_inverse=True)
-        mine = {name: value for name, value in self.get_params().items() if name != "random_state"}
-        check_same(world, repr(mine).encode(), repr(classes.tolist()).encode(), rows, codes)
-        drawn = self._seed()
+        fault: Exception | None = None
+        try:
+            data = self._prepared(world, X, y)
+        except Exception as error:
+            fault = error
+        # Before any rank raises: searches catch errors, and one rank would be a fit ahead of the others ever after.
+        check_same(world, *([repr(fault).encode()] if fault else data.described()))
+        if fault:
+            raise fault
+        rows, classes, codes = data.rows, data.classes, data.codes
         network = NeuralNetwork(
-            (rows.shape[1], *hidden, len(classes)),
+            (rows.shape[1], *data.hidden, len(classes)),
             ACTIVATIONS.get(self.activation, self.activation),
             float(self.learning_rate_init),
-            world.on_root(lambda: drawn),
+            world.on_root(lambda: data.seed),
             rows.dtype,
         )
         network.about = {"classes": classes.tolist()}
@@ -158,6 +178,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.early_stopping:
             self.validation_scores_ = accuracies
         return self
+
+    def _prepared(self, world: World, X: ArrayLike, y: ArrayLike) -> Prepared:
+        """All that the training needs, checked. Raises ValueError, of which InputError is one. Collective: no."""
+        rows, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
+        check_classification_targets(labels)
+        hidden = self._checked(world, len(rows))
+        parameters = {name: value for name, value in self.get_params().items() if name != "random_state"}
+        return Prepared(repr(parameters), hidden, rows, *np.unique(labels, return_inverse=True), self._seed())
 
     def _train(self, world: World, network: NeuralNetwork, X: Array, Y: Array) -> tuple[list[float], list[float]]:
         """Train the network; returns the loss of each epoch, and its accuracy on the rows held out. Collective."""
