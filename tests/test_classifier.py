@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import distnet
 from distnet import Classifier, NeuralNetwork
@@ -30,10 +30,14 @@ NAMES = np.array(["setosa", "versicolor", "virginica"])[Y]
 QUICK = {"hidden_layer_sizes": (8,), "max_iter": 5, "batch_size": 16, "random_state": 0}
 
 
-@parametrize_with_checks([Classifier()])
-def test_scikit_learns_checks_pass(estimator, check):
+def name_of(check):
+    return check.func.__name__
+
+
+@pytest.mark.parametrize("check", [check for _, check in estimator_checks_generator(Classifier())], ids=name_of)
+def test_scikit_learns_checks_pass(check):
     with suppress(SkipTest):  # those of pandas and of other libraries' arrays, where these aren't installed
-        check(estimator)
+        check(Classifier())
 
 
 def test_what_it_shares_with_mlpclassifier_has_its_defaults():
@@ -75,6 +79,13 @@ def test_a_full_batch_of_sgd_is_mlpclassifiers(nesterov):
     network.train(X, np.eye(3)[Y], 1, 150, hyperparameters=Hyperparameters(rule, 0.9, weight_decay=3.0 / 150))
     for ours, other in zip(network.weights + network.biases, theirs.coefs_ + theirs.intercepts_, strict=True):
         np.testing.assert_allclose(ours, other, rtol=1e-10, atol=1e-13)
+
+
+def test_alpha_pulls_as_it_does_in_mlpclassifier_over_the_rows_of_a_mini_batch():
+    ours = Classifier((6,), solver="sgd", alpha=3.0, batch_size=50, max_iter=2, random_state=0).fit(X, Y)
+    network = NeuralNetwork([4, 6, 3], "relu", 0.001, 0, np.float64)
+    network.train(X, np.eye(3)[Y], 2, 50, hyperparameters=Hyperparameters("nesterov", 0.9, weight_decay=3.0 / 50))
+    assert ours.network_.parameters.tobytes() == network.parameters.tobytes()
 
 
 def test_it_works_in_a_pipeline_a_search_and_cross_validation():
