@@ -4,14 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distnet.classifier import Classifier as Classifier
     from distnet.datasets import load_mnist as load_mnist
     from distnet.network import NeuralNetwork as NeuralNetwork
 
 __version__ = "0.1.0"
-__all__ = ["NeuralNetwork", "load_mnist"]
+__all__ = ["NeuralNetwork", "load_mnist"]  # not Classifier: `import *` would need scikit-learn
 
 # Imported when asked for: a command has to be able to watch over every import that can fail.
-_HOMES = {"NeuralNetwork": "distnet.network", "load_mnist": "distnet.datasets"}
+_HOMES = {
+    "Classifier": "distnet.classifier",
+    "NeuralNetwork": "distnet.network",
+    "load_mnist": "distnet.datasets",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -123,10 +123,10 @@ def load_model(path: Path) -> Model:
         # Damaged and foreign bytes make pickle and zipfile raise almost anything.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"model {path}: is damaged or no model of distnet's ({reason})") from None
-    return _checked(path, content)
+    return checked(path, content)
 
 
-def _checked(path: Path, content: Any) -> Model:
+def checked(path: Path, content: Any) -> Model:
     """The model in `content`, or an InputError that says what it is instead."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"model {path}: is no model of distnet's")

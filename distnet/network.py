@@ -62,12 +62,23 @@ class NeuralNetwork:
         self.about: dict[str, Any] = {}
         if initialisation not in (None, *INITIALISATIONS):
             raise InputError(f"initialisation {initialisation!r}: choose from {', '.join(INITIALISATIONS)}")
-        initial = initial_parameters(self.sizes, activation, seed, dtype, initialisation)
-        self.parameters = aligned_zeros(initial.shape, dtype)
-        self.parameters[:] = initial
+        self._hold(initial_parameters(self.sizes, activation, seed, dtype, initialisation))
+
+    def _hold(self, parameters: Array) -> None:
+        """Take a copy of (N,) parameters, and the views into it."""
+        self.parameters = aligned_zeros(parameters.shape, parameters.dtype)
+        self.parameters[:] = parameters
         layers = layer_views(self.parameters, self.sizes)
         self.weights = [layer[:-1] for layer in layers]
         self.biases = [layer[-1] for layer in layers]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("weights", "biases")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copied or unpickled arrays are no views of each other, and may start anywhere.
+        vars(self).update(state)
+        self._hold(self.parameters)
 
     def _propagation(self, X: ArrayLike, Y: ArrayLike | None = None) -> Propagation:
         """A workspace that holds X, and Y where given, as one shard, after its forward pass."""

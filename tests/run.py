@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDS = ("needs the extra peers", "real MNIST is not at hand", "needs root", "needs Open MPI")
+NEEDS = ("needs the extra ", "real MNIST is not at hand", "needs root", "needs Open MPI")
 SERIAL_LIMIT, MPI_LIMIT = 1200, 300  # seconds
 
 

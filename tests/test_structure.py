@@ -28,15 +28,18 @@ FLOORS = (
     {"evaluation"},
     {"trainer"},
     {"checkpointing", "network"},
-    {"report"},
-    {"evaluate", "plan", "predict", "supervise", "train"},
+    {"classifier", "report"},
+    {"evaluate", "export", "plan", "predict", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}
 OTHERS = {  # who may import it, and who for its types alone
     "mpi4py": ({"exchange", "guard", "world"}, {"network"}),
     "mnist": ({"idx"}, set()),
+    "onnx": ({"export"}, set()),
     "PIL": ({"pictures"}, set()),
+    "safetensors": ({"export"}, set()),
+    "sklearn": ({"classifier"}, set()),
     "threadpoolctl": ({"evaluate", "predict", "trainer"}, set()),
 }
 

@@ -1,0 +1,336 @@
+"""`Classifier`: a network as a scikit-learn estimator, for pipelines, searches and cross-validation."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import threading
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import ArrayLike, NDArray
+
+from distnet import config
+from distnet.datasets import hold_out, shared_split
+from distnet.errors import InputError, input_error_on_every_rank
+from distnet.functional import Array
+from distnet.guard import launched_size
+from distnet.network import NeuralNetwork
+from distnet.optimizers import Hyperparameters
+from distnet.schedules import Schedule
+from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
+from distnet.world import World, launched_world
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        f"distnet.Classifier needs scikit-learn 1.6 or newer ({error}): pip install scikit-learn"
+    ) from None
+
+AUTO_BATCH = 200  # rows, as scikit-learn has it
+ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's name to ours
+CHOICES = {
+    "activation": (*config.ACTIVATIONS, *ACTIVATIONS),
+    "solver": ("sgd", "adam", "adamw"),
+    "learning_rate": ("constant", "cosine"),
+    "nesterovs_momentum": (True, False),
+    "early_stopping": (True, False),
+}
+CHECKS = {
+    "alpha": config.rate_or_zero,
+    "learning_rate_init": config.positive_rate,
+    "max_iter": config.positive_count,
+    "tol": config.rate_or_zero,
+    "momentum": config.fraction,
+    "validation_fraction": config.part,
+    "beta_1": config.fraction,
+    "beta_2": config.fraction,
+    "epsilon": config.positive_rate,
+    "n_iter_no_change": config.positive_count,
+    "dropout": config.fraction,
+    "label_smoothing": config.fraction,
+}
+
+
+class Prepared(NamedTuple):
+    """What a fit starts from. codes: (samples,), the place of each sample's class in `classes`.
+
+    parameters: of the estimator, but for its random_state. seed: of this rank; that of rank 0 counts.
+    """
+
+    parameters: str
+    hidden: tuple[int, ...]
+    rows: Array
+    classes: NDArray[Any]
+    codes: NDArray[np.int64]
+    seed: int
+
+    def described(self) -> list[bytes | NDArray[Any]]:
+        """What has to be the same on every rank."""
+        return [self.parameters.encode(), repr(self.classes.tolist()).encode(), self.rows, self.codes]
+
+
+class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A multilayer perceptron with scikit-learn's face. Parameters that MLPClassifier has mean the same here.
+
+    activation: of distnet, or "logistic" for its sigmoid. solver: "sgd", plain where momentum is 0, "adam" or
+    "adamw". alpha: over the rows of a mini-batch it is the weight decay. batch_size: over all ranks together; "auto"
+    for 200, or all rows where there are fewer. learning_rate: "constant", or "cosine" over max_iter epochs.
+    random_state: a whole number is distnet's seed. dropout, label_smoothing: see `Regularisation`. shards: see
+    `NeuralNetwork.train`; name it for the same bits on more than four ranks, too.
+    Training ends where for n_iter_no_change epochs the loss didn't fall by tol, or, with early_stopping, the accuracy
+    on the rows held out didn't rise by it; then the parameters of the best epoch count. Rows are always shuffled.
+    It is in float32 for X of that kind, else in float64.
+
+    network_: the `NeuralNetwork`. classes_, n_features_in_. coefs_[l], intercepts_[l]: views of its weights and
+    biases. loss_curve_: cross-entropy of each epoch, without the penalty. n_iter_: epochs.
+    validation_scores_: with early_stopping, accuracy after each epoch.
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        max_iter: int = 200,
+        random_state: int | RandomState | None = None,
+        tol: float = 1e-4,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        shards: int | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.tol = tol
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.dropout = dropout
+        self.label_smoothing = label_smoothing
+        self.shards = shards
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Classifier:
+        """Train on X (samples, features) and their classes y (samples,); returns itself.
+
+        Under mpirun all ranks train together, each with the same arguments, to the same parameters.
+        Raises InputError for parameters that can't be, and where ranks have not the same data.
+        Collective: yes.
+        """
+        world = training_world()
+        fault: Exception | None = None
+        try:
+            data = self._prepared(world, X, y)
+        except Exception as error:
+            fault = error
+        # Before any rank raises: searches catch errors, and one rank would be a fit ahead of the others ever after.
+        check_same(world, *([repr(fault).encode()] if fault else data.described()))
+        if fault:
+            raise fault
+        rows, classes, codes = data.rows, data.classes, data.codes
+        network = NeuralNetwork(
+            (rows.shape[1], *data.hidden, len(classes)),
+            ACTIVATIONS.get(self.activation, self.activation),
+            float(self.learning_rate_init),
+            world.on_root(lambda: data.seed),
+            rows.dtype,
+        )
+        network.about = {"classes": classes.tolist()}
+        losses, accuracies = self._train(world, network, rows, np.eye(len(classes), dtype=rows.dtype)[codes])
+        if not np.isfinite(network.parameters).all():
+            raise input_error_on_every_rank(
+                f"learning_rate_init {self.learning_rate_init!r}: the parameters grew without bound; use a smaller one"
+            )
+        self.network_, self.classes_ = network, classes
+        self.loss_curve_, self.n_iter_ = losses, len(losses)
+        if self.early_stopping:
+            self.validation_scores_ = accuracies
+        return self
+
+    def _prepared(self, world: World, X: ArrayLike, y: ArrayLike) -> Prepared:
+        """All that the training needs, checked. Raises ValueError, of which InputError is one. Collective: no."""
+        rows, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
+        check_classification_targets(labels)
+        hidden = self._checked(world, len(rows))
+        parameters = {name: value for name, value in self.get_params().items() if name != "random_state"}
+        return Prepared(repr(parameters), hidden, rows, *np.unique(labels, return_inverse=True), self._seed())
+
+    def _train(self, world: World, network: NeuralNetwork, X: Array, Y: Array) -> tuple[list[float], list[float]]:
+        """Train the network; returns the loss of each epoch, and its accuracy on the rows held out. Collective."""
+        held_out = self._held_out(len(X))
+        left = len(X) - held_out
+        batch_size = min(AUTO_BATCH if isinstance(self.batch_size, str) else self.batch_size, left)
+        split = shared_split(world, X, Y, X.dtype)
+        held, chosen = hold_out(world, split, held_out, network.seed) if held_out else (None, None)
+        trainer = Trainer(
+            world,
+            network.sizes,
+            network.activation,
+            network.parameters,
+            split,
+            learning_rate=network.learning_rate,
+            batch_size=batch_size,
+            hyperparameters=Hyperparameters(
+                self._rule(), self.momentum, (self.beta_1, self.beta_2), self.epsilon, self.alpha / batch_size
+            ),
+            schedule=Schedule(self.learning_rate, self.max_iter),
+            regularisation=Regularisation(self.dropout, self.label_smoothing),
+            validation=held,
+            chosen=chosen,
+            seed=network.seed,
+            shards=self.shards,
+        )
+        losses: list[float] = []
+        accuracies: list[float] = []
+        best, without = -np.inf, 0
+
+        def on_epoch(epoch: Epoch) -> bool:
+            nonlocal best, without
+            losses.append(epoch.loss)
+            merit = -epoch.loss
+            if epoch.validation:
+                merit = epoch.validation.accuracy
+                accuracies.append(merit)
+            without = without + 1 if merit < best + self.tol else 0
+            if merit > best:
+                best = merit
+                if held:
+                    trainer.keep()
+            return without > self.n_iter_no_change
+
+        trainer.run(self.max_iter, on_epoch)
+        if held:
+            trainer.recall()
+        network.parameters[:] = trainer.close()
+        world.free(split.inputs, split.targets, *(held[:2] if held else ()))
+        return losses, accuracies
+
+    def _held_out(self, samples: int) -> int:
+        """How many samples to hold out."""
+        return max(1, int(samples * self.validation_fraction)) if self.early_stopping else 0
+
+    def _checked(self, world: World, samples: int) -> tuple[int, ...]:
+        """The hidden layers, if all parameters can be. Raises InputError for the first that can't."""
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise input_error_on_every_rank(
+                    f"{name} {getattr(self, name)!r}: choose from {', '.join(map(str, choices))}"
+                )
+        hidden = self.hidden_layer_sizes
+        layers = (hidden,) if isinstance(hidden, Integral) else tuple(hidden)  # type: ignore[arg-type]
+        checks = [(name, check, getattr(self, name)) for name, check in CHECKS.items()]
+        checks += [("hidden_layer_sizes", config.positive_count, size) for size in layers]
+        if self.batch_size != "auto":
+            checks.append(("batch_size", config.positive_count, self.batch_size))
+        if self.shards is not None:
+            checks.append(("shards", config.shard_count, self.shards))
+        for name, check, value in checks:
+            try:
+                check(str(value))
+            except argparse.ArgumentTypeError as error:
+                raise input_error_on_every_rank(f"{name}: {error}") from None
+        check_shards(self.shards, world.size)
+        if self._held_out(samples) >= samples:
+            raise input_error_on_every_rank(
+                f"early_stopping True: of {samples} samples none is left to learn from; give more, or turn it off"
+            )
+        return tuple(int(size) for size in layers)
+
+    def _rule(self) -> str:
+        """Our name for the solver: scikit-learn's "sgd" is three of ours."""
+        if self.solver != "sgd":
+            return self.solver
+        if not self.momentum:
+            return "sgd"
+        return "nesterov" if self.nesterovs_momentum else "momentum"
+
+    def _seed(self) -> int:
+        """The seed of this fit, drawn where random_state is no number."""
+        if isinstance(self.random_state, Integral):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    @property
+    def coefs_(self) -> list[Array]:
+        """Weights (inputs, outputs), one a layer."""
+        return self.network_.weights
+
+    @property
+    def intercepts_(self) -> list[Array]:
+        """Biases (outputs,), one a layer."""
+        return self.network_.biases
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probabilities (samples, classes), in the order of classes_. Collective: no."""
+        check_is_fitted(self)
+        return self.network_.forward(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
+
+    def predict_log_proba(self, X: ArrayLike) -> Array:
+        """Their logarithms; -inf for a probability that is zero. Collective: no."""
+        with np.errstate(divide="ignore"):
+            logarithms: Array = np.log(self.predict_proba(X))
+        return logarithms
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The most probable class of each sample, (samples,). Collective: no."""
+        guesses = self.predict_proba(X).argmax(axis=1)
+        classes: NDArray[Any] = self.classes_[guesses]
+        return classes
+
+
+def training_world() -> World:
+    """The ranks to train on. Collective.
+
+    Raises InputError in a worker of joblib's under mpirun: there, whose turn it is would be another on every rank.
+    """
+    worker = multiprocessing.parent_process() is not None
+    if launched_size() > 1 and (worker or threading.current_thread() is not threading.main_thread()):
+        raise InputError("n_jobs: under mpirun all ranks train one network at a time; leave it at None")
+    return World() if worker else launched_world()
+
+
+def check_same(world: World, *data: bytes | NDArray[Any]) -> None:
+    """Raise InputError, on every rank, where a rank has other data than rank 0. Collective."""
+    if world.size == 1:
+        return
+    digest = hashlib.sha256()
+    for each in data:
+        digest.update(each if isinstance(each, bytes) else np.ascontiguousarray(each).data)
+    digests = np.zeros(world.size, np.int64)
+    digests[world.rank] = int.from_bytes(digest.digest()[:8], "little", signed=True)
+    if (world.total(digests) != digests[0]).any():
+        raise input_error_on_every_rank(
+            "fit: X, y or the parameters aren't the same on every rank; give whatever draws or shuffles them a seed"
+        )

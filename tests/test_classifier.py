@@ -1,0 +1,252 @@
+"""`Classifier` is a scikit-learn estimator like any other, and trains on all ranks to the same parameters."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+from unittest import SkipTest
+
+import numpy as np
+import pytest
+from conftest import ROOT, mpirun
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+import distnet
+from distnet import Classifier, NeuralNetwork
+from distnet.errors import InputError
+from distnet.optimizers import Hyperparameters
+
+X, Y = load_iris(return_X_y=True)
+X = (X - X.mean(0)) / X.std(0)
+NAMES = np.array(["setosa", "versicolor", "virginica"])[Y]
+QUICK = {"hidden_layer_sizes": (8,), "max_iter": 5, "batch_size": 16, "random_state": 0}
+
+
+def name_of(check):
+    return check.func.__name__
+
+
+@pytest.mark.parametrize("check", [check for _, check in estimator_checks_generator(Classifier())], ids=name_of)
+def test_scikit_learns_checks_pass(check):
+    with suppress(SkipTest):  # those of pandas and of other libraries' arrays, where these aren't installed
+        check(Classifier())
+
+
+def test_what_it_shares_with_mlpclassifier_has_its_defaults():
+    ours, theirs = Classifier().get_params(), MLPClassifier().get_params()
+    shared = ours.keys() & theirs.keys()
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+    assert ours.keys() - theirs.keys() == {"dropout", "label_smoothing", "shards"}
+
+
+def test_it_learns_as_well_as_mlpclassifier():
+    options = {"hidden_layer_sizes": (16,), "learning_rate_init": 0.01, "max_iter": 60, "batch_size": 16}
+    for solver in ("adam", "sgd"):
+        ours = Classifier(**options, solver=solver, random_state=0).fit(X, NAMES)
+        assert ours.score(X, NAMES) > 0.95
+        assert set(ours.predict(X)) == set(NAMES)
+
+
+def test_plain_sgd_gives_the_bits_of_neural_network():
+    ours = Classifier((7, 5), "tanh", solver="sgd", momentum=0, alpha=0, batch_size=16, max_iter=3, random_state=4)
+    ours.set_params(learning_rate_init=0.1).fit(X, NAMES)
+    network = NeuralNetwork([4, 7, 5, 3], "tanh", 0.1, 4, np.float64)
+    network.train(X, np.eye(3)[Y], epochs=3, batch_size=16)
+    assert ours.network_.parameters.tobytes() == network.parameters.tobytes()
+    assert ours.predict_proba(X).tobytes() == network.forward(X).tobytes()
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_full_batch_of_sgd_is_mlpclassifiers(nesterov):
+    options = {"solver": "sgd", "batch_size": 150, "learning_rate_init": 0.1, "alpha": 3.0, "max_iter": 1}
+    options |= {"hidden_layer_sizes": (6,), "activation": "logistic", "nesterovs_momentum": nesterov}
+    theirs = MLPClassifier(**options, shuffle=False, warm_start=True)
+    theirs.partial_fit(X, Y, classes=[0, 1, 2])
+    network = NeuralNetwork([4, 6, 3], "sigmoid", 0.1, 0, np.float64)
+    for ours, other in zip(network.weights + network.biases, theirs.coefs_ + theirs.intercepts_, strict=True):
+        ours[:] = other
+    theirs._optimizer.velocities = [0 * each for each in theirs._optimizer.velocities]
+    theirs.partial_fit(X, Y)
+    rule = Classifier(**options)._rule()
+    network.train(X, np.eye(3)[Y], 1, 150, hyperparameters=Hyperparameters(rule, 0.9, weight_decay=3.0 / 150))
+    for ours, other in zip(network.weights + network.biases, theirs.coefs_ + theirs.intercepts_, strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-10, atol=1e-13)
+
+
+def test_alpha_pulls_as_it_does_in_mlpclassifier_over_the_rows_of_a_mini_batch():
+    ours = Classifier((6,), solver="sgd", alpha=3.0, batch_size=50, max_iter=2, random_state=0).fit(X, Y)
+    network = NeuralNetwork([4, 6, 3], "relu", 0.001, 0, np.float64)
+    network.train(X, np.eye(3)[Y], 2, 50, hyperparameters=Hyperparameters("nesterov", 0.9, weight_decay=3.0 / 50))
+    assert ours.network_.parameters.tobytes() == network.parameters.tobytes()
+
+
+def test_it_works_in_a_pipeline_a_search_and_cross_validation():
+    pipeline = make_pipeline(StandardScaler(), Classifier(**QUICK, learning_rate_init=0.05))
+    assert cross_val_score(pipeline, X, NAMES, cv=3).mean() > 0.8
+    search = GridSearchCV(pipeline, {"classifier__learning_rate_init": [0.001, 0.05]}, cv=3).fit(X, NAMES)
+    assert search.best_params_ == {"classifier__learning_rate_init": 0.05}
+
+
+def test_workers_of_a_search_train_alone():
+    search = GridSearchCV(Classifier(**QUICK), {"alpha": [0, 1]}, cv=2, n_jobs=2)
+    alone = GridSearchCV(Classifier(**QUICK), {"alpha": [0, 1]}, cv=2)
+    assert list(search.fit(X, Y).cv_results_["mean_test_score"]) == list(alone.fit(X, Y).cv_results_["mean_test_score"])
+
+
+def test_its_attributes_are_those_of_the_network():
+    fitted = Classifier(**QUICK).fit(X, NAMES)
+    assert [w.shape for w in fitted.coefs_] == [(4, 8), (8, 3)]
+    assert [b.shape for b in fitted.intercepts_] == [(8,), (3,)]
+    assert (fitted.n_iter_, len(fitted.loss_curve_), fitted.n_features_in_) == (5, 5, 4)
+    assert fitted.network_.about == {"classes": ["setosa", "versicolor", "virginica"]}
+
+
+def test_training_ends_where_the_loss_falls_no_more():
+    fitted = Classifier(**QUICK | {"max_iter": 100}, tol=10.0, n_iter_no_change=3).fit(X, Y)
+    assert fitted.n_iter_ == 5  # the first is always better than none
+
+
+def test_early_stopping_keeps_the_epoch_that_was_best_on_the_rows_held_out():
+    options = QUICK | {
+        "learning_rate_init": 0.03,
+        "early_stopping": True,
+        "validation_fraction": 0.3,
+        "n_iter_no_change": 50,
+    }
+    scores = Classifier(**options | {"max_iter": 12}).fit(X, Y).validation_scores_
+    best = int(np.argmax(scores)) + 1
+    assert 1 < best < 12
+    kept = Classifier(**options | {"max_iter": 12}).fit(X, Y)
+    until = Classifier(**options | {"max_iter": best}).fit(X, Y)
+    assert kept.network_.parameters.tobytes() == until.network_.parameters.tobytes()
+
+
+def test_the_precision_is_that_of_the_data():
+    assert Classifier(**QUICK).fit(X.astype("float32"), Y).predict_proba(X).dtype == np.float32
+    assert Classifier(**QUICK).fit(X, Y).predict_proba(X).dtype == np.float64
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_copy_of_a_network_has_views_of_its_own(copied):
+    network = NeuralNetwork([3, 4, 2])
+    other = copied(network)
+    other.weights[0][:] = 1
+    other.biases[1][:] = 2
+    assert np.count_nonzero(other.parameters == 1) == 12
+    assert np.count_nonzero(other.parameters == 2) == 2
+    assert not np.shares_memory(network.parameters, other.parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("activation", "identity"),
+        ("alpha", -1),
+        ("batch_size", 0),
+        ("beta_1", 1.0),
+        ("dropout", "much"),
+        ("hidden_layer_sizes", (8, 0)),
+        ("learning_rate", "adaptive"),
+        ("learning_rate_init", 0),
+        ("max_iter", 2.5),
+        ("n_iter_no_change", 0),
+        ("shards", 0),
+        ("solver", "lbfgs"),
+        ("validation_fraction", 1),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_named_with_its_value(name, value):
+    with pytest.raises(InputError) as refused:
+        Classifier(**{name: value}).fit(X, Y)
+    message = str(refused.value)
+    assert message.startswith(f"{name}")
+    assert str(value[1] if isinstance(value, tuple) else value) in message
+    assert "\n" not in message
+
+
+def test_a_rate_that_is_too_large_is_told_instead_of_a_model_of_nan():
+    with np.errstate(all="ignore"), pytest.raises(InputError, match=r"learning_rate_init 1e\+300: .*smaller"):
+        Classifier((3,), solver="sgd", learning_rate_init=1e300, max_iter=3, random_state=0).fit(X, Y)
+
+
+def test_without_scikit_learn_distnet_works_and_classifier_says_what_it_needs():
+    code = """if True:
+        import sys
+        sys.modules["sklearn"] = sys.modules["sklearn.base"] = None
+        import distnet
+        distnet.NeuralNetwork([2, 2])
+        try:
+            distnet.Classifier
+        except ImportError as error:
+            print(error)
+    """
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("distnet.Classifier needs scikit-learn 1.6 or newer (")
+    assert run.stdout.endswith("pip install scikit-learn\n")
+    assert run.stdout.count("\n") == 1
+
+
+def test_importing_everything_from_distnet_needs_no_scikit_learn():
+    assert "Classifier" not in distnet.__all__
+
+
+SEARCH = """
+import sys
+import numpy as np
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
+from distnet import Classifier
+from distnet.world import launched_world
+
+X, y = load_iris(return_X_y=True)
+rank = launched_world().rank
+{change}
+classifier = Classifier((8,), batch_size=16, max_iter=3, random_state={random_state}, early_stopping=True)
+search = GridSearchCV(classifier, {{"solver": ["sgd", "adam"]}}, cv=3, n_jobs={n_jobs}).fit(X, y)
+sys.stdout.write(f"{{search.best_params_}} {{hash(search.best_estimator_.network_.parameters.tobytes())}}\\n")
+"""
+
+
+@cache
+def search(ranks, random_state="0", n_jobs="None", change=""):
+    """What the search prints, a line a rank, and how it ends."""
+    code = SEARCH.format(random_state=random_state, n_jobs=n_jobs, change=change)
+    launcher = [] if ranks is None else [mpirun(), "-n", str(ranks)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+    command = [*launcher, sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_search_under_mpirun_ends_with_the_same_bits_on_every_rank(ranks):
+    alone, together = search(None), search(ranks)
+    assert alone.returncode == together.returncode == 0, together.stderr
+    assert together.stdout == alone.stdout * ranks
+
+
+def test_without_a_random_state_the_ranks_agree_on_one():
+    first, second = search(2, "None").stdout.splitlines()
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"change": "X = X + rank"}, "fit: X, y or the parameters aren't the same on every rank"),
+        ({"change": "X = X[rank:]; y = y[rank:]"}, "fit: X, y or the parameters aren't the same on every rank"),
+        ({"change": "X[0, 0] = [0, np.nan][rank]"}, "fit: X, y or the parameters aren't the same on every rank"),
+        ({"n_jobs": "2"}, "n_jobs: under mpirun"),
+    ],
+)
+def test_ranks_that_cannot_train_together_end_instead_of_waiting(how, told):
+    ended = search(2, **how)
+    assert ended.returncode
+    assert told in ended.stderr
