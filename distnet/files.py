@@ -79,7 +79,7 @@ def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
     arrays: dict[str, Array] = {}
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if any(each.compress_type for each in members):
+        if any(each.compress_type or each.compress_size != each.file_size for each in members):
             raise ValueError("it is compressed, which ours never are")
         if sum(each.file_size for each in members) > path.stat().st_size:
             raise ValueError("it promises more than it holds")

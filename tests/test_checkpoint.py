@@ -194,6 +194,19 @@ def test_an_array_that_promises_what_it_has_not_is_refused(tmp_path, name):
     assert "is damaged or none of distnet's" in refusal(path)
 
 
+def test_a_member_that_claims_to_be_longer_in_the_file_than_it_is_takes_no_memory(tmp_path):
+    path = written(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 23] = 1  # the highest byte of the compressed size: 16 MB more
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="is compressed, which ours never are"):
+        read_checkpoint(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
 def test_a_zip_with_an_array_before_it_or_a_name_twice_is_refused(tmp_path):
     content = written(tmp_path).read_bytes()
     path = tmp_path / "a.npz"

@@ -4,6 +4,7 @@ No code is run, nothing written, nothing warned of, memory stays within some tim
 """
 
 import difflib
+import encodings.utf_8_sig  # noqa: F401 - or the first file read would import it
 import gzip
 import io
 import json

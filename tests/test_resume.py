@@ -400,7 +400,7 @@ def apart(*commands):
     [
         (("--epochs", 4), "4 on rank 1, and 3 on rank 0"),
         (("--seed", 1), "1 on rank 1, and 0 on rank 0"),
-        (("--learning-rate", 0.2), "0.2 on rank 1, and 0.1 on rank 0"),
+        (("--learning-rate", 0.2), "0.2 on rank 1, and 0.3 on rank 0"),
         (("--resume",), " on rank 1, and None on rank 0"),
     ],
     ids=str,
