@@ -625,7 +625,7 @@ def test_a_run_whose_disk_gets_room_again_writes_the_next_checkpoint_and_its_sta
     told, options = tmp_path / "metrics.jsonl", ("--epochs", 200, "--keep", 1, "--quiet")
     running = start("--data-dir", digits, *SMALL, "--checkpoint-dir", small_disk, *options, "--metrics", told)
     wait_for(lambda: lines(told) > 3, running)
-    assert names(small_disk) == ["filler"]
+    assert not list(small_disk.glob("checkpoint-*"))  # the next one may just be tried
     (small_disk / "filler").unlink()
     ended = end(running, SOON)
     assert ended.status == 0
