@@ -7,7 +7,6 @@ import json
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ from distnet.config import Config
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.files import write_whole
 from distnet.functional import Array
-from distnet.guard import COME_AGAIN, UNWRITTEN
+from distnet.guard import COME_AGAIN, UNWRITTEN, say
 from distnet.trainer import Trainer
 from distnet.world import World
 
@@ -54,12 +53,6 @@ MAY_CHANGE = {
     ),
     *("checkpoint_dir", "checkpoint_every", "keep", "resume", "stall_timeout"),
 }
-
-
-def say(text: str) -> None:
-    """A line for the person who watches, on standard error."""
-    sys.stderr.write(f"distnet: {text}\n")
-    sys.stderr.flush()
 
 
 class Writer:

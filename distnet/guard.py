@@ -34,6 +34,12 @@ RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
+def say(text: str) -> None:
+    """Lines for the person who watches, on standard error."""
+    sys.stderr.write(f"distnet: {text}\n")
+    sys.stderr.flush()
+
+
 def launched_rank() -> int:
     """The rank that the launcher gave this process; 0 without a launcher."""
     found = [os.environ[name] for name in RANK_VARIABLES if os.environ.get(name, "").isdigit()]

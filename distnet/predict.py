@@ -27,7 +27,7 @@ from distnet.idx import read_idx_images
 from distnet.pictures import read_picture
 from distnet.propagation import Propagation
 from distnet.report import aligned
-from distnet.tables import DELIMITERS
+from distnet.tables import DELIMITERS, as_number
 from distnet.trained import Trained, load_trained
 from distnet.world import World, launched_world
 
@@ -190,14 +190,6 @@ def check_inputs(what: str, given: int, inputs: int) -> None:
         raise InputError(
             f"{what}, and this network has {inputs} inputs; give it rows like those it learned, without their class"
         )
-
-
-def as_number(text: str) -> float | None:
-    """The number that a word is, or None."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 if __name__ == "__main__":

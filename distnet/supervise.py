@@ -15,7 +15,7 @@ from typing import NamedTuple
 from distnet.checkpoint import checkpoints, step_of, sweep
 from distnet.config import Config, Parser, number, positive_count, read_config
 from distnet.errors import InputError
-from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, run
+from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, run, say
 from distnet.launcher import LOOK, Host, Launcher, read_hosts
 from distnet.processes import Processes
 from distnet.shards import default_shards
@@ -201,12 +201,6 @@ class Supervisor:
         lines += [f"  checkpoint {path}" for path in checkpoints(self.directory)[:1]]
         lines += [f"  failure {path}" for path in sorted(self.failures(), key=os.path.getmtime)[-SHOWN:]]
         return "\n".join(lines)
-
-
-def say(text: str) -> None:
-    """Lines for the person who watches."""
-    sys.stderr.write(f"distnet: {text}\n")
-    sys.stderr.flush()
 
 
 def parser() -> Parser:

@@ -247,12 +247,16 @@ def _as_numbers(texts: list[str]) -> list[Class]:
     return list(texts)
 
 
-def _is_number(text: str) -> bool:
+def as_number(text: str) -> float | None:
+    """The number that a word is, or None."""
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def _is_number(text: str) -> bool:
+    return as_number(text) is not None
 
 
 def _no_number(path: Path, line: int, column: str, value: str) -> NoReturn:
