@@ -93,6 +93,12 @@ def percent(error: float) -> str:
     return f"{100 * error:.2f} %"
 
 
+def took(runs: list[dict[str, Any]]) -> str:
+    """Median seconds, and on how many ranks where it wasn't two."""
+    ranks = "" if runs[0]["ranks"] == 2 else f" on {runs[0]['ranks']} rank"
+    return f"{statistics.median(run['seconds'] for run in runs):,.0f}{ranks}"
+
+
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """A line a row."""
     lines = [
@@ -105,9 +111,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
         if len(errors) > 1:
             told += f" ± {100 * statistics.stdev(errors):.2f} ({', '.join(f'{100 * error:.2f}' for error in errors)})"
         wanted = f"{100 * row.wanted:g} %" if row.wanted else ""
-        seconds = f"{statistics.median(run['seconds'] for run in runs):,.0f}"
-        ranks = "" if runs[0]["ranks"] == 2 else f" on {runs[0]['ranks']} rank"
-        lines.append(f"| `{' '.join(row.options)}` | {told} | {wanted} | {row.reference} | {seconds}{ranks} |")
+        lines.append(f"| `{' '.join(row.options)}` | {told} | {wanted} | {row.reference} | {took(runs)} |")
     return "\n".join(lines)
 
 
@@ -116,7 +120,7 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> str:
     lines = ["| options | test error | seconds | parameters sha256 |", "| --- | ---: | ---: | --- |"]
     for name, runs in found.items():
         run, options = runs[0], " ".join(ROWS[name].options)
-        lines.append(f"| `{options}` | {percent(run['error'])} | {run['seconds']:,.0f} | `{run['sha256'][:16]}...` |")
+        lines.append(f"| `{options}` | {percent(run['error'])} | {took([run])} | `{run['sha256'][:16]}...` |")
     return "\n".join(lines)
 
 
