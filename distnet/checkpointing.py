@@ -9,6 +9,8 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, NamedTuple
@@ -30,6 +32,7 @@ from distnet.errors import InputError, input_error_on_every_rank
 from distnet.files import write_whole
 from distnet.functional import Array
 from distnet.guard import COME_AGAIN, UNWRITTEN, say
+from distnet.logs import log
 from distnet.trainer import Trainer
 from distnet.world import World
 
@@ -37,52 +40,59 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # What ranks ask of each other at every step: these numbers are added up.
 SAVE, STOP = 1, 1024
 # Options that a resumed run may give anew; all others are part of what is computed.
-MAY_CHANGE = {
-    *(
-        "stack",
-        "patience",
-        "preset",
-        "data_dir",
-        "epochs",
-        "shards",
-        "ranks_per_node",
-        "model",
-        "metrics",
-        "tutorial_loss",
-        "quiet",
-    ),
-    *("checkpoint_dir", "checkpoint_every", "keep", "resume", "stall_timeout"),
-}
+MAY_CHANGE = {each.name for each in fields(Config) if each.metadata["group"] in ("output", "recovery")}
+MAY_CHANGE |= {"data_dir", "epochs", "patience", "preset", "ranks_per_node", "shards", "stack"}
 
 
 class Writer:
-    """A thread of rank 0 that writes checkpoints, so that training doesn't wait for the disk."""
+    """A thread of rank 0 that writes checkpoints, so that training doesn't wait for the disk.
 
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
+    on_checkpoint: told, in that thread, of each that is on the disk; what it raises, `write` and `finish` do.
+    """
+
+    def __init__(self, keep: int, on_checkpoint: Callable[[Path], object]) -> None:
+        self.keep, self.on_checkpoint = keep, on_checkpoint
         self.error: OSError | None = None
+        self._trouble: BaseException | None = None
         self._jobs: queue.Queue[tuple[Path, Checkpoint]] = queue.Queue(maxsize=1)
         threading.Thread(target=self._work, name="checkpoint writer", daemon=True).start()
 
     def write(self, path: Path, checkpoint: Checkpoint) -> None:
         """Write soon; waits only where the one before the last isn't written yet."""
         self._jobs.put((path, checkpoint))
+        self._check()
 
     def finish(self) -> None:
         """Wait until everything is written, or has failed."""
         self._jobs.join()
+        self._check()
+
+    def _check(self) -> None:
+        """Raise in the thread that trains, where MPI can end the others, what went wrong in this one's."""
+        if self._trouble is not None:
+            raise self._trouble
 
     def _work(self) -> None:
         while True:
             path, checkpoint = self._jobs.get()
             try:
-                write_checkpoint(path, checkpoint, self.keep)
-                self.error = None
-            except OSError as error:
-                self.error = error
-                say(f"checkpoint {path}: can't be written ({error.strerror}); training goes on, the next one is tried")
+                self.error = self._written(path, checkpoint)
+                if self.error is None:
+                    log(f"checkpoint {path} is on the disk")
+                    self.on_checkpoint(path)
+            except BaseException as trouble:
+                self._trouble = trouble
             finally:
                 self._jobs.task_done()
+
+    def _written(self, path: Path, checkpoint: Checkpoint) -> OSError | None:
+        """Write; returns what the disk had against it."""
+        try:
+            write_checkpoint(path, checkpoint, self.keep)
+        except OSError as error:
+            say(f"checkpoint {path}: can't be written ({error.strerror}); training goes on, the next one is tried")
+            return error
+        return None
 
 
 class Found(NamedTuple):
@@ -159,17 +169,24 @@ class Checkpointing:
     """Checkpoints of one run, into config.checkpoint_dir.
 
     fingerprint: sha256 of the data. history: the metrics of every epoch so far, which a checkpoint keeps.
+    on_checkpoint: see Writer.
     Collective: yes, every method that doesn't say otherwise.
     """
 
     def __init__(
-        self, world: World, trainer: Trainer, config: Config, fingerprint: str, history: list[dict[str, Any]]
+        self,
+        world: World,
+        trainer: Trainer,
+        config: Config,
+        fingerprint: str,
+        history: list[dict[str, Any]],
+        on_checkpoint: Callable[[Path], object] = lambda path: None,
     ) -> None:
         assert config.checkpoint_dir is not None
         self.world, self.trainer, self.config = world, trainer, config
         self.directory, self.fingerprint, self.history = config.checkpoint_dir, fingerprint, history
         self.number, self.unit = config.checkpoint_every
-        self._writer = Writer(config.keep) if world.rank == 0 else None
+        self._writer = Writer(config.keep, on_checkpoint) if world.rank == 0 else None
         self._next = time.monotonic() + self.number
         self._caught: set[int] = set()
         self._saved: tuple[int, int] | None = None
@@ -247,6 +264,7 @@ class Checkpointing:
             if not self._caught:
                 self.trainer.exchange.ask += STOP
             self._caught.add(number)
+            log(f"signal {signal.Signals(number).name}: to stop after this step")
 
         for number in SIGNALS:
             signal.signal(number, caught)

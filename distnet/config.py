@@ -285,6 +285,21 @@ class Config:
         None, "output", "where rank 0 writes the network, .pkl or .npz", model_path, metavar="FILE"
     )
     metrics: Path | None = option(None, "output", "where rank 0 writes a JSON object an epoch", Path, metavar="FILE")
+    tensorboard: Path | None = option(
+        None, "output", "folder for the same as TensorBoard reads it", Path, metavar="DIR"
+    )
+    profile: bool = option(False, "output", "tell at the end where the time of every rank went", action="store_true")
+    timeline: Path | None = option(
+        None,
+        "output",
+        "where rank 0 writes what every rank did when, a Chrome trace for Perfetto",
+        Path,
+        metavar="FILE",
+    )
+    verbose: bool = option(False, "output", "every rank tells on standard error what it does", action="store_true")
+    log_dir: Path | None = option(
+        None, "output", "a folder in which every rank tells that in a file of its own", Path, metavar="DIR"
+    )
     tutorial_loss: bool = option(
         False, "output", "report the tutorial's form of the cross-entropy, too", action="store_true"
     )
@@ -429,6 +444,8 @@ def without_effect(config: Config) -> dict[str, str]:
         told["dropout"] = "there is no hidden layer to leave neurons out of; give --hidden some"
     if config.dataset.partition(":")[0] in TABLES:
         told |= dict.fromkeys(("data_dir", "train_samples"), f"--dataset {config.dataset} names its file; leave it out")
+    if config.quiet:
+        told["profile"] = "--quiet prints the last two lines alone; leave one of the two out"
     if not config.validation:
         told["patience"] = "there is nothing to measure by without --validation K"
     for name, kinds in FOR_TABLES.items():

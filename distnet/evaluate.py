@@ -19,8 +19,8 @@ from distnet.config import TABLES, Config, Parser, dataset_name, part, positive_
 from distnet.datasets import ROWS_AT_ONCE, Dataset, Split, empty_split, load
 from distnet.errors import input_error_on_every_rank
 from distnet.evaluation import Answers, Evaluation
-from distnet.report import aligned
 from distnet.shards import share
+from distnet.text import aligned
 from distnet.trained import Class, Trained, load_trained
 from distnet.world import World, launched_world
 

@@ -8,6 +8,7 @@ and updated slices back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from distnet.functional import Array
 from distnet.layers import BLOCK
 from distnet.shards import adds_within, roots_within, share, tree
 from distnet.slices import Division, divide
+from distnet.stopwatch import no_lap
 from distnet.world import World
 
 if TYPE_CHECKING:
@@ -36,14 +38,15 @@ class Exchange:
     ask: a small whole number of this rank's; every step adds those of all ranks up, and `asked` is the sum,
     the same on every rank. It rides along behind the parameters, so that ranks can agree to stop at the
     same step without a message more.
+    lap: told of each phase of a step that ends in here, see `Stopwatch`.
     lane_comm: one rank of every node, which transfer the columns of one lane between them; None on the
     others, and where there is one node.
     Raises InputError, on every rank, for a network too large for MPI's counts.
     Collective: yes, the constructor and every method.
     """
 
-    def __init__(self, world: World, initial: Array, shards: int) -> None:
-        self.world = world
+    def __init__(self, world: World, initial: Array, shards: int, lap: Callable[[str], None] = no_lap) -> None:
+        self.world, self._lap = world, lap
         count, dtype = len(initial), initial.dtype
         total = count + 1  # the parameters, and what ranks ask
         blocks = -(-total // BLOCK)
@@ -150,7 +153,9 @@ class Exchange:
         self._asks[:1] = self.ask
         for left, right in self._own_tree:
             np.add(left, right, out=left)
+        self._lap("exchange")
         self.world.node_barrier()
+        self._lap("waiting")
         for left, right in self._node_tree:
             np.add(left, right, out=left)
         if self.world.nodes > 1:
@@ -164,6 +169,7 @@ class Exchange:
                 self.world.node_barrier()
             for left, right in self._final_tree:
                 np.add(left, right, out=left)
+        self._lap("exchange")
         return self._sum
 
     def squared_norm(self, gradient_sum: Array) -> float:
@@ -188,7 +194,9 @@ class Exchange:
                 self.world.node_barrier()
             if self.lane_comm is not None:
                 self.world.wait(self.lane_comm.Iallgatherv(self._in_place, self._lane_parameters))
+            self._lap("exchange")
         self.world.node_barrier()
+        self._lap("waiting")
 
     @property
     def asked(self) -> int:

@@ -143,6 +143,7 @@ class NeuralNetwork:
         regularisation: Regularisation = Regularisation(),
         shards: int | None = None,
         comm: MPI.Intracomm | None = None,
+        on_step: Callable[[Trainer], object] | None = None,
         on_epoch: Callable[[Epoch], object] = lambda epoch: None,
     ) -> None:
         """Train on X (samples, inputs) and Y (samples, classes) with mini-batch gradient descent.
@@ -151,8 +152,9 @@ class NeuralNetwork:
         same parameters to the bit. comm: whose ranks; all that the launcher started where it isn't given.
         hyperparameters: plain SGD, or another rule. schedule: of the learning rate. regularisation: dropout, label
         smoothing, augmentation.
-        shards: parts of every mini-batch, see docs/design.md. on_epoch: told of every epoch, on every rank;
-        training ends where it returns True on all of them.
+        shards: parts of every mini-batch, see docs/design.md. on_step: called on every rank after every update; what
+        it sees of the trainer isn't its to change. on_epoch: told of every epoch, on every rank; training ends where
+        it returns True on all of them.
         Collective: yes.
         """
         if epochs < 1 or batch_size < 1:
@@ -174,7 +176,13 @@ class NeuralNetwork:
             seed=self.seed,
             shards=shards,
         )
-        trainer.run(epochs, on_epoch)
+
+        def after_step() -> bool:
+            assert on_step is not None
+            on_step(trainer)
+            return False
+
+        trainer.run(epochs, on_epoch, after_step if on_step else lambda: False)
         self.parameters[:] = trainer.close()
         world.free(split.inputs, split.targets)
         if comm is not None:

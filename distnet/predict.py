@@ -26,8 +26,8 @@ from distnet.functional import Array
 from distnet.idx import read_idx_images
 from distnet.pictures import read_picture
 from distnet.propagation import Propagation
-from distnet.report import aligned
 from distnet.tables import DELIMITERS, as_number
+from distnet.text import aligned
 from distnet.trained import Trained, load_trained
 from distnet.world import World, launched_world
 

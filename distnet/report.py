@@ -1,22 +1,29 @@
-"""What a run tells: its header, a line an epoch, the last two lines, and the metrics file."""
+"""What a run tells: its header, a line or a bar an epoch, the last two lines, and the metrics file."""
 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from distnet import __version__
 from distnet.config import Config
 from distnet.datasets import Dataset
 from distnet.functional import Array
+from distnet.logs import log
 from distnet.network import NeuralNetwork
+from distnet.profile import told
+from distnet.progress import Progress
+from distnet.tensorboard import Board
+from distnet.text import counted
 from distnet.trainer import Epoch, Trainer
 from distnet.world import World
 
 
 class Report:
-    """What rank 0 tells on standard output, and in the metrics file.
+    """What rank 0 tells on standard output, in the metrics file and to TensorBoard.
 
     history: the metrics of every epoch that is done, on every rank.
     Collective: no, but every rank calls every method.
@@ -26,6 +33,8 @@ class Report:
         self.world, self.config = world, config
         self.speaks = world.rank == 0
         self.history: list[dict[str, Any]] = []
+        self.board = Board(config.tensorboard) if self.speaks and config.tensorboard else None
+        self._bar: Progress | None = None
 
     def start(self, data: Dataset, network: NeuralNetwork, trainer: Trainer) -> None:
         """The header: on what, with what, and what is trained."""
@@ -65,27 +74,39 @@ class Report:
             for record in self.history:
                 self._write(record)
 
+    def begin(self, trainer: Trainer) -> Callable[[Trainer], None] | None:
+        """A bar on the terminal, if that is where standard error goes; returns what is to be told of every step."""
+        if self.speaks and not self.config.quiet and sys.stderr.isatty():
+            with suppress(ImportError):  # without tqdm, the lines of the epochs have to do
+                self._bar = Progress(trainer, self.config.epochs)
+        return self._bar.step if self._bar else None
+
     def epoch(self, epoch: Epoch) -> None:
         """A line an epoch, and a JSON object in the metrics file."""
         speed = epoch.samples / epoch.seconds
         record = {"epoch": epoch.number, "loss": epoch.loss, "learning_rate": epoch.learning_rate}
-        told = [f"epoch {epoch.number:{len(str(self.config.epochs))}}/{self.config.epochs}", f"loss {epoch.loss:.4f}"]
+        words = [f"epoch {epoch.number:{len(str(self.config.epochs))}}/{self.config.epochs}", f"loss {epoch.loss:.4f}"]
         if epoch.validation is not None:
             record |= {"validation_loss": epoch.validation.loss, "validation_accuracy": epoch.validation.accuracy}
-            told.append(f"validation loss {epoch.validation.loss:.4f} accuracy {epoch.validation.accuracy:.4f}")
+            words.append(f"validation loss {epoch.validation.loss:.4f} accuracy {epoch.validation.accuracy:.4f}")
         if epoch.test is not None:
             record |= {"test_loss": epoch.test.loss, "test_accuracy": epoch.test.accuracy}
             if epoch.test.tutorial_loss is not None:
                 record["test_tutorial_loss"] = epoch.test.tutorial_loss
-                told.append(f"tutorial loss (test) {epoch.test.tutorial_loss:.4f}")
-            told.append(f"test accuracy {epoch.test.accuracy:.4f}")
+                words.append(f"tutorial loss (test) {epoch.test.tutorial_loss:.4f}")
+            words.append(f"test accuracy {epoch.test.accuracy:.4f}")
         record |= {"samples_per_second": speed, "seconds": epoch.seconds}
-        told += [f"{speed:,.0f} samples/s", f"{epoch.seconds:.2f} s"]
+        words += [f"{speed:,.0f} samples/s", f"{epoch.seconds:.2f} s"]
         self.history.append(record)
+        log(", ".join(words))
         if self.speaks:
-            if not self.config.quiet:
-                print("  ".join(told), flush=True)
+            if self._bar:
+                self._bar.epoch(epoch, "  ".join(words))
+            elif not self.config.quiet:
+                print("  ".join(words), flush=True)
             self._write(record)
+        if self.board:
+            self.board.write(record)
 
     def best(self) -> int:
         """The epoch with the lowest loss on the samples held out; the last one where there are none."""
@@ -105,28 +126,22 @@ class Report:
             with self.config.metrics.open("a") as file:
                 print(json.dumps(record), file=file)
 
-    def end(self, parameters: Array) -> None:
-        """The last two lines, whose form is fixed."""
+    def ended(self) -> None:
+        """No epoch is to come in this process."""
+        if self._bar:
+            self._bar.close()
+        if self.board:
+            self.board.close()
+
+    def end(self, parameters: Array, phases: list[dict[str, Any]]) -> None:
+        """Where the time went, if that was measured; then the last two lines, whose form is fixed."""
         if self.speaks:
+            for line in told(phases) if phases else ():
+                print(line)
             print(f"test accuracy {self.history[self.best() - 1]['test_accuracy']:.4f}")
             print(f"parameters sha256 {parameters_sha256(parameters)}", flush=True)
-
-
-def counted(number: int, what: str) -> str:
-    """'1 rank', '2 ranks'."""
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def parameters_sha256(parameters: Array) -> str:
     """64 hex digits of the flat parameter vector, little-endian, C order."""
     return hashlib.sha256(parameters.astype(parameters.dtype.newbyteorder("<")).tobytes()).hexdigest()
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words as a table: the first column to the left, the others to the right; what can't be printed is '?'."""
-    clean = [["".join(c if c.isprintable() else "?" for c in word) for word in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(w.rjust(k) for w, k in zip(row[1:], widths[1:], strict=True))])
-        for row in clean
-    )

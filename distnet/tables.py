@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnet.errors import InputError
+from distnet.text import counted
 
 DELIMITERS = ",;\t"  # the first of them that is in the first line
 VALUES_AT_ONCE = 1 << 20  # what a pass over a table copies
@@ -90,7 +91,7 @@ def read_csv(path: Path, label: str | None) -> tuple[NDArray[Any], NDArray[np.in
             for row in filter(None, rows if has_header else chain([first], rows)):
                 if len(row) != width:
                     raise InputError(
-                        f"{path}: line {rows.line_num} has {_counted(len(row), 'value')}, and the first one {width}; "
+                        f"{path}: line {rows.line_num} has {counted(len(row), 'value')}, and the first one {width}; "
                         "give all the same"
                     )
                 text = row.pop(place).strip()
@@ -261,8 +262,3 @@ def _is_number(text: str) -> bool:
 
 def _no_number(path: Path, line: int, column: str, value: str) -> NoReturn:
     raise InputError(f"{path}: line {line}, {column}: {value} is no finite number; correct it, or leave the line out")
-
-
-def _counted(number: int, what: str) -> str:
-    """'1 value', '2 values'."""
-    return f"{number} {what}{'s' * (number != 1)}"

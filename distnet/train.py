@@ -7,9 +7,10 @@ if __name__ == "__main__":
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -19,27 +20,58 @@ from distnet.config import STRENGTHS, WRITTEN, Config, parser, read_config, writ
 from distnet.datasets import Dataset, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.files import check_writable, write_whole
+from distnet.logs import log, start_logs
 from distnet.network import NeuralNetwork
 from distnet.optimizers import Hyperparameters
+from distnet.profile import KEPT_LAPS, gathered, write_timeline
 from distnet.report import Report, parameters_sha256
 from distnet.schedules import Schedule
+from distnet.stopwatch import Stopwatch, no_lap
 from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
 from distnet.world import World, launched_world
 
 
+class Outcome(NamedTuple):
+    """How a run ended. status: of the process. network: as it was trained; None where the run isn't complete."""
+
+    status: int
+    network: NeuralNetwork | None
+
+
 def main() -> int:
     """Train as the command line says; returns the status. Collective: yes, every rank runs it."""
-    typed = read_config(sys.argv[1:])
+    return train(sys.argv[1:]).status
+
+
+def train(
+    arguments: Sequence[str],
+    *,
+    on_step: Callable[[Trainer], object] | None = None,
+    on_epoch: Callable[[Epoch], object] | None = None,
+    on_checkpoint: Callable[[Path], object] | None = None,
+) -> Outcome:
+    """Train as these command-line arguments say, and tell callbacks of what happens.
+
+    on_step: called on every rank after every update; what it sees of the trainer isn't its to change. on_epoch:
+    called on every rank after every epoch, with the same values; where it returns True, on every rank, training
+    ends there. on_checkpoint: called on rank 0, in a thread beside the training, with each checkpoint that is on
+    the disk.
+    Collective: yes, every rank calls it with the same arguments.
+    """
+    typed = read_config(arguments)
     if typed is None:
         if guard.launched_rank() == 0:
             parser().print_help()
-        return 0
+        return Outcome(0, None)
     config, names = typed
     guard.watch_progress(config.stall_timeout)
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.described())
     check_shards(config.shards, world.size)
     world.on_root(lambda: check_outputs(config))
+    if config.verbose or config.log_dir:
+        start_logs(world.rank, world.size, config.verbose, config.log_dir)
+    log(f"node {world.node + 1} of {world.nodes}, MPI {world.library}, may use cores {sorted(os.sched_getaffinity(0))}")
     found = find_checkpoint(world, config) if config.resume is not None else None
     data = load(
         world,
@@ -55,10 +87,18 @@ def main() -> int:
         seed=config.seed,
         raw_inputs=config.raw_inputs,
     )
-    network, trainer = made(world, config, data, found.header["shards"] if found else config.shards)
+    log(f"{data.name} is there, sha256 {data.fingerprint}")
+    watch = Stopwatch(KEPT_LAPS if config.timeline else 0) if config.profile or config.timeline else None
+    lap = watch.lap if watch else no_lap
+    network, trainer = made(world, config, data, found.header["shards"] if found else config.shards, lap)
+    own, columns = trainer.exchange.own, trainer.exchange.columns
+    log(f"owns shards {own.start} to {own.stop - 1}, and updates parameters {columns.start:,} to {columns.stop - 1:,}")
     guard.Context.position = trainer.position
     report = Report(world, config)
-    saver = Checkpointing(world, trainer, config, data.fingerprint, report.history) if config.checkpoint_dir else None
+    saver = None
+    if config.checkpoint_dir:
+        tell = on_checkpoint or (lambda path: None)
+        saver = Checkpointing(world, trainer, config, data.fingerprint, report.history, tell)
     report.start(data, network, trainer)
     if saver:
         guard.Context.folder = str(config.checkpoint_dir)
@@ -67,20 +107,44 @@ def main() -> int:
             complete = trainer.epochs_done >= config.epochs or report.enough()
             report.resumed(f"{resumed}, {'which is complete' if complete else trainer.position()}")
         saver.catch_signals()
+    told_of_steps = [tell for tell in (on_step, report.begin(trainer)) if tell]
 
-    def on_epoch(epoch: Epoch) -> bool:
+    def after_step() -> bool:
+        for tell in told_of_steps:
+            tell(trainer)
+        lap("callbacks")
+        stop = saver is not None and saver.after_step()
+        lap("checkpoint")
+        return stop
+
+    def after_epoch(epoch: Epoch) -> bool:
+        enough = on_epoch is not None and on_epoch(epoch) is True
+        lap("callbacks")
         report.epoch(epoch)
         if config.validation and report.best() == epoch.number:
             trainer.keep()
         if saver:
             saver.after_epoch()
-        return report.enough()
+        lap("checkpoint")
+        return enough or report.enough()
 
+    steps_before = trainer.global_step
+    if watch:
+        world.total(np.zeros(1))  # all ranks are here: their clocks start together
+        watch.start()
     finished = report.enough() or trainer.run(
-        config.epochs, on_epoch, saver.after_step if saver else lambda: False, config.tutorial_loss
+        config.epochs,
+        after_epoch,
+        after_step if told_of_steps or saver or watch else lambda: False,
+        config.tutorial_loss,
     )
+    report.ended()
+    steps = trainer.global_step - steps_before
+    phases = gathered(world, watch, steps) if watch and steps else []
+    if watch and config.timeline:
+        write_timeline(world, watch, config.timeline)
     if saver and not finished:
-        return saver.stopped()
+        return Outcome(saver.stopped(), None)
     if config.validation:
         trainer.recall()
     network.parameters[:] = trainer.close()
@@ -102,11 +166,13 @@ def main() -> int:
         "classes": list(data.classes),
     }
     world.on_root(lambda: save(network, effective))
-    report.end(network.parameters)
-    return saver.completed(parameters_sha256(network.parameters)) if saver else 0
+    report.end(network.parameters, phases if config.profile else [])
+    return Outcome(saver.completed(parameters_sha256(network.parameters)) if saver else 0, network)
 
 
-def made(world: World, config: Config, data: Dataset, shards: int | None) -> tuple[NeuralNetwork, Trainer]:
+def made(
+    world: World, config: Config, data: Dataset, shards: int | None, lap: Callable[[str], None]
+) -> tuple[NeuralNetwork, Trainer]:
     """The network as it is at the start, and its trainer. Collective."""
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
     validation, chosen = None, None
@@ -139,6 +205,7 @@ def made(world: World, config: Config, data: Dataset, shards: int | None) -> tup
         seed=config.seed,
         shards=shards,
         stack=config.stack,
+        lap=lap,
     )
     return network, trainer
 
@@ -164,6 +231,8 @@ def check_outputs(config: Config) -> None:
         check_config_file(config, config.model.with_suffix(".toml"))
     if config.metrics:
         check_writable(config.metrics, "--metrics")
+    if config.timeline:
+        check_writable(config.timeline, "--timeline")
     if config.checkpoint_dir:
         prepare(config.checkpoint_dir, config.resume is not None)
 

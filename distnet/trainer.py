@@ -21,6 +21,7 @@ from distnet.optimizers import Hyperparameters, Optimizer, clipping
 from distnet.propagation import Propagation
 from distnet.schedules import Schedule
 from distnet.shards import default_shards, real_rows, shard_rows
+from distnet.stopwatch import no_lap
 from distnet.world import World
 
 CACHE = 32 << 20  # bytes that a rank's workspace may take before it works through its shards in groups
@@ -126,7 +127,7 @@ class Trainer:
     validation: shared by the ranks of each node. chosen: which samples of `train` to learn; all where it isn't given.
     hyperparameters: the rule that updates. schedule: what the learning rate is multiplied by at a step. shards: S,
     at least as many as ranks; None for the default. stack: how many shards a rank works through at once; None for
-    as many as its cache holds.
+    as many as its cache holds. lap: told of each phase that ends, see `Stopwatch`.
     Collective: yes, the constructor and every method.
     """
 
@@ -149,8 +150,9 @@ class Trainer:
         seed: int = 0,
         shards: int | None = None,
         stack: int | None = None,
+        lap: Callable[[str], None] = no_lap,
     ) -> None:
-        self.world, self.train_set = world, train
+        self.world, self.train_set, self.lap = world, train, lap
         self.learning_rate, self.schedule, self.seed = learning_rate, schedule, int(seed)
         if schedule.kind not in SCHEDULES:
             raise input_error_on_every_rank(f"schedule {schedule.kind!r}: choose from {', '.join(SCHEDULES)}")
@@ -159,7 +161,7 @@ class Trainer:
         self.shards = check_shards(shards, world.size)
         samples = len(self.chosen)
         self.batch_size = min(batch_size, samples)
-        self.exchange = Exchange(world, initial, self.shards)
+        self.exchange = Exchange(world, initial, self.shards, lap)
         parameters = self.exchange.parameters
         start = self.exchange.columns.start
         runs = [slice(run.start - start, run.stop - start) for run in weight_runs(sizes)]
@@ -195,18 +197,21 @@ class Trainer:
         batch = self.batches[len(samples)]
         rate = self.learning_rate * self.schedule.factor(self.global_step, self.steps_per_epoch)
         scale = 1 / batch.size
-        linear = self.optimizer.linear
+        linear, lap = self.optimizer.linear, self.lap
         for group in batch.groups:
             propagation = group.propagation
             own = samples[group.rows]
             self.train_set.inputs.take(own, axis=0, out=group.inputs, mode="clip")
             self.train_set.targets.take(own, axis=0, out=group.targets, mode="clip")
             masks = self.regularise(group, own)
+            lap("data")
             propagation.forward(masks=masks)
+            lap("forward")
             # To scale the few deltas spares a pass over all parameters.
             propagation.backprop(group.gradients, rate * scale if linear else 1.0)
             place = first + group.rows.start
             self.losses[place : place + len(own)] = propagation.losses()[: len(own)]
+            lap("backward")
         gradient_sum = self.exchange.reduce_scatter()
         if linear:
             self.optimizer.update(gradient_sum, 1, 1)
@@ -214,6 +219,7 @@ class Trainer:
             if self.clip_norm is not None:
                 scale = clipping(self.exchange.squared_norm(gradient_sum), scale, self.clip_norm)
             self.optimizer.update(gradient_sum, scale, rate)
+        lap("update")
         self.exchange.allgather()
 
     def regularise(self, group: Group, own: NDArray[np.int64]) -> list[Array]:
@@ -263,6 +269,7 @@ class Trainer:
         loss = float(self.world.total(self.losses).sum() / count)
         test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
         validation = self.validation.scores() if self.validation else None
+        self.lap("evaluation")
         rate = self.learning_rate * self.schedule.factor(self.global_step - 1, self.steps_per_epoch)
         self.epochs_done, self.steps_done = number, 0
         return Epoch(number, loss, rate, max(count - before * self.batch_size, 0), seconds, test, validation)

@@ -202,15 +202,20 @@ def library_name(version: str) -> str:
     return f"{family} {number}".strip()
 
 
-@cache
 def launched_world(ranks_per_node: int | None = None) -> World:
-    """The world that mpirun or srun started; a single process where no launcher did. Collective.
+    """The world that mpirun or srun started; a single process where no launcher did. The same one at every call.
 
     ranks_per_node: see World.
+    Collective: the first call with each ranks_per_node.
 
     From then on, an exception that nobody catches ends all ranks, see `guard.watch`.
     Raises InputError where the launcher doesn't belong to the MPI that mpi4py loads.
     """
+    return _launched_world(ranks_per_node)  # one key for `cache`, whether or not it was given
+
+
+@cache
+def _launched_world(ranks_per_node: int | None) -> World:
     if not launched() and "mpi4py.MPI" not in sys.modules:
         return World()
     size = launched_size()

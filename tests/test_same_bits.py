@@ -12,7 +12,7 @@ from distnet.layers import initial_parameters
 from distnet.optimizers import RULES, Hyperparameters
 from distnet.schedules import Schedule
 from distnet.trainer import Regularisation, Trainer
-from distnet.world import World
+from distnet.world import World, launched_world
 
 pytestmark = pytest.mark.mpi
 
@@ -224,3 +224,8 @@ def test_an_error_on_rank_0_is_every_ranks_error():
     assert MPI.COMM_WORLD.allgather(seen) == ["no such thing"] * world.size
     assert world.on_root(lambda: 7) == 7
     world.close()
+
+
+@pytest.mark.mpi
+def test_the_launched_world_is_one_however_it_is_asked_for():
+    assert launched_world() is launched_world(None) is launched_world(ranks_per_node=None)

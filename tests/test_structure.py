@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
-    {"draws", "errors", "functional", "processes", "schedules", "shards", "toml"},
+    {"draws", "errors", "functional", "processes", "schedules", "shards", "stopwatch", "text", "toml"},
     {
         "config",
         "dropout",
@@ -18,16 +18,18 @@ FLOORS = (
         "idx",
         "launcher",
         "layers",
+        "logs",
         "optimizers",
         "pictures",
         "synthetic",
         "tables",
+        "tensorboard",
     },
     {"augmentation", "checkpoint", "mirrors", "model_file", "propagation", "slices", "world"},
-    {"datasets", "exchange", "trained"},
+    {"datasets", "exchange", "profile", "trained"},
     {"evaluation"},
     {"trainer"},
-    {"checkpointing", "network"},
+    {"checkpointing", "network", "progress"},
     {"classifier", "report"},
     {"evaluate", "export", "plan", "predict", "supervise", "train"},
 )
@@ -40,7 +42,9 @@ OTHERS = {  # who may import it, and who for its types alone
     "PIL": ({"pictures"}, set()),
     "safetensors": ({"export"}, set()),
     "sklearn": ({"classifier"}, set()),
+    "tensorboardX": ({"tensorboard"}, set()),
     "threadpoolctl": ({"evaluate", "predict", "trainer"}, set()),
+    "tqdm": ({"progress"}, set()),
 }
 
 

@@ -97,6 +97,8 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
             in_training(lambda: os._exit(0))
         case "sleep":
             in_training(lambda: time.sleep(1000))
+        case "pause":
+            in_training(lambda: time.sleep(1))
         case "SIGKILL" | "SIGSEGV" | "SIGTERM" | "SIGINT" | "SIGUSR1" as name:
             in_training(lambda: signal.raise_signal(signal.Signals[name]))
         case "import":
@@ -109,6 +111,10 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
             AtImport("mpi4py", missing)
         case "no Pillow":
             AtImport("PIL", missing)
+        case "no tensorboardX":
+            AtImport("tensorboardX", missing)
+        case "no tqdm":
+            AtImport("tqdm", missing)
         case "slow disk":
             os.fsync = lambda file: time.sleep(60)
         case "no network":

@@ -1,0 +1,48 @@
+"""What every rank tells of itself, on standard error and in a file of its own, where that is wanted."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distnet.errors import InputError
+
+if TYPE_CHECKING:
+    import logging
+
+_logger: logging.Logger | None = None
+
+
+def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
+    """From now on `log` writes: to standard error where it is `aloud`, and to rank-N.log in a folder.
+
+    Raises InputError where the file can't be written. Collective: no, but every rank has a file of its own.
+    """
+    global _logger
+    import logging  # takes as long to import as all of distnet does without NumPy
+
+    rank_name = f"rank {rank:{len(str(size - 1))}}"
+    form = f"%(asctime)s.%(msecs)03d {rank_name} on {socket.gethostname()}: %(message)s"
+    handlers: list[logging.Handler] = [logging.StreamHandler()] if aloud else []
+    if folder is not None:
+        path = folder / f"rank-{rank:0{len(str(size - 1))}}.log"
+        try:
+            folder.mkdir(exist_ok=True)
+            handlers.append(logging.FileHandler(path))
+        except OSError as error:
+            raise InputError(f"--log-dir {path}: can't be written ({error.strerror}); name another folder") from None
+    _logger = logging.getLogger("distnet")
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False  # a program of which training is a part has handlers of its own
+    _logger.handlers = handlers
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(form, "%H:%M:%S"))
+    log(f"process {os.getpid()}, {rank + 1} of {size}")
+
+
+def log(text: str) -> None:
+    """A line of this rank, where somebody wants to know."""
+    if _logger is not None:
+        _logger.info(text)

@@ -1,0 +1,106 @@
+"""A person's own functions see every step, epoch and checkpoint, on the ranks that they are promised, and end a run."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, Ended, command, mpirun
+
+from distnet import NeuralNetwork
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from distnet.guard import watch
+watch()
+from distnet.train import train
+from distnet.world import launched_world
+
+folder, *arguments = sys.argv[1:]
+seen = {"steps": [], "epochs": [], "checkpoints": []}
+status, network = train(
+    arguments,
+    on_step=lambda trainer: seen["steps"].append((trainer.epochs_done, trainer.steps_done)),
+    on_epoch=lambda epoch: seen["epochs"].append((epoch.number, epoch.loss)),
+    on_checkpoint=lambda path: seen["checkpoints"].append((path.name, path.exists())),
+)
+assert status == 0 and network.test is not None
+Path(folder, f"seen-{launched_world().rank}.json").write_text(json.dumps(seen))
+"""
+
+
+def run(tmp_path, *arguments, ranks=None, script=SCRIPT):
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    launcher = [mpirun(), "-n", str(ranks)] if ranks else []
+    done = subprocess.run(
+        [*launcher, sys.executable, str(path), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_every_rank_sees_every_step_and_epoch_and_rank_0_every_checkpoint(ranks, digits, tmp_path):
+    options = ("--data-dir", digits, "--hidden", 20, "--epochs", 2, "--checkpoint-dir", tmp_path / "run")
+    ended = run(tmp_path, tmp_path, *options, ranks=ranks)
+    assert ended.status == 0, ended.err
+    seen = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in range(ranks or 1)]
+    for each in seen:
+        assert each["steps"] == [[epoch, step] for epoch in (0, 1) for step in range(1, 6)]
+        assert [number for number, _ in each["epochs"]] == [1, 2]
+        assert each["epochs"] == seen[0]["epochs"]
+    assert seen[0]["checkpoints"] == [["checkpoint-0000000005.npz", True], ["checkpoint-0000000010.npz", True]]
+    assert all(each["checkpoints"] == [] for each in seen[1:])
+    assert ended.sha256 == command(*options[:-2], "--quiet").sha256
+
+
+def test_training_ends_after_the_epoch_in_which_a_callback_says_so(digits, tmp_path):
+    script = """
+import sys
+from distnet.train import train
+status, network = train(sys.argv[1:], on_epoch=lambda epoch: epoch.number == 2)
+assert (status, network.sizes) == (0, (784, 20, 10))
+"""
+    ended = run(tmp_path, "--data-dir", digits, "--hidden", 20, "--epochs", 9, ranks=2, script=script)
+    assert ended.status == 0, ended.err
+    epochs = [line.split()[1] for line in ended.out.splitlines() if line.startswith("epoch ")]
+    assert epochs == ["1/9", "2/9"]
+
+
+@pytest.mark.parametrize("what", ["on_step", "on_epoch", "on_checkpoint"])
+def test_an_error_in_a_callback_ends_all_ranks(what, digits, tmp_path):
+    script = f"""
+import sys
+from distnet.guard import watch
+watch()
+from distnet.train import train
+from distnet.world import launched_world
+def trouble(what):
+    if launched_world().rank == 0:
+        raise OSError("my own mistake")
+train(sys.argv[1:], {what}=trouble)
+"""
+    options = ("--data-dir", digits, "--hidden", 20, "--epochs", 2, "--checkpoint-dir", tmp_path / "run")
+    ended = run(tmp_path, *options, ranks=2, script=script)
+    assert ended.status != 0
+    assert "distnet: rank 0 failed" in ended.err
+    assert "my own mistake" in ended.err
+    assert "can't be written" not in ended.err
+
+
+def test_a_network_tells_of_its_steps_too():
+    draw = np.random.default_rng(0)
+    rows, targets = draw.normal(size=(50, 4)), np.eye(3)[draw.integers(3, size=50)]
+    network, seen = NeuralNetwork([4, 5, 3]), []
+    network.train(rows, targets, epochs=2, batch_size=20, on_step=lambda trainer: seen.append(trainer.global_step))
+    silent = NeuralNetwork([4, 5, 3])
+    silent.train(rows, targets, epochs=2, batch_size=20)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert network.parameters.tobytes() == silent.parameters.tobytes()

@@ -1,0 +1,101 @@
+"""Where the time of every rank went: it adds up, it blames the right rank, and it costs no bit."""
+
+import json
+import time
+
+import pytest
+from conftest import command, fault
+
+from distnet.profile import blamed, told
+from distnet.stopwatch import PHASES, Stopwatch
+
+SMALL = ("--epochs", 2, "--hidden", 20)
+
+
+def table(out):
+    """The table of a run's output: rank -> phase -> seconds."""
+    lines = out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("where the time went"))
+    names = lines[first + 1].split()
+    rows = [line.split() for line in lines[first + 2 :] if line[:1].isdigit()]
+    return {int(row[0]): dict(zip(names[2:], map(float, row[2:]), strict=True)) for row in rows}
+
+
+def test_laps_add_up_to_the_time_between_start_and_the_last_lap():
+    watch = Stopwatch(keep=3)
+    for phase in ("data", "forward", "data", "update"):
+        time.sleep(0.002)
+        watch.lap(phase)
+    assert watch.ends.tolist() == sorted(watch.ends)
+    assert bytes(watch.codes) == bytes([0, 1, 0])  # those that were to be kept
+    assert sum(watch.seconds.values()) >= 4 * 0.002
+    assert watch.seconds["data"] + watch.seconds["forward"] == pytest.approx(watch.ends[2])
+    assert watch.seconds["data"] > watch.seconds["forward"] > 0 == watch.seconds["waiting"]
+
+
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_a_profile_names_every_rank_and_changes_no_bit(ranks, digits):
+    plain = command(*SMALL, "--data-dir", digits, "--quiet", ranks=ranks)
+    profiled = command(*SMALL, "--data-dir", digits, "--profile", ranks=ranks)
+    assert (profiled.status, profiled.err) == (0, "")
+    assert profiled.out.splitlines()[-2:] == plain.out.splitlines()
+    found = table(profiled.out)
+    assert list(found) == list(range(ranks or 1))
+    for seconds in found.values():
+        assert seconds["sum"] == pytest.approx(sum(v for k, v in seconds.items() if k != "sum"), abs=0.01)
+        assert seconds.keys() >= {"data", "backward"}
+        assert ("waiting" in seconds) is (ranks is not None)
+
+
+def test_the_rank_that_everybody_waits_for_is_named(digits):
+    ended = command(*SMALL, "--data-dir", digits, "--profile", ranks=3, env=fault("pause", rank=1))
+    assert ended.status == 0, ended.err
+    assert "rank 1 on " in ended.out
+    assert " was the slowest" in ended.out.split("rank 1 on ")[1].splitlines()[0]
+    found = table(ended.out)
+    assert found[1]["waiting"] < min(found[0]["waiting"], found[2]["waiting"])
+    assert found[0]["waiting"] > 0.5
+
+
+def test_of_one_rank_nobody_is_blamed():
+    phases = [{"rank": 0, "host": "a", "steps": 2, "seconds": dict.fromkeys(PHASES, 0.0) | {"forward": 1.0}}]
+    assert list(told(phases)) == [
+        "where the time went, in seconds a rank, 2 steps",
+        "rank  host  forward    sum\n0        a    1.000  1.000",
+        "a step took 500,000 µs",
+    ]
+    other = {"rank": 1, "host": "b", "steps": 2, "seconds": dict.fromkeys(PHASES, 0.0) | {"waiting": 0.5}}
+    assert blamed([*phases, other]) == (
+        "rank 0 on a was the slowest, it waited 0.000 s; the others waited 0.500 s on average, 50 % of the time"
+    )
+
+
+def test_a_timeline_holds_every_lap_of_every_rank_one_after_another(digits, tmp_path):
+    path = tmp_path / "trace.json"
+    options = ("--data-dir", digits, "--timeline", path, "--profile", "--ranks-per-node", 2)
+    ended = command(*SMALL, *options, ranks=3)
+    assert (ended.status, ended.err) == (0, "")
+    events = json.loads(path.read_text())["traceEvents"]
+    names = {(each["pid"], each["tid"]): each["args"]["name"] for each in events if each["name"] == "thread_name"}
+    assert names == {(0, 0): "rank 0", (0, 1): "rank 1", (1, 2): "rank 2"}
+    for rank, seconds in table(ended.out).items():
+        laps = [each for each in events if each["ph"] == "X" and each["tid"] == rank]
+        for one, next_one in zip(laps, laps[1:], strict=False):
+            assert next_one["ts"] == pytest.approx(one["ts"] + one["dur"], abs=0.01)
+        assert {each["name"] for each in laps} >= {"data", "forward", "backward", "exchange", "update", "evaluation"}
+        for phase in seconds.keys() - {"sum"}:
+            sum_of_laps = sum(each["dur"] for each in laps if each["name"] == phase)
+            assert sum_of_laps / 1e6 == pytest.approx(seconds[phase], abs=0.001)
+        assert sum(each["name"] == "update" for each in laps) == 10  # two epochs of five steps
+
+
+def test_a_timeline_that_cannot_be_written_is_told_before_the_training(digits, tmp_path):
+    ended = command(*SMALL, "--data-dir", digits, "--timeline", tmp_path / "no" / "trace.json")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith(f"distnet: --timeline {tmp_path}/no/trace.json: there is no folder")
+
+
+def test_quiet_leaves_no_room_for_a_profile(digits):
+    ended = command(*SMALL, "--data-dir", digits, "--quiet", "--profile")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == "distnet: --profile: --quiet prints the last two lines alone; leave one of the two out\n"
