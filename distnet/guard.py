@@ -110,19 +110,21 @@ def report(what: str, lines: str) -> None:
             file.write(block)
 
 
-def watch_progress(seconds: float) -> None:
+def watch_progress(seconds: float) -> Callable[[], None]:
     """End all ranks when Context.position stays for so many seconds; every rank first tells where it waits.
 
     Loading counts as one step. A thread looks now and then, so that a step costs nothing. faulthandler's own
     timer stands behind it, for a rank that doesn't even let its threads run.
+    Returns what ends the watch, for a program that has other things to do afterwards.
     """
+    ended = threading.Event()
 
     def look() -> None:
         pause = min(seconds / 10, 1.0)
         seen, since = Context.position(), time.monotonic()
-        while True:
+        while not ended.is_set():
             faulthandler.dump_traceback_later(min(seconds + 10, threading.TIMEOUT_MAX), exit=True)
-            time.sleep(pause)
+            ended.wait(pause)
             if Context.position() != seen:
                 seen, since = Context.position(), time.monotonic()
             elif time.monotonic() - since > seconds:
@@ -134,8 +136,16 @@ def watch_progress(seconds: float) -> None:
                 report(f"made no step for {seconds:g} s and waits", "\n".join(stacks))
                 time.sleep(2 * pause + 0.5)  # the others look within this time and have their say
                 abort(1)
+        faulthandler.cancel_dump_traceback_later()
 
-    threading.Thread(target=look, name="stall watch", daemon=True).start()
+    thread = threading.Thread(target=look, name="stall watch", daemon=True)
+    thread.start()
+
+    def end() -> None:
+        ended.set()
+        thread.join()
+
+    return end
 
 
 def interrupted(*ignored: object) -> NoReturn:
