@@ -20,7 +20,7 @@ check: .venv/check.installed
 	$(BIN)/mypy
 
 docs: .venv/docs.installed
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distnet needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": make PYTHON=...")'

@@ -20,8 +20,8 @@ HEAD = """\
 
 <!-- made by python docs/options.py: change the code's words, not these -->
 
-`--help` prints the same in the terminal. Defaults of `distnet.train` are those of the preset `mnist`, where a run starts
-unless `--preset` names another. In a file for `--config` an option has the same name, as in `batch-size = 64`.
+`--help` prints the same in the terminal. Defaults of `distnet.train` are those of the preset `mnist`, where a run
+starts unless `--preset` names another. In a file for `--config` an option has the same name: `batch-size = 64`.
 """
 
 
