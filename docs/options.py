@@ -84,7 +84,8 @@ def section(command: str) -> str:
         if group._group_actions:
             lines += [f"### {group.title}", "", *table(group._group_actions)]
     anew = ", ".join(f"`--{dashed(name)}`" for name in sorted(MAY_CHANGE))
-    return "\n".join([*lines, f"A run that goes on with `--resume` may have other values of {anew}; no others.", ""])
+    told = f"A run that goes on with `--resume` may have other values of {anew}; no others."
+    return "\n".join([*lines, told + " With `--schedule cosine` the `--epochs` have to stay, too.", ""])
 
 
 def page() -> str:
