@@ -1,5 +1,5 @@
-# make train: the main job on 4 ranks. make test: every test, serial and under MPI. Both install what they
-# need into .venv, MPI included; neither needs root.
+# make train: the main job on 4 ranks. make test: every test, serial and under MPI. make docs: the pages as a site, in
+# site/. All install what they need into .venv, MPI included; none needs root.
 #   make train RANKS=2 ARGS="--epochs 3"
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ RANKS ?= 4
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: train test check
+.PHONY: train test check docs
 train: .venv/train.installed
 	$(BIN)/mpirun -n $(RANKS) $(BIN)/python -m distnet.train $(ARGS)
 
@@ -19,6 +19,9 @@ check: .venv/check.installed
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+docs: .venv/docs.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distnet needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": make PYTHON=...")'
 	$(PYTHON) -m venv .venv
@@ -26,6 +29,7 @@ check: .venv/check.installed
 .venv/train.installed: EXTRAS := mpich
 .venv/test.installed: EXTRAS := mpich,test
 .venv/check.installed: EXTRAS := mpich,test,check
+.venv/docs.installed: EXTRAS := docs
 .venv/%.installed: pyproject.toml setup.py | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	touch $@

@@ -138,7 +138,7 @@ def tables(found: dict[str, Any], machine: Machine) -> dict[str, str]:
         "checks": f"{check_table(found['checks'])}\n\n{ring_words(found['rings'])}",
         "enough": markdown(["network", "parameters", *names], needs),
         "asked": markdown(["network", "batch", *names, f"ring, {names[-1]}", "and no latency"], asks),
-        "examples": "```\n" + "\n\n".join(examples) + "\n```",
+        "examples": "```text\n" + "\n\n".join(examples) + "\n```",
     }
 
 

@@ -397,15 +397,22 @@ def hold_out(world: World, split: Split, count: int, seed: int) -> tuple[Split, 
     return held, np.sort(order[count:])
 
 
+def parser() -> Parser:
+    """The parser of `python -m distnet.datasets`."""
+    made = Parser(prog="python -m distnet.datasets", description="Download a data set and check every byte of it.")
+    made.add_argument("dataset", choices=NAMES, help="which one")
+    made.add_argument("--data-dir", type=Path, default=Path("data"), help="where to put it (default: data)")
+    made.add_argument(
+        "--mirror", action="append", default=[], metavar="URL", help="a folder to try first; may be repeated"
+    )
+    return made
+
+
 def main() -> None:
     """Download a data set."""
     from distnet import mirrors
 
-    parser = Parser(prog="python -m distnet.datasets", description="Download a data set and check every byte of it.")
-    parser.add_argument("dataset", choices=NAMES)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where to put it (default: data)")
-    parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="a folder to try first")
-    options = parser.parse_args()
+    options = parser().parse_args()
     bases = [*options.mirror, *mirrors.DATASETS[options.dataset].mirrors]
     mirrors.download(options.dataset, options.data_dir, bases, sys.stdout)
 

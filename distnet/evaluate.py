@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,11 +35,11 @@ SHOWN_MISTAKES = 10
 def main() -> int:
     """Evaluate as the command line says; returns the status. Collective: yes, every rank runs it."""
     made = parser()
-    options = made.parse_args()
-    if options.help:
+    if "--help" in sys.argv[1:]:  # asked for without a model, too
         if guard.launched_rank() == 0:
             made.print_help()
         return 0
+    options = made.parse_args()
     world = launched_world()
     world.check_agreement({name: str(value) for name, value in vars(options).items()})
     trained = load_trained(world, options.model)
@@ -72,7 +73,7 @@ def parser() -> Parser:
         allow_abbrev=False,
         add_help=False,
     )
-    made.add_argument("model", type=Path, metavar="MODEL")
+    made.add_argument("model", type=Path, metavar="MODEL", help="as training wrote it")
     made.add_argument(
         "--dataset", type=dataset_name, metavar="NAME", help="as training has it (default: what MODEL was trained on)"
     )

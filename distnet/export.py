@@ -166,20 +166,25 @@ def write(path: Path, model: Model, standardise: bool) -> None:
         raise InputError(f"{path}: can't be written ({error.strerror})") from None
 
 
-def main() -> None:
-    """Read one file and write the other."""
-    parser = Parser(prog="python -m distnet.export", description="Write a model in the form of another program.")
-    parser.add_argument("source", type=Path, help=f"a model: {', '.join(SOURCES)}")
-    parser.add_argument("target", type=Path, help=f"the file to write: {', '.join(TARGETS)}")
-    parser.add_argument(
+def parser() -> Parser:
+    """The parser of `python -m distnet.export`."""
+    made = Parser(prog="python -m distnet.export", description="Write a model in the form of another program.")
+    made.add_argument("source", type=Path, help=f"a model: {', '.join(SOURCES)}")
+    made.add_argument("target", type=Path, help=f"the file to write: {', '.join(TARGETS)}")
+    made.add_argument(
         "--standardise",
         action="store_true",
         help="of .onnx: take raw inputs, and standardise them by the model's own mean and deviation",
     )
-    parser.add_argument(
+    made.add_argument(
         "--activation", choices=ACTIVATIONS, help="of a .safetensors that doesn't name it, as torch's don't"
     )
-    typed = parser.parse_args()
+    return made
+
+
+def main() -> None:
+    """Read one file and write the other."""
+    typed = parser().parse_args()
     for name, path, endings in (("source", typed.source, SOURCES), ("target", typed.target, TARGETS)):
         if path.suffix not in endings:
             raise InputError(f"{name} {path}: doesn't end in {', '.join(endings)}")

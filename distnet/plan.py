@@ -214,22 +214,35 @@ def table(costs: Sequence[Cost], rings: Sequence[Cost], batch_size: int) -> str:
     return "\n".join(lines)
 
 
+def parser() -> Parser:
+    """The parser of `python -m distnet.plan`."""
+    hidden = " ".join(map(str, Config.hidden))
+    made = Parser(prog="python -m distnet.plan", description="What a training step costs on how many ranks.",
+                  add_help=False, allow_abbrev=False)  # fmt: skip
+    made.add_argument("--hidden", type=positive_count, nargs="*", default=Config.hidden, metavar="K",
+                      help=f"neurons of each hidden layer (default: {hidden})")  # fmt: skip
+    made.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B",
+                      help=f"rows of a mini-batch, over all ranks together (default: {Config.batch_size})")  # fmt: skip
+    made.add_argument("--nodes", type=number(int, lambda k: 1 <= k <= 65_536, "whole number from 1 to 65536"),
+                      default=16, metavar="K", help="how many there are (default: 16)")  # fmt: skip
+    made.add_argument("--ranks-per-node", type=positive_count, default=32, metavar="K",
+                      help="no more than cores (default: 32)")  # fmt: skip
+    made.add_argument("--interconnect", choices=tuple(INTERCONNECTS), default="ethernet-10g",
+                      help="what joins the nodes (default: ethernet-10g)")  # fmt: skip
+    made.add_argument("--features", type=positive_count, default=784, metavar="K",
+                      help="inputs of the network (default: 784)")  # fmt: skip
+    made.add_argument("--classes", type=positive_count, default=10, metavar="K",
+                      help="its outputs (default: 10)")  # fmt: skip
+    made.add_argument("--help", action="store_true", help="print this and end")
+    return made
+
+
 def main() -> None:
     """Print the plan for one network, mini-batch and cluster."""
-    parser = Parser(prog="python -m distnet.plan", description="What a training step costs on how many ranks.",
-                    add_help=False, allow_abbrev=False)  # fmt: skip
-    parser.add_argument("--hidden", type=positive_count, nargs="*", default=Config.hidden, metavar="K")
-    parser.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B")
-    parser.add_argument("--nodes", type=number(int, lambda k: 1 <= k <= 65_536, "whole number from 1 to 65536"),
-                        default=16, metavar="K", help="how many there are")  # fmt: skip
-    parser.add_argument("--ranks-per-node", type=positive_count, default=32, metavar="K", help="no more than cores")
-    parser.add_argument("--interconnect", choices=tuple(INTERCONNECTS), default="ethernet-10g")
-    parser.add_argument("--features", type=positive_count, default=784, metavar="K")
-    parser.add_argument("--classes", type=positive_count, default=10, metavar="K")
-    parser.add_argument("--help", action="store_true", help="print this and end")
-    typed = parser.parse_args()
+    made = parser()
+    typed = made.parse_args()
     if typed.help:
-        return parser.print_help()
+        return made.print_help()
     case = (typed.features, *typed.hidden, typed.classes), typed.batch_size
     places, link = worlds(typed.nodes, typed.ranks_per_node), INTERCONNECTS[typed.interconnect]
     costs = [cost(*case, *place, link) for place in places]

@@ -45,11 +45,11 @@ class Source(NamedTuple):
 def main() -> int:
     """Predict as the command line says; returns the status. Collective: yes, and rank 0 does all of it."""
     made = parser()
-    options = made.parse_args()
-    if options.help:
+    if "--help" in sys.argv[1:]:  # asked for without a model, too
         if guard.launched_rank() == 0:
             made.print_help()
         return 0
+    options = made.parse_args()
     with threadpool_limits(1, user_api="blas"):  # as in training, for the same bits
         launched_world().on_root(lambda: predict(options.model, options.files, options.json))
     return 0

@@ -3,11 +3,13 @@
 import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, mpirun
+from conftest import ROOT
+from messages import messages, strings
 from test_structure import FLOOR
 
 from distnet import NeuralNetwork
@@ -16,8 +18,13 @@ from distnet.config import parser
 README = (ROOT / "README.md").read_text()
 DESIGN = (ROOT / "docs" / "design.md").read_text()
 LAUNCH = ROOT / "launch"
+OPTIONS = runpy.run_path(str(ROOT / "docs" / "options.py"))
+TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text()
+KEYS = re.findall(r"\*\*`([^`]+)`\*\*", TROUBLES)
+KEYS_OF_OTHERS = re.findall(r"\*\*`([^`]+)`\*\*", TROUBLES.partition("of others\n")[2].partition("\n## ")[0])
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *LAUNCH.iterdir()]
 OTHERS_OPTIONS = {"--oversubscribe", "--mpi", "--cpu-bind", "--cpus-per-task", "--hint", "--job-name", "--nodes"}
+OTHERS_OPTIONS |= {"--host", "--mca", "--preserve-status", "--shm-size", "--signal"}
 OTHERS_OPTIONS |= {"--ntasks-per-node", "--time", "--only-mpi", "--no-install-recommends", "--guard"}
 
 
@@ -26,17 +33,6 @@ def run(command, **environment):
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.mark.parametrize("ranks", [None, 2])
-def test_readmes_python_runs_and_under_mpirun_too(ranks, mnist, tmp_path):
-    script = tmp_path / "script.py"
-    code = "\n".join(re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
-    script.write_text(re.sub(r"epochs=\d+", "epochs=1", code).replace('"model.', f'"{tmp_path}/model.'))
-    launcher = [mpirun(), "-n", str(ranks)] if ranks else []
-    out = run([*launcher, sys.executable, str(script)], DISTNET_DATA=str(mnist))
-    assert re.fullmatch(r"test accuracy 0\.9\d\d\d\n", out)
-    assert NeuralNetwork.load(tmp_path / "model.npz").sizes == (784, 256, 128, 10)
 
 
 def test_readmes_signatures_are_the_codes():
@@ -77,6 +73,29 @@ def test_the_table_of_the_house_has_every_file_on_its_floor():
     del table["__init__"]
     assert table == FLOOR
     assert table.keys() | {"__init__"} == {path.stem for path in (ROOT / "distnet").glob("*.py")}
+
+
+def test_the_page_of_options_is_what_the_parsers_say():
+    assert (ROOT / "docs" / "options.md").read_text() == OPTIONS["page"](), "run python docs/options.py"
+
+
+@pytest.mark.parametrize("command", OPTIONS["commands"]())
+def test_help_names_every_option_of_a_command(command):
+    told = run([sys.executable, "-m", f"distnet.{command}", "--help"])
+    for action in OPTIONS["parser_of"](command)._actions:
+        assert all(name in told for name in action.option_strings[-1:])
+
+
+def test_every_key_of_the_troubleshooting_is_a_message_of_the_source():
+    said = strings() | set(messages())
+    assert {key for key in KEYS if not any(key in each for each in said)} - set(KEYS_OF_OTHERS) == set()
+    assert len(KEYS) == len(set(KEYS))
+
+
+@pytest.mark.parametrize("file", sorted(set(messages().values())))
+def test_every_message_is_explained(file):
+    mine = [message for message, where in messages().items() if where == file]
+    assert [message for message in mine if not any(key in message for key in KEYS)] == []
 
 
 @pytest.mark.parametrize("script", ["local.sh", "slurm.sbatch"])

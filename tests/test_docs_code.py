@@ -1,0 +1,136 @@
+"""Code blocks of README, CONTRIBUTING and docs run as they stand, each page in order and in a folder of its own.
+
+The language of a block says what becomes of it: `bash` and `python` are run, `sh` isn't and has the reason in a
+comment before it, all others are output or files. What is other than for a reader: the folder `data` has 600 drawn
+digits to train on and 100 to test instead of MNIST, so that a run takes a second, and `files` makes what the
+commands name as a reader's own.
+"""
+
+import gzip
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from conftest import ROOT, mpirun
+
+from distnet import NeuralNetwork
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+RUN, NOT_RUN = ("bash", "python"), "sh"
+SHOWN = {"text", "toml"}
+FENCE = re.compile(
+    r"^(?P<before>[^\n]*)\n(?P<indent> *)```(?P<language>[^\n]*)\n(?P<code>.*?)^ *```$", re.DOTALL | re.MULTILINE
+)
+
+
+class Block(NamedTuple):
+    """A code block: where it is, the line before it, its language and content."""
+
+    page: Path
+    before: str
+    language: str
+    code: str
+
+    @property
+    def reason(self) -> str:
+        """Why it isn't run; empty where it doesn't say."""
+        found = re.fullmatch(r"<!-- not run: (.+) -->", self.before)
+        return found[1] if found else ""
+
+
+BLOCKS = [
+    Block(page, found["before"], found["language"], found["code"])
+    for page in PAGES
+    for found in FENCE.finditer("\n" + page.read_text())
+]
+WITH_CODE = [page for page in PAGES if any(block.page == page and block.language in RUN for block in BLOCKS)]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def folder(digits, tmp_path):
+    """A reader's folder: the data and the files that commands name."""
+    from PIL import Image
+    from safetensors.numpy import save_file
+
+    from distnet.idx import read_idx_pair
+
+    (tmp_path / "data").symlink_to(digits)
+    images, labels = read_idx_pair(digits / "t10k-images-idx3-ubyte", digits / "t10k-labels-idx1-ubyte", 10)
+    (tmp_path / "page").mkdir()
+    for path in ("seven.png", "page/one.jpg"):
+        Image.fromarray(255 - images[0]).resize((200, 200)).save(tmp_path / path)
+    packed = (digits / "t10k-images-idx3-ubyte").read_bytes()
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(packed))
+    rows = images.reshape(len(images), -1)
+    np.savetxt(tmp_path / "rows.txt", rows[:3], "%d")
+    np.savetxt(tmp_path / "new.csv", np.column_stack([rows, labels]), "%d", ",")
+    draw = np.random.default_rng(0)
+    table = np.column_stack([draw.normal(size=(90, 4)), np.arange(90) % 3])
+    np.savetxt(tmp_path / "iris.csv", table, "%g", ",")
+    np.savetxt(tmp_path / "wine.csv", table, "%g", ";", header="a;b;c;d;quality", comments="")
+    np.savez(tmp_path / "cells.npz", X=table[:, :4], y=np.arange(90) % 3)
+    layers = {"0.weight": (16, 784), "0.bias": (16,), "2.weight": (10, 16), "2.bias": (10,)}
+    save_file({key: np.zeros(shape, np.float32) for key, shape in layers.items()}, tmp_path / "torch.safetensors")
+    return tmp_path
+
+
+def run(block: Block, folder: Path, ranks: int | None = None) -> str:
+    """What a block prints on standard output."""
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PMI_", "MPI", "HYDRA", "PMIX", "DISTNET_"))
+    }
+    beside = Path(sys.executable).parent
+    environment |= {"PATH": f"{beside}:{environment['PATH']}", "PYTHONPATH": str(ROOT), "MPIEXEC_TIMEOUT": "60"}
+    if block.language == "python":
+        (folder / "script.py").write_text(block.code)
+        command = [*([mpirun(), "-n", str(ranks)] if ranks else []), sys.executable, "script.py"]
+    else:
+        command = ["bash", "-euo", "pipefail", "-c", block.code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{block.code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name)
+def test_the_code_of_a_page_runs_in_order(page, folder):
+    out = "".join(run(block, folder) for block in BLOCKS if block.page == page and block.language in RUN)
+    digests = re.findall("^parameters sha256 (.*)$", out, re.MULTILINE)
+    if page.name == "tutorial.md":  # what it says of every run
+        assert len(digests) >= 5
+        assert len(set(digests)) == 1
+
+
+def test_readmes_python_gives_the_same_under_mpirun(folder):
+    block = next(block for block in BLOCKS if block.page.name == "README.md" and block.language == "python")
+    found = []
+    for ranks in (None, 2):
+        out = run(block, folder, ranks)
+        assert re.fullmatch(r"test accuracy 0\.\d{4}\n", out)
+        found.append(NeuralNetwork.load(folder / "network.npz").parameters.tobytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_block_says_what_it_is(page):
+    languages = {block.language for block in BLOCKS if block.page == page}
+    assert languages <= {*RUN, NOT_RUN, *SHOWN}
+    assert page.read_text().count("```") == 2 * sum(block.page == page for block in BLOCKS)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in BLOCKS if block.language == NOT_RUN],
+    ids=lambda block: f"{name(block.page)}: {block.reason}",
+)
+def test_a_block_that_is_not_run_says_why_and_is_shell(block):
+    assert block.reason
+    assert subprocess.run(["bash", "-n", "-c", block.code]).returncode == 0
