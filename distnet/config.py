@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from distnet import __version__, toml
-from distnet.errors import input_error_on_every_rank
+from distnet.errors import HelpWanted, input_error_on_every_rank
 
 T = TypeVar("T", int, float)
 
@@ -338,7 +338,7 @@ class Config:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line, and every rank's."""
+    """An argparse parser whose errors are one line, and every rank's, and whose --help rank 0 prints alone."""
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError with the option, the value and what would be right."""
@@ -348,6 +348,10 @@ class Parser(argparse.ArgumentParser):
             words = [word.partition("=")[0] for word in unknown.split() if word.startswith("-")]
             message = f"{unknown}: {no_such_option(words, known)}; {self.prog} --help lists all"
         raise input_error_on_every_rank(message.removeprefix("argument "))
+
+    def print_help(self, file: object = None) -> NoReturn:
+        """Raise HelpWanted, wherever --help stands among the arguments and whatever is wrong behind it."""
+        raise HelpWanted(self.format_help())
 
 
 def no_such_option(words: Iterable[str], known: Sequence[str]) -> str:
@@ -386,7 +390,7 @@ def parser() -> Parser:
     groups["task"].add_argument(
         "--config", type=Path, metavar="FILE", help="options in TOML, named as here; the others typed override it"
     )
-    groups["output"].add_argument("--help", action="store_true", help="print this and end")
+    groups["output"].add_argument("--help", action="help", help="print this and end")
     return made
 
 
@@ -395,17 +399,15 @@ def dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]] | None:
+def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
     """The configuration that these command-line arguments ask for, and the names of the options given.
 
     Given are those typed and those in the file of --config, over which the typed ones win, as it wins over
-    the preset. None where --help was among them. Raises InputError (on every rank) for an option that doesn't
+    the preset. Raises HelpWanted where --help was among them, and InputError (on every rank) for an option that doesn't
     exist, a value that can't be, or an option that means nothing beside the others.
     Collective: no, but every rank reads the same arguments, and the same file.
     """
     typed = vars(parser().parse_args(arguments))
-    if typed.pop("help", False):
-        return None
     for each in fields(Config):
         if each.name in typed and each.metadata.get("nargs") in SEVERAL:
             try:

@@ -1,4 +1,4 @@
-"""What a person did that cannot work: told in one line, without a traceback."""
+"""What ends a command before its work: what a person did that cannot work, told in one line, or a call for help."""
 
 
 class InputError(ValueError):
@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
     on_every_rank = False
+
+
+class HelpWanted(Exception):  # noqa: N818
+    """Somebody typed --help; its text is what to print. Commands print it (rank 0 alone) and end with status 0."""
 
 
 def input_error_on_every_rank(message: str) -> InputError:

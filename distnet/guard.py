@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn
 
-from distnet.errors import InputError
+from distnet.errors import HelpWanted, InputError
 
 BAD_INPUT = 2
 COME_AGAIN = 75  # stopped, and can be resumed; EX_TEMPFAIL of sysexits.h
@@ -193,14 +193,19 @@ def all_came() -> bool:
 def run(main: Callable[[], int | None]) -> None:
     """Run a command to its end on this rank; what `main` returns is the status, the same on every rank.
 
-    Bad input is one line from rank 0 and status 2. Anything else that ends `main` early ends all ranks.
-    Collective: yes, as `main` is.
+    Bad input is one line from rank 0 and status 2, --help its text from rank 0 and status 0. Anything else that
+    ends `main` early ends all ranks. Collective: yes, as `main` is.
     """
     watch()
     if signal.getsignal(signal.SIGINT) is interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        status = main()
+        try:
+            status = main()
+        except HelpWanted as text:
+            status = 0
+            if launched_rank() == 0:
+                sys.stdout.write(str(text))
         if not all_came():
             sys.stderr.write(
                 f"distnet: rank {launched_rank()} is done at once, and not all are; give all ranks the same options\n"
@@ -220,8 +225,6 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads it any more
         abort(1)
     except SystemExit as error:
-        if not launched() and error.code in (None, 0):
-            raise  # argparse's --help, for example; no other rank waits
         if error.code not in (None, 0):
             abort(error.code if isinstance(error.code, int) else 1)
         fail(type(error), error, error.__traceback__, " by sys.exit before the end")

@@ -233,16 +233,13 @@ def parser() -> Parser:
                       help="inputs of the network (default: 784)")  # fmt: skip
     made.add_argument("--classes", type=positive_count, default=10, metavar="K",
                       help="its outputs (default: 10)")  # fmt: skip
-    made.add_argument("--help", action="store_true", help="print this and end")
+    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 
 def main() -> None:
     """Print the plan for one network, mini-batch and cluster."""
-    made = parser()
-    typed = made.parse_args()
-    if typed.help:
-        return made.print_help()
+    typed = parser().parse_args()
     case = (typed.features, *typed.hidden, typed.classes), typed.batch_size
     places, link = worlds(typed.nodes, typed.ranks_per_node), INTERCONNECTS[typed.interconnect]
     costs = [cost(*case, *place, link) for place in places]

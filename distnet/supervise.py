@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from distnet.checkpoint import checkpoints, step_of, sweep
-from distnet.config import Config, Parser, number, positive_count, read_config
+from distnet.config import Parser, number, positive_count, read_config
 from distnet.errors import InputError
 from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, run, say
 from distnet.launcher import LOOK, Host, Launcher, read_hosts
@@ -221,7 +221,7 @@ def parser() -> Parser:
                       help="where; those that don't answer are left out (default: mpirun's own choice)")  # fmt: skip
     made.add_argument("--mpirun", type=shlex.split, metavar="COMMAND",
                       help="with options of its own (default: the one beside this Python)")  # fmt: skip
-    made.add_argument("--help", action="store_true", help="print this and end")
+    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 
@@ -229,11 +229,8 @@ def main() -> int:
     """Supervise as the command line says."""
     words = sys.argv[1:]
     split = words.index("--") if "--" in words else len(words)
-    if "--help" in words[:split]:
-        parser().print_help()
-        return 0
     typed, arguments = parser().parse_args(words[:split]), words[split + 1 :]
-    config, _ = read_config(arguments) or (Config(), frozenset())
+    config, _ = read_config(arguments)
     if config.checkpoint_dir is None:
         raise InputError("--checkpoint-dir: give it after --, or there is nothing to go on from")
     possible = min(typed.n, sum(host.ranks for host in typed.hosts)) if typed.hosts else typed.n

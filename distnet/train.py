@@ -16,7 +16,7 @@ import numpy as np
 
 from distnet.augmentation import Augmentation, Strengths
 from distnet.checkpointing import Checkpointing, find_checkpoint, prepare
-from distnet.config import STRENGTHS, WRITTEN, Config, parser, read_config, written_config
+from distnet.config import STRENGTHS, WRITTEN, Config, read_config, written_config
 from distnet.datasets import Dataset, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.files import check_writable, write_whole
@@ -58,12 +58,7 @@ def train(
     the disk.
     Collective: yes, every rank calls it with the same arguments.
     """
-    typed = read_config(arguments)
-    if typed is None:
-        if guard.launched_rank() == 0:
-            parser().print_help()
-        return Outcome(0, None)
-    config, names = typed
+    config, names = read_config(arguments)
     guard.watch_progress(config.stall_timeout)
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.described())

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distnet.config import PRESET_FOLDER, PRESETS, Config, parser, read_config, read_options, written_config
-from distnet.errors import InputError
+from distnet.errors import HelpWanted, InputError
 
 
 def config(*arguments):
@@ -267,9 +267,10 @@ def test_every_option_says_its_group_its_meaning_and_its_default(each):
         assert f"(default: {default})" in entry
 
 
-def test_help_is_no_configuration():
-    assert read_config(["--help"]) is None
-    assert read_config(["--epochs", "3", "--help"]) is None
+@pytest.mark.parametrize("arguments", [["--help"], ["--epochs", "3", "--help"], ["--help", "--epochs", "none"]])
+def test_help_is_no_configuration(arguments):
+    with pytest.raises(HelpWanted, match=r"^usage: .*\n"):
+        read_config(arguments)
 
 
 @pytest.mark.parametrize(
