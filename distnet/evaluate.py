@@ -8,7 +8,6 @@ if __name__ == "__main__":
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from distnet.config import TABLES, Config, Parser, dataset_name, part, positive_count, seed_number
+from distnet.config import TABLES, Config, Parser, dataset_name, part, positive_count, positive_rate, seed_number
 from distnet.datasets import ROWS_AT_ONCE, Dataset, Split, empty_split, load
 from distnet.errors import input_error_on_every_rank
 from distnet.evaluation import Answers, Evaluation
@@ -34,12 +33,8 @@ SHOWN_MISTAKES = 10
 
 def main() -> int:
     """Evaluate as the command line says; returns the status. Collective: yes, every rank runs it."""
-    made = parser()
-    if "--help" in sys.argv[1:]:  # asked for without a model, too
-        if guard.launched_rank() == 0:
-            made.print_help()
-        return 0
-    options = made.parse_args()
+    options = parser().parse_args()
+    guard.watch_progress(options.stall_timeout)
     world = launched_world()
     world.check_agreement({name: str(value) for name, value in vars(options).items()})
     trained = load_trained(world, options.model)
@@ -47,7 +42,9 @@ def main() -> int:
     split = as_trained(world, trained, data, options.part)
     model = trained.model
     with threadpool_limits(1, user_api="blas"):  # as in training, for the same bits
-        answers = Evaluation(world, model.sizes, model.activation, model.parameters, split).answers()
+        evaluation = Evaluation(world, model.sizes, model.activation, model.parameters, split)
+        guard.Context.position = evaluation.position
+        answers = evaluation.answers()
     if world.rank == 0:
         told = findings(answers, trained.classes or list(data.classes), options.mistakes)
         about: dict[str, Any] = {
@@ -90,7 +87,14 @@ def parser() -> Parser:
         metavar="K",
     )
     made.add_argument("--json", action="store_true", help="print one JSON object")
-    made.add_argument("--help", action="store_true", help="print this and end")
+    made.add_argument(
+        "--stall-timeout",
+        type=positive_rate,
+        default=Config.stall_timeout,
+        help=f"end all ranks when none gets further for so many seconds (default: {Config.stall_timeout:g})",
+        metavar="SECONDS",
+    )
+    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 
@@ -99,8 +103,7 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
 
     Raises InputError where the model doesn't fit it. Collective: yes.
     """
-    config = trained.model.about.get("config")
-    config = config if isinstance(config, dict) else {}
+    config = trained.config
     name = options.dataset or noted(config, "dataset", dataset_name, None)
     if name is None:
         raise input_error_on_every_rank(

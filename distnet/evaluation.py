@@ -46,6 +46,7 @@ class Evaluation:
         count = len(split.inputs)
         blocks = share(-(-count // BLOCK_ROWS), world.rank, world.size)
         self._blocks = [slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, count)) for block in blocks]
+        self._at = 0
         self._workspaces = {
             rows: Propagation(sizes, activation, parameters, 1, rows)
             for rows in {block.stop - block.start for block in self._blocks}
@@ -80,9 +81,14 @@ class Evaluation:
         self.world.total(numbers)
         return Answers(self.split.targets.argmax(axis=1), guesses, *numbers)
 
+    def position(self) -> str:
+        """Where this rank stands. Collective: no."""
+        return f"at block {self._at} of the {len(self._blocks)} that are its own"
+
     def _passes(self) -> Iterator[tuple[slice, Propagation]]:
         """The blocks of this rank, each with its workspace after the forward pass."""
-        for block in self._blocks:
+        for place, block in enumerate(self._blocks, 1):
+            self._at = place
             workspace = self._workspaces[block.stop - block.start]
             workspace.targets[:] = self.split.targets[block]
             with np.errstate(over="ignore"):

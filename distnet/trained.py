@@ -30,6 +30,12 @@ class Trained(NamedTuple):
     deviation: NDArray[np.float64] | None
     classes: list[Class] | None
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The options of the run that trained it; none where the file doesn't say."""
+        found = self.model.about.get("config")
+        return found if isinstance(found, dict) else {}
+
     def standardise(self, values: NDArray[Any], out: Array) -> None:
         """Write rows as training saw them, to the bit: (values - mean) / deviation. Collective: no.
 

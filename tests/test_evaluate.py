@@ -6,10 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from conftest import command, write_idx
+from conftest import command, fault, write_idx
 
 from distnet import NeuralNetwork
+from distnet.datasets import Split
+from distnet.evaluation import Evaluation
 from distnet.idx import FILES, read_idx_pair
+from distnet.world import World
 
 SPECIES = ("setosa", "versicolor", "virginica")
 DAMAGED = {
@@ -216,6 +219,27 @@ def test_a_model_whose_memory_is_damaged_is_named(digits, tmp_path, name):
 )
 def test_a_bad_option_is_one_line(model, tmp_path, options, named):
     check_refused(model, *options, named=named, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_help_is_printed_once(ranks):
+    ended = evaluate("--help", ranks=ranks)
+    assert (ended.status, ended.err, ended.out.count("usage: ")) == (0, "", 1)
+    assert "--mistakes K" in ended.out
+
+
+def test_a_rank_that_never_comes_ends_all_and_the_others_tell_where_they_wait(model, digits):
+    options = ("--data-dir", digits, "--stall-timeout", 2)
+    ended = evaluate(model, *options, ranks=2, env=fault("late", 1), timeout=20)
+    assert (ended.out, ended.status == 0) == ("", False)
+    assert "in launched_world" in ended.err
+
+
+def test_an_evaluation_that_goes_on_is_at_another_place_with_every_block():
+    made = Split(np.ones((501, 16), np.float32), np.eye(2, dtype=np.float32)[[0] * 501], 3)
+    evaluation = Evaluation(World(), (3, 2), "relu", np.zeros(8, np.float32), made)
+    places = [evaluation.position(), *(evaluation.position() for _ in evaluation._passes())]
+    assert places == [f"at block {number} of the 3 that are its own" for number in range(4)]
 
 
 def test_a_model_that_is_not_there_or_no_model_is_one_line_on_all_ranks(tmp_path):
