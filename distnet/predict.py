@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from distnet.config import Parser
+from distnet.config import Config, Parser
 from distnet.errors import InputError
 from distnet.evaluation import BLOCK_ROWS
 from distnet.functional import Array
 from distnet.idx import read_idx_images
 from distnet.pictures import read_picture
 from distnet.propagation import Propagation
-from distnet.tables import DELIMITERS, as_number
+from distnet.tables import DELIMITERS, as_number, no_csv
 from distnet.text import aligned
 from distnet.trained import Trained, load_trained
 from distnet.world import World, launched_world
@@ -44,12 +45,7 @@ class Source(NamedTuple):
 
 def main() -> int:
     """Predict as the command line says; returns the status. Collective: yes, and rank 0 does all of it."""
-    made = parser()
-    if "--help" in sys.argv[1:]:  # asked for without a model, too
-        if guard.launched_rank() == 0:
-            made.print_help()
-        return 0
-    options = made.parse_args()
+    options = parser().parse_args()
     with threadpool_limits(1, user_api="blas"):  # as in training, for the same bits
         launched_world().on_root(lambda: predict(options.model, options.files, options.json))
     return 0
@@ -60,16 +56,16 @@ def parser() -> Parser:
     made = Parser(
         prog="python -m distnet.predict",
         usage="python -m distnet.predict MODEL FILE [FILE ...] [--json]",
-        description="What a network says of images (each a digit: cut out, scaled and centred as MNIST's were), "
-        "of IDX files of images as they are, and of rows of numbers, without a class, in CSV files; - is "
-        "standard input, a row of numbers a line.",
+        description="What a network says of images (cut out, scaled and centred as those that it learned, MNIST's or "
+        "Fashion-MNIST's), of IDX files of images as they are, and of rows of numbers, without a class, in CSV "
+        "files; - is standard input, a row of numbers a line.",
         allow_abbrev=False,
         add_help=False,
     )
     made.add_argument("model", type=Path, metavar="MODEL", help="as training wrote it")
     made.add_argument("files", nargs="+", metavar="FILE", help="an image, an IDX file, a .csv file or -")
     made.add_argument("--json", action="store_true", help="print a JSON object a row, with all probabilities")
-    made.add_argument("--help", action="store_true", help="print this and end")
+    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 
@@ -82,48 +78,57 @@ def predict(path: Path, files: Sequence[str], as_json: bool) -> None:
             'network.about["mean"] and ["deviation"]'
         )
     classes = trained.classes or list(range(trained.model.sizes[-1]))
-    sources = [read(name, trained.model.sizes[0]) for name in files]
+    dataset = str(trained.config.get("dataset", Config.dataset)).partition(":")[0]
+    sources = [read(name, trained.model.sizes[0], dataset) for name in files]
     table = [["file", "class", "probability", "runner-up", "probability"]]
-    for source in sources:
-        for name, row in zip(source.names, probabilities(trained, source.values), strict=True):
-            best, *others = np.argsort(-row, kind="stable")[:2]
-            record = {
-                "file": name,
-                "class": classes[best],
-                "probability": float(row[best]),
-                "runner_up": classes[others[0]] if others else None,
-                "probabilities": {str(each): float(p) for each, p in zip(classes, row, strict=True)},
-            }
-            if as_json:
-                print(json.dumps(record))
-            else:
-                found = [word for place in (best, *others) for word in (str(classes[place]), f"{row[place]:.4f}")]
-                table.append([name, *found, *["-", "-"] * (not others)])
+    for name, row in probabilities(trained, sources):
+        best, *others = np.argsort(-row, kind="stable")[:2]
+        record = {
+            "file": name,
+            "class": classes[best],
+            "probability": float(row[best]),
+            "runner_up": classes[others[0]] if others else None,
+            "probabilities": {str(each): float(p) for each, p in zip(classes, row, strict=True)},
+        }
+        if as_json:
+            print(json.dumps(record))
+        else:
+            found = [word for place in (best, *others) for word in (str(classes[place]), f"{row[place]:.4f}")]
+            table.append([name, *found, *["-", "-"] * (not others)])
     if not as_json:
         print(aligned(table))
 
 
-def probabilities(trained: Trained, values: NDArray[Any]) -> Iterator[Array]:
-    """The probabilities (classes,) of each of the rows, (rows, inputs) as read. Collective: no.
+def probabilities(trained: Trained, sources: Sequence[Source]) -> Iterator[tuple[str, Array]]:
+    """Each row's name and probabilities (classes,), which the rows behind it overwrite. Collective: no.
 
-    Raises InputError for numbers that are too large for the network's precision.
+    A row is computed with the rows of its own file alone, so that others change no bit of it. Raises InputError for
+    numbers that are too large for the network's precision.
     """
     model = trained.model
-    for start in range(0, len(values), BLOCK_ROWS):
-        block = values[start : start + BLOCK_ROWS]
-        work = Propagation(model.sizes, model.activation, model.parameters, 1, len(block))
-        inputs = work.inputs[:, : model.sizes[0]]
-        trained.standardise(block, inputs)
-        if not np.isfinite(inputs).all():
-            raise InputError(f"some numbers are too large for this network of {inputs.dtype}; give smaller ones")
-        work.inputs[:, model.sizes[0]] = 1
-        with np.errstate(over="ignore", divide="ignore"):  # saturated activations are exact limits
-            yield from work.forward()[0].T
+
+    @lru_cache(2)  # of whole blocks, and of the shorter last one, such as a picture
+    def workspace(rows: int) -> Propagation:
+        return Propagation(model.sizes, model.activation, model.parameters, 1, rows)
+
+    for source in sources:
+        for start in range(0, len(source.names), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            work = workspace(len(source.names[block]))
+            inputs = work.inputs[:, : model.sizes[0]]
+            trained.standardise(source.values[block], inputs)
+            if not np.isfinite(inputs).all():
+                raise InputError(f"some numbers are too large for this network of {inputs.dtype}; give smaller ones")
+            work.inputs[:, model.sizes[0]] = 1
+            with np.errstate(over="ignore", divide="ignore"):  # saturated activations are exact limits
+                found = work.forward()[0].T
+            yield from zip(source.names[block], found, strict=True)
 
 
-def read(name: str, inputs: int) -> Source:
+def read(name: str, inputs: int, dataset: str) -> Source:
     """The rows of a file for a network of so many inputs; which kind it is, its name and content tell.
 
+    dataset: the kind that the network learned, which pictures are made to look like.
     Raises InputError where it can't be read or doesn't fit. Collective: no.
     """
     path = Path(name)
@@ -144,12 +149,7 @@ def read(name: str, inputs: int) -> Source:
         rows = images.reshape(len(images), -1)
         check_inputs(f"{path}: its images have {rows.shape[1]} pixels", rows.shape[1], inputs)
         return Source([f"{path}:{number}" for number in range(len(rows))], rows)
-    side = math.isqrt(inputs)
-    if side * side != inputs:
-        raise InputError(
-            f"{path}: this network has {inputs} inputs, which are no square image; give it rows of numbers in a .csv"
-        )
-    return Source([name], read_picture(path, side).reshape(1, -1))
+    return Source([name], read_picture(path, inputs, dataset)[None])
 
 
 def read_rows(name: str, file: Iterable[str], inputs: int) -> Source:
@@ -177,8 +177,7 @@ def read_rows(name: str, file: Iterable[str], inputs: int) -> Source:
             names.append(f"{name}:{len(names) + 1}")
             values.append(np.array(numbers, np.float64))
     except (UnicodeDecodeError, csv.Error) as error:
-        what = "isn't UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"is no CSV ({error})"
-        raise InputError(f"{name}: it {what}; save it as CSV in UTF-8") from None
+        raise no_csv(name, error) from None
     if not values:
         raise InputError(f"{name}: there is no row in it; give it a line of {inputs} numbers")
     return Source(names, np.array(values))

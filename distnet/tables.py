@@ -105,8 +105,7 @@ def read_csv(path: Path, label: str | None) -> tuple[NDArray[Any], NDArray[np.in
                     wrong = next(k for k, text in enumerate(row) if not _is_number(text))
                     _no_number(path, rows.line_num, features[wrong], repr(row[wrong]))
         except (UnicodeDecodeError, csv.Error) as error:
-            what = "isn't UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"is no CSV ({error})"
-            raise InputError(f"{path}: it {what}; save it as CSV in UTF-8") from None
+            raise no_csv(path, error) from None
     if not codes:
         raise InputError(f"{path}: there is no row below its header; give it some")
     matrix = np.frombuffer(values).reshape(len(codes), -1)
@@ -246,6 +245,12 @@ def _as_numbers(texts: list[str]) -> list[Class]:
         if kind is int or np.isfinite(found).all():
             return found
     return list(texts)
+
+
+def no_csv(path: str | Path, error: UnicodeDecodeError | csv.Error) -> InputError:
+    """What tells of a file that `csv.reader` can't read. Collective: no."""
+    what = "isn't UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"is no CSV ({error})"
+    return InputError(f"{path}: it {what}; save it as CSV in UTF-8")
 
 
 def as_number(text: str) -> float | None:

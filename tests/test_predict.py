@@ -1,4 +1,4 @@
-"""Predicting: pictures as MNIST would have them, rows as they are, what is printed, and bad input in one line."""
+"""Predicting: pictures as the data set would have them, rows as they are, what is printed, bad input in one line."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from conftest import ROOT, command, fault, write_idx
 from PIL import Image
 
 from distnet import NeuralNetwork
-from distnet.pictures import centred, ink, read_picture
+from distnet.pictures import centred, garment, ink, read_picture
 from distnet.predict import read
 from distnet.synthetic import synthetic_digits
 
@@ -99,7 +99,7 @@ def test_a_digit_is_recognised_however_it_was_drawn(folder, drawn, tmp_path, cha
     pictures = []
     for image in images:
         Image.fromarray(CHANGES[change](image)).save(tmp_path / "digit.png")
-        pictures.append(read_picture(tmp_path / "digit.png", 28))
+        pictures.append(read_picture(tmp_path / "digit.png", 784, "mnist"))
     X = (np.reshape(pictures, (SEEN, -1)).astype(np.float64) - network.about["mean"]) / network.about["deviation"]
     right = network.forward(X.astype(np.float32)).argmax(axis=1) == labels
     assert right.mean() > 0.9
@@ -138,6 +138,68 @@ def test_the_whole_digit_stays_in_the_picture_wherever_its_mass_is():
     assert np.flatnonzero(placed.any(axis=0))[-1] - np.flatnonzero(placed.any(axis=0))[0] == 19
 
 
+def clothes(count):
+    """Pictures as Fashion-MNIST's: light on black, with shades, the longer side all of 28 pixels, in the middle."""
+    draw = np.random.default_rng(9)
+    images = np.zeros((count, 28, 28), np.uint8)
+    for image in images:
+        height, width = [(28, draw.integers(6, 29)), (draw.integers(6, 29), 28)][draw.integers(2)]
+        top, left = (28 - height) // 2, (28 - width) // 2
+        shades = np.linspace(draw.integers(40, 255), draw.integers(40, 255), width)
+        image[top : top + height, left : left + width] = shades
+        image[[0, 0, -1, -1], [0, -1, 0, -1]] = 0
+    return images
+
+
+def test_a_network_of_garments_sees_a_picture_of_28_pixels_as_it_is_and_light_on_dark(tmp_path):
+    for image in clothes(50):
+        for pixels in (image, 255 - image):
+            Image.fromarray(pixels).save(tmp_path / "garment.png")
+            np.testing.assert_array_equal(read_picture(tmp_path / "garment.png", 784, "fashion-mnist"), image.ravel())
+
+
+@pytest.mark.parametrize("paper", [0, 20, 255, 230])
+def test_a_garment_is_trimmed_scaled_to_all_of_28_pixels_and_put_in_the_middle(paper):
+    for image in clothes(20):
+        sheet = np.full((400, 350), float(paper))
+        strength = np.kron(image, np.ones((10, 10))) / 255
+        sheet[30:310, 60:340] += strength * ((255 if paper < 128 else 0) - paper)
+        placed = garment(sheet, 28)
+        assert np.abs(placed - image.astype(np.float64)).mean() < 5  # which antialiasing takes at the edges
+        for axis in (0, 1):
+            assert (placed.any(axis=axis) == image.any(axis=axis)).all()
+
+
+def test_the_model_remembers_what_it_learned_and_pictures_are_made_like_that(tmp_path):
+    seen = {"fashion-mnist": clothes(1)[0], "npz:own.npz": 255 - clothes(1)[0], "synthetic": None}
+    Image.fromarray(255 - clothes(1)[0]).save(tmp_path / "0.png")
+    seen["synthetic"] = centred(ink(clothes(1)[0].astype(np.float64)), 28)
+    network = NeuralNetwork([784, 10])
+    for dataset, pixels in seen.items():
+        network.about = {"mean": 100.0, "deviation": 50.0, "config": {"dataset": dataset}}
+        network.save(tmp_path / "model.npz")
+        [told] = found(tmp_path / "model.npz", tmp_path / "0.png")
+        plain = network.forward((pixels.reshape(1, -1).astype(np.float32) - 100) / 50)[0]
+        np.testing.assert_allclose(list(told["probabilities"].values()), plain, atol=1e-5)
+
+
+def test_a_picture_for_a_network_that_learned_a_table_needs_a_pixel_an_input(folder, tmp_path):
+    Image.fromarray(np.array([[1, 2, 3, 4]], np.uint8)).save(tmp_path / "row.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "row.png", 4, "csv"), [1, 2, 3, 4])
+    Image.new("L", (5, 3)).save(tmp_path / "large.png")
+    named = ("large.png: it has 5 x 3 pixels", "4 inputs", ".csv")
+    check_refused(folder / "table.npz", tmp_path / "large.png", named=named)
+
+
+def test_a_picture_gets_the_same_answer_whatever_is_asked_beside_it(folder, drawn, tmp_path):
+    for number in range(3):
+        Image.fromarray(drawn[0][number]).save(tmp_path / f"{number}.png")
+    write_idx(tmp_path / "some-images", drawn[0][:260])
+    names = ["1.png", "some-images", "0.png", "some-images", "2.png"]
+    together = found(folder / "model.pkl", *names, cwd=tmp_path)
+    assert together == [told for name in names for told in found(folder / "model.pkl", name, cwd=tmp_path)]
+
+
 @pytest.mark.parametrize(
     "form", ["transparent, dark", "transparent, light", "16 bits", "two colours", "palette", "JPEG", "turned"]
 )
@@ -166,7 +228,7 @@ def test_every_kind_of_image_is_read(drawn, tmp_path, form):
         exif[0x0112] = 6  # to be turned by a quarter, clockwise
         path = tmp_path / "digit.jpg"
         Image.fromarray(np.rot90(enlarged(image, 10))).save(path, exif=exif)
-    far = np.abs(read_picture(path, 28) - image.astype(np.float64))
+    far = np.abs(read_picture(path, 784, "mnist").reshape(28, 28) - image.astype(np.float64))
     assert far.mean() < (10 if path.suffix == ".jpg" else 0.01)
 
 
@@ -226,7 +288,7 @@ def test_standard_input_has_a_row_of_numbers_a_line(folder, between):
 def test_emnists_images_are_set_upright_as_training_did(tmp_path):
     images, _ = synthetic_digits(3, seed=1)
     write_idx(tmp_path / "emnist-digits-test-images-idx3-ubyte", images.transpose(0, 2, 1))
-    rows = read(str(tmp_path / "emnist-digits-test-images-idx3-ubyte"), 784).values
+    rows = read(str(tmp_path / "emnist-digits-test-images-idx3-ubyte"), 784, "emnist-digits").values
     np.testing.assert_array_equal(rows, images.reshape(3, -1))
 
 
@@ -246,6 +308,7 @@ BAD_FILES = {  # how it is made, for which model, and what is told
     "foreign.png": (b"seven", "model.pkl", ("foreign.png", "no image")),
     "empty.png": (b"", "model.pkl", ("empty.png", "no image")),
     "blank.png": (lambda path: image(path, np.full((50, 50), 255)), "model.pkl", ("blank.png", "one shade")),
+    "white.png": (lambda path: image(path, np.full((28, 28), 250)), "garments.npz", ("white.png", "one shade")),
     "square.png": (lambda path: image(path, np.eye(9) * 255), "wide.npz", ("square.png", "5 inputs", "no square")),
     "labels-idx1": (lambda path: write_idx(path, np.arange(5)), "model.pkl", ("labels-idx1", "00000801")),
     "small-idx3": (lambda path: write_idx(path, np.ones((2, 8, 8))), "model.pkl", ("small-idx3", "64 pixels", "784")),
@@ -269,9 +332,9 @@ def test_a_bad_file_is_one_line(folder, tmp_path, name):
         next(tmp_path.iterdir()).rename(tmp_path / name)
     elif make is not None:
         (tmp_path / name).write_bytes(make)
-    if model == "wide.npz":
-        network = NeuralNetwork([5, 2])
-        network.about = {"mean": 0.0, "deviation": 1.0}
+    if model in ("wide.npz", "garments.npz"):
+        network = NeuralNetwork([5 if model == "wide.npz" else 784, 2])
+        network.about = {"mean": 0.0, "deviation": 1.0, "config": {"dataset": "fashion-mnist"}}
         network.save(folder / model)
     check_refused(folder / model, name, named=named, cwd=tmp_path)
 
@@ -308,6 +371,13 @@ def test_a_model_that_would_run_something_runs_nothing(tmp_path):
     (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     check_refused("evil.pkl", "0.png", named=("evil.pkl", "no model of distnet's"), cwd=tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_help_is_printed_once(ranks):
+    ended = predict("--help", ranks=ranks)
+    assert (ended.status, ended.err, ended.out.count("usage: ")) == (0, "", 1)
+    assert "--json" in ended.out
 
 
 @pytest.mark.parametrize(
