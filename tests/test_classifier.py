@@ -202,7 +202,9 @@ SEARCH = """
 import sys
 import numpy as np
 from sklearn.datasets import load_iris
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from distnet import Classifier
 from distnet.world import launched_world
 
@@ -211,13 +213,15 @@ rank = launched_world().rank
 {change}
 classifier = Classifier((8,), batch_size=16, max_iter=3, random_state={random_state}, early_stopping=True)
 search = GridSearchCV(classifier, {{"solver": ["sgd", "adam"]}}, cv=3, n_jobs={n_jobs}).fit(X, y)
-sys.stdout.write(f"{{search.best_params_}} {{hash(search.best_estimator_.network_.parameters.tobytes())}}\\n")
+scores = cross_val_score(make_pipeline(StandardScaler(), classifier), X, y, cv=3)
+bits = hash(search.best_estimator_.network_.parameters.tobytes())
+sys.stdout.write(f"{{search.best_params_}} {{bits}} {{scores.tolist()}}\\n")
 """
 
 
 @cache
 def search(ranks, random_state="0", n_jobs="None", change=""):
-    """What the search prints, a line a rank, and how it ends."""
+    """What a search and a cross-validation print, a line a rank, and how they end."""
     code = SEARCH.format(random_state=random_state, n_jobs=n_jobs, change=change)
     launcher = [] if ranks is None else [mpirun(), "-n", str(ranks)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
@@ -226,7 +230,7 @@ def search(ranks, random_state="0", n_jobs="None", change=""):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_a_search_under_mpirun_ends_with_the_same_bits_on_every_rank(ranks):
+def test_a_search_and_a_cross_validation_under_mpirun_end_alike_on_every_rank(ranks):
     alone, together = search(None), search(ranks)
     assert alone.returncode == together.returncode == 0, together.stderr
     assert together.stdout == alone.stdout * ranks
