@@ -12,6 +12,7 @@ from distnet.config import ACTIVATIONS
 from distnet.errors import InputError
 from distnet.export import load_safetensors, onnx_of, safetensors_of
 from distnet.model_file import Model, load_model
+from distnet.synthetic import synthetic_digits
 
 SIZES = (7, 12, 9, 4)
 X = np.random.default_rng(1).normal(size=(50, 7))
@@ -79,12 +80,47 @@ def test_onnxruntime_computes_networks_of_any_depth_one_row_or_many(tmp_path, si
         np.testing.assert_allclose(theirs, network(sizes=sizes).forward(rows), rtol=1e-6)
 
 
-def test_a_network_of_mnists_size_differs_by_the_rounding_of_float32_alone():
+def by_both(network, dtype, rows):
+    """What onnxruntime and we make of rows, (rows, classes) float64 each, with the parameters rounded to a dtype."""
+    ours = NeuralNetwork(network.sizes, "relu", dtype=dtype)
+    ours.parameters[:] = network.parameters
+    content = onnx_of(Model(ours.sizes, "relu", ours.parameters, {}), standardise=False)
+    return by_onnxruntime(content, rows.astype(dtype)).astype("f8"), ours.forward(rows).astype("f8")
+
+
+def furthest(one, other):
+    """The largest difference of all rows of probabilities: of one to its own value, and of a row to its length."""
+    rows = np.linalg.norm(one - other, axis=1) / np.linalg.norm(other, axis=1)
+    return (np.abs(one - other) / other).max(), rows.max()
+
+
+@pytest.fixture(scope="module")
+def of_digits():
+    """A network of the default sizes that learned digits, and 2,000 it hasn't seen."""
+    images, labels = synthetic_digits(6000, seed=0)
+    X = ((images.reshape(6000, -1) - images.mean()) / images.std()).astype("float32")
+    made = NeuralNetwork([784, 256, 128, 10], seed=0)
+    made.train(X[:4000], np.eye(10, dtype="float32")[labels[:4000]], epochs=6)
+    assert made.test(X[4000:], np.eye(10)[labels[4000:]]) > 0.9
+    return made, X[4000:]
+
+
+def test_in_float64_a_network_of_mnists_size_is_the_same_to_12_digits(of_digits):
     needs("onnx", "onnxruntime")
-    made = NeuralNetwork([784, 256, 128, 10])
-    rows = np.random.default_rng(0).normal(size=(200, 784)).astype("float32")
-    theirs = by_onnxruntime(onnx_of(Model(made.sizes, "relu", made.parameters, {}), standardise=False), rows)
-    np.testing.assert_allclose(theirs, made.forward(rows), rtol=0, atol=2e-6)
+    assert furthest(*by_both(of_digits[0], "float64", of_digits[1]))[0] < 1e-12
+
+
+def test_in_float32_it_differs_by_rounding_no_more_than_our_own_forward_pass_does_by_the_rows_at_once(of_digits):
+    needs("onnx", "onnxruntime")
+    made, rows = of_digits
+    exact = by_both(made, "float64", rows)[1]
+    theirs, ours = by_both(made, "float32", rows)
+    alone = np.concatenate([made.forward(row[None]) for row in rows]).astype("f8")
+    for theirs_apart, ours_apart in zip(furthest(theirs, ours), furthest(alone, ours), strict=True):
+        assert theirs_apart < 2 * ours_apart
+    for theirs_off, ours_off in zip(furthest(theirs, exact), furthest(ours, exact), strict=True):
+        assert theirs_off < 2 * ours_off
+    assert np.abs(theirs - ours).max() < 2e-6
 
 
 @pytest.mark.parametrize("about", [None, {"mean": 33.25, "deviation": 78.5}])
