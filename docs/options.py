@@ -32,8 +32,9 @@ def commands() -> list[str]:
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of a command."""
-    made: argparse.ArgumentParser = import_module(f"distnet.{command}").parser()
+    """The parser of a command; the training's stands with its options."""
+    home = "config" if command == FIRST else command
+    made: argparse.ArgumentParser = import_module(f"distnet.{home}").parser()
     return made
 
 
