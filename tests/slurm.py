@@ -96,8 +96,10 @@ class Job:
         return self["JobState"], self.log().splitlines()[-1]
 
     def start_again(self):
-        """Without the two minutes that SLURM gives a job which was requeued."""
+        """Without the two minutes that SLURM gives the last of a job which was requeued, but after that."""
         wait_for(lambda: self["JobState"] == "PENDING")
+        name = f"slurmstepd: [{self.number}.".encode()
+        wait_for(lambda: not any(read(each / "cmdline").startswith(name) for each in Path("/proc").glob("[0-9]*")))
         self.slurm("scontrol", "update", f"JobId={self.number}", "StartTime=now")
 
 
