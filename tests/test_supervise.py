@@ -273,6 +273,11 @@ def test_help_lists_every_option():
     assert all(option in ended.out for option in ("-n", "--max-restarts", "--min-ranks", "--hosts", "--mpirun"))
 
 
+def test_help_after_the_dashes_is_that_of_training():
+    ended = command("-n", "2", "--", "--checkpoint-dir", "x", "--help", module="distnet.supervise")
+    assert (ended.status, ended.out) == (0, command("--help").out)
+
+
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(digits, tmp_path):
     train = ["--data-dir", digits, "--batch-size", "20", "--epochs", "20"]
     supervised = ["-n", 3, "--", *train, "--checkpoint-dir", tmp_path, "--checkpoint-every", "10", "steps", "--resume"]
