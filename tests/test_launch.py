@@ -327,6 +327,18 @@ def test_the_ranks_of_the_kubernetes_job_fit_its_workers(documents):
     assert starts["args"][:2] == ["--checkpoint-dir", "/runs/first"]
 
 
+def test_the_kubernetes_launcher_takes_its_hosts_from_the_operators_file(documents, tmp_path):
+    hosts = ["distnet-worker-0.distnet.default.svc:4", "distnet-worker-1.distnet.default.svc:4"]
+    (tmp_path / "hostfile").write_text("".join(f"{host}\n" for host in hosts))
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    (launcher,) = documents[1]["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HYDRA_HOST_FILE": str(tmp_path / "hostfile")}
+    words = subprocess.check_output([*launcher["command"], *launcher["args"]], text=True, env=environment).split("\n")
+    supervisor = ["-m", "distnet.supervise", "-n", "8", "--hosts", ",".join(hosts), "--"]
+    assert words == [*supervisor, *launcher["args"], ""]
+
+
 def test_what_the_kubernetes_job_expects_is_in_the_image(documents):
     image = (LAUNCH / "Dockerfile").read_text()
     spec = documents[1]["spec"]
