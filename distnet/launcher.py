@@ -4,9 +4,11 @@ import ctypes
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from distnet.errors import InputError
@@ -29,6 +31,12 @@ def read_hosts(text: str) -> list[Host]:
     if not all(name and ranks.isdecimal() and int(ranks) for name, _, ranks in pairs):
         raise ArgumentTypeError(f"{text!r} isn't of the form a:2,b:2, hosts with their ranks")
     return [Host(name, int(ranks)) for name, _, ranks in pairs]
+
+
+def mpirun_beside_python() -> str:
+    """The mpirun of this Python's environment; where it has none, the first on the PATH."""
+    beside = Path(sys.executable).with_name("mpirun")
+    return str(beside) if beside.exists() else "mpirun"
 
 
 class Launcher:

