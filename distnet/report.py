@@ -25,7 +25,7 @@ from distnet.world import World
 class Report:
     """What rank 0 tells on standard output, in the metrics file and to TensorBoard.
 
-    history: the metrics of every epoch that is done, on every rank.
+    history: the metrics of every epoch that is done, on every rank. header: the lines that the run began with.
     Collective: no, but every rank calls every method.
     """
 
@@ -35,36 +35,29 @@ class Report:
         self.history: list[dict[str, Any]] = []
         self.board = Board(config.tensorboard) if self.speaks and config.tensorboard else None
         self._bar: Progress | None = None
+        self.header: list[str] = []
 
     def start(self, data: Dataset, network: NeuralNetwork, trainer: Trainer) -> None:
         """The header: on what, with what, and what is trained."""
         world, config = self.world, self.config
-        if self.speaks and config.metrics:
-            config.metrics.write_text("")
-
-        if not self.speaks or config.quiet:
-            return
         ranks = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}"
-        print(
+        self.header = [
             f"distnet {__version__}: {ranks}, 1 BLAS thread a rank, {counted(trainer.shards, 'shard')} a mini-batch; "
-            f"MPI: {world.library}"
-        )
-        print(
+            f"MPI: {world.library}",
             f"data: {data.name} ({data.source}), {len(trainer.losses):,} training"
             + f", {config.validation:,} validation" * (config.validation > 0)
-            + f" and {len(data.test.inputs):,} test samples"
-        )
-        print(
+            + f" and {len(data.test.inputs):,} test samples",
             f"network: {'-'.join(map(str, network.sizes))} {config.activation}, {config.dtype}, "
-            f"{len(network.parameters):,} parameters"
-        )
-        print(
+            f"{len(network.parameters):,} parameters",
             f"training: {counted(config.epochs, 'epoch')}, mini-batches of {config.batch_size}, {config.optimizer}, "
             f"learning rate {trainer.learning_rate:g}"
             + f" {config.schedule}" * (config.schedule != "constant")
             + f", seed {config.seed}",
-            flush=True,
-        )
+        ]
+        if self.speaks and config.metrics:
+            config.metrics.write_text("")
+        if self.speaks and not config.quiet:
+            print("\n".join(self.header), flush=True)
 
     def resumed(self, what: str) -> None:
         """Where the run goes on from; the metrics file begins with the epochs that are done."""
