@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
-    {"draws", "errors", "functional", "processes", "schedules", "shards", "stopwatch", "text", "toml"},
+    {"charts", "draws", "errors", "functional", "png", "processes", "schedules", "shards", "stopwatch", "text", "toml"},
     {
         "config",
         "dropout",
@@ -20,17 +20,19 @@ FLOORS = (
         "layers",
         "logs",
         "optimizers",
+        "page",
+        "pictures",
         "synthetic",
         "tables",
         "tensorboard",
     },
     {"augmentation", "checkpoint", "mirrors", "model_file", "pictures", "propagation", "slices", "world"},
     {"datasets", "exchange", "profile", "trained"},
-    {"evaluation"},
+    {"evaluation", "run_page"},
     {"trainer"},
     {"checkpointing", "network", "progress"},
     {"classifier", "report"},
-    {"evaluate", "export", "plan", "predict", "supervise", "train"},
+    {"compare", "evaluate", "export", "plan", "predict", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}
