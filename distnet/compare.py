@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -32,18 +33,24 @@ class Run(NamedTuple):
         return list(accumulate(record["seconds"] for record in self.records))
 
 
+def parser() -> Parser:
+    """The parser of `python -m distnet.compare`."""
+    made = Parser(prog="python -m distnet.compare", description="Draw training runs over each other.",
+                  usage="python -m distnet.compare METRICS [METRICS ...] [options]",
+                  add_help=False, allow_abbrev=False)  # fmt: skip
+    made.add_argument("metrics", type=Path, nargs="+", metavar="METRICS", help="files that --metrics wrote")
+    made.add_argument("--output", type=Path, default=Path("compare.html"), metavar="FILE",
+                      help="where to draw, .html or .svg (default: compare.html)")  # fmt: skip
+    made.add_argument("--help", action="store_true", help="print this and end")
+    return made
+
+
 def main() -> None:
     """Compare as the command line says."""
-    parser = Parser(prog="python -m distnet.compare", description="Draw training runs over each other.",
-                    usage="python -m distnet.compare METRICS [METRICS ...] [options]",
-                    add_help=False, allow_abbrev=False)  # fmt: skip
-    parser.add_argument("metrics", type=Path, nargs="+", metavar="METRICS", help="files that --metrics wrote")
-    parser.add_argument("--output", type=Path, default=Path("compare.html"), metavar="FILE",
-                        help="where to draw, .html or .svg (default: compare.html)")  # fmt: skip
-    parser.add_argument("--help", action="store_true", help="print this and end")
-    typed = parser.parse_args()
-    if typed.help:
-        return parser.print_help()
+    made = parser()
+    if "--help" in sys.argv[1:]:  # asked for without a file, too
+        return made.print_help()
+    typed = made.parse_args()
     draw = {".html": page, ".svg": picture}.get(typed.output.suffix)
     if draw is None:
         raise InputError(f"--output {typed.output}: doesn't end in .html or .svg")
