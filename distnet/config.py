@@ -99,6 +99,13 @@ def model_path(text: str) -> Path:
     return Path(text)
 
 
+def page_path(text: str) -> Path:
+    """A file name that a browser knows as a page."""
+    if Path(text).suffix != ".html":
+        raise argparse.ArgumentTypeError(f"{text!r} doesn't end in .html")
+    return Path(text)
+
+
 def interval(words: Sequence[str]) -> tuple[int, str]:
     """'1 epoch', '500 steps' or '60 s' as a number and its unit: "epoch", "steps" or "s"."""
     units = {"epoch": "epoch", "epochs": "epoch", "step": "steps", "steps": "steps", "s": "s"}
@@ -299,6 +306,9 @@ class Config:
     verbose: bool = option(False, "output", "every rank tells on standard error what it does", action="store_true")
     log_dir: Path | None = option(
         None, "output", "a folder in which every rank tells that in a file of its own", Path, metavar="DIR"
+    )
+    report: Path | None = option(
+        None, "output", "where rank 0 writes a page about the run, .html", page_path, metavar="FILE"
     )
     tutorial_loss: bool = option(
         False, "output", "report the tutorial's form of the cross-entropy, too", action="store_true"

@@ -29,12 +29,7 @@ ROOM = 32 << 20  # bytes of /dev/shm for a trial; with less, the kernel would ki
 
 def main() -> int:
     """Examine as the command line says; returns 1 where there is a problem, else 0. Collective: yes."""
-    made = parser()
-    options = made.parse_args()
-    if options.help:
-        if guard.launched_rank() == 0:
-            made.print_help()
-        return 0
+    options = parser().parse_args()
     directory = options.data_dir or Config.data_dir
     named = options.data_dir is not None or bool(os.environ.get("DISTNET_DATA"))
     if not options.launcher:
@@ -77,7 +72,7 @@ def parser() -> Parser:
     made.add_argument(
         "--data-dir", type=Path, help="where the IDX files are (default: $DISTNET_DATA, else data)", metavar="DIR"
     )
-    made.add_argument("--help", action="store_true", help="print this and end")
+    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from distnet.config import TABLES, Config, Parser, dataset_name, part, positive_count, positive_rate, seed_number
 from distnet.datasets import ROWS_AT_ONCE, Dataset, Split, empty_split, load
 from distnet.errors import input_error_on_every_rank
-from distnet.evaluation import Answers, Evaluation
+from distnet.evaluation import Evaluation, findings
 from distnet.shards import share
 from distnet.text import aligned
 from distnet.trained import Class, Trained, load_trained
@@ -194,38 +194,6 @@ def matched(trained: Trained, classes: Sequence[Class]) -> list[int]:
             f"but {shown}; evaluate it on what it was trained on"
         )
     return [place for place in found if place is not None]
-
-
-def findings(answers: Answers, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
-    """What there is to tell, as JSON knows it. Collective: no."""
-    truths, guesses, probabilities, losses = answers
-    count = len(classes)
-    confusion = np.bincount(truths * count + guesses, minlength=count * count).reshape(count, count)
-    wrong = np.flatnonzero(truths != guesses)
-    worst = wrong[np.argsort(-losses[wrong], kind="stable")][:mistakes]
-    by_class = []
-    for place, (name, row) in enumerate(zip(classes, confusion, strict=True)):
-        samples, missed = int(row.sum()), int(row.sum() - row[place])
-        by_class.append(
-            {"class": name, "samples": samples, "wrong": missed, "error": missed / samples if samples else None}
-        )
-    return {
-        "samples": len(truths),
-        "accuracy": (len(truths) - len(wrong)) / len(truths),
-        "loss": float(losses.sum() / len(losses)),
-        "classes": by_class,
-        "confusion": confusion.tolist(),
-        "mistakes": [
-            {
-                "index": int(row),
-                "class": classes[truths[row]],
-                "predicted": classes[guesses[row]],
-                "probability": float(probabilities[row]),
-                "loss": float(losses[row]),
-            }
-            for row in worst
-        ],
-    }
 
 
 def print_findings(trained: Trained, data: Dataset, about: dict[str, Any], told: dict[str, Any]) -> None:

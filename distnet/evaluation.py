@@ -1,7 +1,7 @@
 """Accuracy and loss on a data set, exact and the same on any ranks: no sample is counted twice."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from distnet.datasets import Split
 from distnet.functional import Array, tutorial_cross_entropy
 from distnet.propagation import Propagation
 from distnet.shards import share
+from distnet.trained import Class
 from distnet.world import World
 
 BLOCK_ROWS = 250
@@ -94,3 +95,35 @@ class Evaluation:
             with np.errstate(over="ignore"):
                 workspace.forward(self.split.inputs[block][None, :, : self.split.features + 1])
             yield block, workspace
+
+
+def findings(answers: Answers, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
+    """What there is to tell of them, as JSON knows it, with so many of the worst mistakes. Collective: no."""
+    truths, guesses, probabilities, losses = answers
+    count = len(classes)
+    confusion = np.bincount(truths * count + guesses, minlength=count * count).reshape(count, count)
+    wrong = np.flatnonzero(truths != guesses)
+    worst = wrong[np.argsort(-losses[wrong], kind="stable")][:mistakes]
+    by_class = []
+    for place, (name, row) in enumerate(zip(classes, confusion, strict=True)):
+        samples, missed = int(row.sum()), int(row.sum() - row[place])
+        by_class.append(
+            {"class": name, "samples": samples, "wrong": missed, "error": missed / samples if samples else None}
+        )
+    return {
+        "samples": len(truths),
+        "accuracy": (len(truths) - len(wrong)) / len(truths),
+        "loss": float(losses.sum() / len(losses)),
+        "classes": by_class,
+        "confusion": confusion.tolist(),
+        "mistakes": [
+            {
+                "index": int(row),
+                "class": classes[truths[row]],
+                "predicted": classes[guesses[row]],
+                "probability": float(probabilities[row]),
+                "loss": float(losses[row]),
+            }
+            for row in worst
+        ],
+    }

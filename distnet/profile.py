@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,7 +42,7 @@ def told(phases: list[dict[str, Any]]) -> Iterator[str]:
         yield blamed(phases)
 
 
-def blamed(phases: list[dict[str, Any]]) -> str:
+def blamed(phases: Sequence[Mapping[str, Any]]) -> str:
     """Which rank was the slowest, which is the one that waited least, and how long the others waited."""
     waits = [each["seconds"]["waiting"] for each in phases]
     place = waits.index(min(waits))

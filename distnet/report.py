@@ -12,6 +12,7 @@ from distnet import __version__
 from distnet.config import Config
 from distnet.datasets import Dataset
 from distnet.functional import Array
+from distnet.guard import launched_size
 from distnet.logs import log
 from distnet.network import NeuralNetwork
 from distnet.profile import told
@@ -25,7 +26,7 @@ from distnet.world import World
 class Report:
     """What rank 0 tells on standard output, in the metrics file and to TensorBoard.
 
-    history: the metrics of every epoch that is done, on every rank.
+    history: the metrics of every epoch that is done, on every rank. header: the lines that the run began with.
     Collective: no, but every rank calls every method.
     """
 
@@ -35,36 +36,29 @@ class Report:
         self.history: list[dict[str, Any]] = []
         self.board = Board(config.tensorboard) if self.speaks and config.tensorboard else None
         self._bar: Progress | None = None
+        self.header: list[str] = []
 
     def start(self, data: Dataset, network: NeuralNetwork, trainer: Trainer) -> None:
         """The header: on what, with what, and what is trained."""
         world, config = self.world, self.config
-        if self.speaks and config.metrics:
-            config.metrics.write_text("")
-
-        if not self.speaks or config.quiet:
-            return
         ranks = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}"
-        print(
+        self.header = [
             f"distnet {__version__}: {ranks}, 1 BLAS thread a rank, {counted(trainer.shards, 'shard')} a mini-batch; "
-            f"MPI: {world.library}"
-        )
-        print(
+            f"MPI: {world.library}",
             f"data: {data.name} ({data.source}), {len(trainer.losses):,} training"
             + f", {config.validation:,} validation" * (config.validation > 0)
-            + f" and {len(data.test.inputs):,} test samples"
-        )
-        print(
+            + f" and {len(data.test.inputs):,} test samples",
             f"network: {'-'.join(map(str, network.sizes))} {config.activation}, {config.dtype}, "
-            f"{len(network.parameters):,} parameters"
-        )
-        print(
+            f"{len(network.parameters):,} parameters",
             f"training: {counted(config.epochs, 'epoch')}, mini-batches of {config.batch_size}, {config.optimizer}, "
             f"learning rate {trainer.learning_rate:g}"
             + f" {config.schedule}" * (config.schedule != "constant")
             + f", seed {config.seed}",
-            flush=True,
-        )
+        ]
+        if self.speaks and config.metrics:
+            config.metrics.write_text("")
+        if self.speaks and not config.quiet:
+            print("\n".join(self.header), flush=True)
 
     def resumed(self, what: str) -> None:
         """Where the run goes on from; the metrics file begins with the epochs that are done."""
@@ -76,7 +70,7 @@ class Report:
 
     def begin(self, trainer: Trainer) -> Callable[[Trainer], None] | None:
         """A bar on the terminal, if that is where standard error goes; returns what is to be told of every step."""
-        if self.speaks and not self.config.quiet and sys.stderr.isatty():
+        if self.speaks and not self.config.quiet and sys.stderr.isatty() and launched_size() == 1:
             with suppress(ImportError):  # without tqdm, the lines of the epochs have to do
                 self._bar = Progress(trainer, self.config.epochs)
         return self._bar.step if self._bar else None

@@ -6,25 +6,30 @@ if __name__ == "__main__":
     guard.watch()  # before any import that can fail
 
 import os
+import platform
+import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from distnet.augmentation import Augmentation, Strengths
-from distnet.checkpointing import Checkpointing, find_checkpoint, prepare
+from distnet.checkpointing import Checkpointing, find_checkpoint, prepare, versions
 from distnet.config import STRENGTHS, WRITTEN, Config, read_config, written_config
 from distnet.datasets import Dataset, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
+from distnet.evaluation import findings
 from distnet.files import check_writable, write_whole
 from distnet.logs import log, start_logs
 from distnet.network import NeuralNetwork
 from distnet.optimizers import Hyperparameters
 from distnet.profile import KEPT_LAPS, gathered, write_timeline
 from distnet.report import Report, parameters_sha256
+from distnet.run_page import MISTAKES, Run, pixels, run_page
 from distnet.schedules import Schedule
 from distnet.stopwatch import Stopwatch, no_lap
 from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
@@ -83,7 +88,9 @@ def train(
         raw_inputs=config.raw_inputs,
     )
     log(f"{data.name} is there, sha256 {data.fingerprint}")
-    watch = Stopwatch(KEPT_LAPS if config.timeline else 0) if config.profile or config.timeline else None
+    watch = (
+        Stopwatch(KEPT_LAPS if config.timeline else 0) if config.profile or config.timeline or config.report else None
+    )
     lap = watch.lap if watch else no_lap
     network, trainer = made(world, config, data, found.header["shards"] if found else config.shards, lap)
     own, columns = trainer.exchange.own, trainer.exchange.columns
@@ -142,6 +149,7 @@ def train(
         return Outcome(saver.stopped(), None)
     if config.validation:
         trainer.recall()
+    answers = trainer.answers() if config.report else None
     network.parameters[:] = trainer.close()
     # What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
     dataset = "synthetic" if data.source == "drawn" else config.dataset
@@ -161,6 +169,9 @@ def train(
         "classes": list(data.classes),
     }
     world.on_root(lambda: save(network, effective))
+    if answers is not None:
+        found_wrong = findings(answers, data.classes, MISTAKES)
+        world.on_root(lambda: write_page(world, effective, data, network, report, found_wrong, phases))
     report.end(network.parameters, phases if config.profile else [])
     return Outcome(saver.completed(parameters_sha256(network.parameters)) if saver else 0, network)
 
@@ -228,6 +239,8 @@ def check_outputs(config: Config) -> None:
         check_writable(config.metrics, "--metrics")
     if config.timeline:
         check_writable(config.timeline, "--timeline")
+    if config.report:
+        check_writable(config.report, "--report")
     if config.checkpoint_dir:
         prepare(config.checkpoint_dir, config.resume is not None)
 
@@ -254,14 +267,67 @@ def save(network: NeuralNetwork, config: Config) -> None:
         return
     network.save(config.model)
     path = config.model.with_suffix(".toml")
+    write_text(path, written_config(config), f"--model: its configuration {path}")
+
+
+def write_page(
+    world: World,
+    config: Config,
+    data: Dataset,
+    network: NeuralNetwork,
+    report: Report,
+    found: dict[str, Any],
+    phases: list[dict[str, Any]],
+) -> None:
+    """Write the page about the run. found: of the test set, by `findings`. phases: by `gathered`.
+
+    Collective: no, for rank 0.
+    """
+    assert config.report is not None
+    images, weights, name = None, None, Path(data.source).name
+    if data.shape is not None and not isinstance(data.mean, list) and not isinstance(data.deviation, list):
+        rows = data.test.inputs[[each["index"] for each in found["mistakes"]], : data.test.features]
+        name = data.name
+        images = [pixels(row, data.mean, data.deviation, data.shape) for row in rows]
+        weights = network.weights[0].T.reshape(-1, *data.shape)
+    run = Run(
+        title=f"{name}, {'-'.join(map(str, network.sizes))} {network.activation}",
+        header=report.header,
+        history=report.history,
+        kept=report.best(),
+        found=found,
+        images=images,
+        weights=weights,
+        configuration=written_config(config),
+        environment=versions() | whereabouts(world),
+        sha256=parameters_sha256(network.parameters),
+        phases=phases,
+    )
+    write_text(config.report, run_page(run), f"--report {config.report}")
+
+
+def whereabouts(world: World) -> dict[str, str]:
+    """Where a run was, and when it ended: what its result doesn't depend on. Collective: no."""
+    return {
+        "python": platform.python_version(),
+        "mpi": world.library,
+        "ranks": str(world.size),
+        "nodes": str(world.nodes),
+        "host of rank 0": socket.gethostname(),
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    }
+
+
+def write_text(path: Path, text: str, what: str) -> None:
+    """Write a file of text, whole or not at all. Raises InputError about `what` where the disk refuses."""
 
     def write(file: BinaryIO) -> None:
-        file.write(written_config(config).encode())
+        file.write(text.encode(errors="replace"))
 
     try:
         write_whole(path, write)
     except OSError as error:
-        raise InputError(f"--model: its configuration {path} can't be written ({error.strerror})") from None
+        raise InputError(f"{what} can't be written ({error.strerror})") from None
 
 
 if __name__ == "__main__":

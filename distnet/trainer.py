@@ -13,7 +13,7 @@ from distnet.config import SCHEDULES
 from distnet.datasets import Split
 from distnet.dropout import Dropout
 from distnet.errors import input_error_on_every_rank
-from distnet.evaluation import Evaluation, Scores
+from distnet.evaluation import Answers, Evaluation, Scores
 from distnet.exchange import Exchange
 from distnet.functional import Array
 from distnet.layers import layer_views, weight_runs
@@ -305,6 +305,12 @@ class Trainer:
         """Go back to the parameters that were kept last."""
         self.exchange.slice[:] = self.best
         self.exchange.allgather()
+
+    def answers(self) -> Answers:
+        """What the network makes of each sample of the test set, which there has to be, as it is now."""
+        assert self.evaluation is not None
+        with threadpool_limits(1, user_api="blas"):
+            return self.evaluation.answers()
 
     def state(self) -> dict[str, Array]:
         """On rank 0 all that the training goes on from, beside numbers: name -> vector; elsewhere nothing."""

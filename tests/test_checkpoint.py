@@ -351,6 +351,7 @@ OTHERS = {
     "timeline": Path("trace.json"),
     "verbose": True,
     "log_dir": Path("logs"),
+    "report": Path("a.html"),
     "tutorial_loss": True,
     "checkpoint_dir": Path("there"),
     "checkpoint_every": (3, "s"),

@@ -9,7 +9,20 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
-    {"draws", "errors", "functional", "machine", "processes", "schedules", "shards", "stopwatch", "text", "toml"},
+    {
+        "charts",
+        "draws",
+        "errors",
+        "functional",
+        "machine",
+        "png",
+        "processes",
+        "schedules",
+        "shards",
+        "stopwatch",
+        "text",
+        "toml",
+    },
     {
         "config",
         "dropout",
@@ -21,17 +34,19 @@ FLOORS = (
         "layers",
         "logs",
         "optimizers",
+        "page",
+        "pictures",
         "synthetic",
         "tables",
         "tensorboard",
     },
     {"augmentation", "checkpoint", "mirrors", "model_file", "pictures", "propagation", "slices", "world"},
     {"datasets", "exchange", "mpi", "profile", "trained"},
-    {"evaluation"},
+    {"evaluation", "run_page"},
     {"trainer"},
     {"checkpointing", "network", "progress", "trial"},
     {"checks", "classifier", "report"},
-    {"doctor", "evaluate", "export", "plan", "predict", "supervise", "train"},
+    {"compare", "doctor", "evaluate", "export", "plan", "predict", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}
