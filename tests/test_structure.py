@@ -35,7 +35,6 @@ FLOORS = (
         "logs",
         "optimizers",
         "page",
-        "pictures",
         "synthetic",
         "tables",
         "tensorboard",
