@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -41,16 +40,13 @@ def parser() -> Parser:
     made.add_argument("metrics", type=Path, nargs="+", metavar="METRICS", help="files that --metrics wrote")
     made.add_argument("--output", type=Path, default=Path("compare.html"), metavar="FILE",
                       help="where to draw, .html or .svg (default: compare.html)")  # fmt: skip
-    made.add_argument("--help", action="store_true", help="print this and end")
+    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 
 def main() -> None:
     """Compare as the command line says."""
-    made = parser()
-    if "--help" in sys.argv[1:]:  # asked for without a file, too
-        return made.print_help()
-    typed = made.parse_args()
+    typed = parser().parse_args()
     draw = {".html": page, ".svg": picture}.get(typed.output.suffix)
     if draw is None:
         raise InputError(f"--output {typed.output}: doesn't end in .html or .svg")

@@ -21,7 +21,6 @@ FLOORS = (
         "logs",
         "optimizers",
         "page",
-        "pictures",
         "synthetic",
         "tables",
         "tensorboard",
