@@ -90,10 +90,15 @@ def fail(
     abort(1)
 
 
+def not_training() -> str:
+    """Where a rank stands that isn't training yet."""
+    return "before the first step"
+
+
 class Context:
     """What a report of a failure tells beside the traceback: where the rank stands, once it is training."""
 
-    position: Callable[[], str] = staticmethod(lambda: "before the first step")
+    position: Callable[[], str] = staticmethod(not_training)
     folder: str | None = None  # where reports are kept, since an aborting MPI can lose standard error
 
 
@@ -144,6 +149,7 @@ def watch_progress(seconds: float) -> Callable[[], None]:
     def end() -> None:
         ended.set()
         thread.join()
+        Context.position, Context.folder = staticmethod(not_training), None
 
     return end
 

@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import os
 import platform
+import signal
 import socket
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from distnet.augmentation import Augmentation, Strengths
-from distnet.checkpointing import Checkpointing, find_checkpoint, prepare, versions
+from distnet.checkpointing import SIGNALS, Checkpointing, find_checkpoint, prepare, versions
 from distnet.config import STRENGTHS, WRITTEN, Config, read_config, written_config
 from distnet.datasets import Dataset, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
@@ -32,8 +33,17 @@ from distnet.report import Report, parameters_sha256
 from distnet.run_page import MISTAKES, Run, pixels, run_page
 from distnet.schedules import Schedule
 from distnet.stopwatch import Stopwatch, no_lap
+from distnet.tensorboard import Board
 from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
 from distnet.world import World, launched_world
+
+
+class Callbacks(NamedTuple):
+    """A person's own functions, each None where there is none; see `train`."""
+
+    on_step: Callable[[Trainer], object] | None = None
+    on_epoch: Callable[[Epoch], object] | None = None
+    on_checkpoint: Callable[[Path], object] | None = None
 
 
 class Outcome(NamedTuple):
@@ -45,7 +55,9 @@ class Outcome(NamedTuple):
 
 def main() -> int:
     """Train as the command line says; returns the status. Collective: yes, every rank runs it."""
-    return train(sys.argv[1:]).status
+    config, names = read_config(sys.argv[1:])
+    guard.watch_progress(config.stall_timeout)
+    return run(config, names, Callbacks()).status
 
 
 def train(
@@ -55,25 +67,86 @@ def train(
     on_epoch: Callable[[Epoch], object] | None = None,
     on_checkpoint: Callable[[Path], object] | None = None,
 ) -> Outcome:
-    """Train as these command-line arguments say, and tell callbacks of what happens.
+    """Train as the command with these arguments does, from a program that has other things to do, too.
 
     on_step: called on every rank after every update; what it sees of the trainer isn't its to change. on_epoch:
     called on every rank after every epoch, with the same values; where it returns True, on every rank, training
     ends there. on_checkpoint: called on rank 0, in a thread beside the training, with each checkpoint that is on
     the disk.
+    Raises InputError where the command would say what is wrong.
     Collective: yes, every rank calls it with the same arguments.
     """
     config, names = read_config(arguments)
-    guard.watch_progress(config.stall_timeout)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS} if config.checkpoint_dir else {}
+    end_watch = guard.watch_progress(config.stall_timeout)
+    try:
+        return run(config, names, Callbacks(on_step, on_epoch, on_checkpoint))
+    finally:
+        end_watch()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
+    """From the options to the network. names: of the options that were given. Collective: yes."""
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.described())
     check_shards(config.shards, world.size)
     world.on_root(lambda: check_outputs(config))
     if config.verbose or config.log_dir:
         start_logs(world.rank, world.size, config.verbose, config.log_dir)
-    log(f"node {world.node + 1} of {world.nodes}, MPI {world.library}, may use cores {sorted(os.sched_getaffinity(0))}")
+    log(f"node {world.node + 1} of {world.nodes}, MPI {world.library}")
     found = find_checkpoint(world, config) if config.resume is not None else None
-    data = load(
+    data = loaded(world, config, names)
+    log(f"{data.name} is there, sha256 {data.fingerprint}")
+    watch = None
+    if config.profile or config.timeline or config.report:
+        watch = Stopwatch(KEPT_LAPS if config.timeline else 0)
+    shards = found.header["shards"] if found else config.shards
+    network, trainer = made(world, config, data, shards, watch.lap if watch else no_lap)
+    own, columns = trainer.exchange.own, trainer.exchange.columns
+    log(f"owns shards {own.start} to {own.stop - 1}, and updates parameters {columns.start:,} to {columns.stop - 1:,}")
+    guard.Context.position = trainer.position
+    report = Report(world, config)
+    saver = None
+    if config.checkpoint_dir:
+        tell = callbacks.on_checkpoint or (lambda path: None)
+        saver = Checkpointing(world, trainer, config, data.fingerprint, report.history, tell)
+    report.start(data, network, trainer)
+    if saver:
+        guard.Context.folder = str(config.checkpoint_dir)
+        if found:
+            resumed = saver.resume(found)
+            complete = trainer.epochs_done >= config.epochs or report.enough()
+            report.resumed(f"{resumed}, {'which is complete' if complete else trainer.position()}")
+        saver.catch_signals()
+    finished, phases = loop(config, trainer, report, saver, watch, callbacks)
+    if watch and config.timeline:
+        write_timeline(world, watch, config.timeline)
+    if saver and not finished:
+        return Outcome(saver.stopped(), None)
+    if config.validation:
+        trainer.recall()
+    answers = trainer.answers() if config.report else None
+    network.parameters[:] = trainer.close()
+    effective = again(config, data, trainer)
+    network.about = {
+        "config": effective.described(),
+        "mean": data.mean,
+        "deviation": data.deviation,
+        "classes": list(data.classes),
+    }
+    world.on_root(lambda: save(network, effective))
+    if answers is not None:
+        found_wrong = findings(answers, data.classes, MISTAKES)
+        world.on_root(lambda: write_page(world, effective, data, network, report, found_wrong, phases))
+    report.end(network.parameters, phases if config.profile else [])
+    return Outcome(saver.completed(parameters_sha256(network.parameters)) if saver else 0, network)
+
+
+def loaded(world: World, config: Config, names: frozenset[str]) -> Dataset:
+    """The data that the options name, on every node. Collective."""
+    return load(
         world,
         config.dataset,
         config.data_dir,
@@ -87,29 +160,23 @@ def train(
         seed=config.seed,
         raw_inputs=config.raw_inputs,
     )
-    log(f"{data.name} is there, sha256 {data.fingerprint}")
-    watch = (
-        Stopwatch(KEPT_LAPS if config.timeline else 0) if config.profile or config.timeline or config.report else None
-    )
-    lap = watch.lap if watch else no_lap
-    network, trainer = made(world, config, data, found.header["shards"] if found else config.shards, lap)
-    own, columns = trainer.exchange.own, trainer.exchange.columns
-    log(f"owns shards {own.start} to {own.stop - 1}, and updates parameters {columns.start:,} to {columns.stop - 1:,}")
-    guard.Context.position = trainer.position
-    report = Report(world, config)
-    saver = None
-    if config.checkpoint_dir:
-        tell = on_checkpoint or (lambda path: None)
-        saver = Checkpointing(world, trainer, config, data.fingerprint, report.history, tell)
-    report.start(data, network, trainer)
-    if saver:
-        guard.Context.folder = str(config.checkpoint_dir)
-        if found:
-            resumed = saver.resume(found)
-            complete = trainer.epochs_done >= config.epochs or report.enough()
-            report.resumed(f"{resumed}, {'which is complete' if complete else trainer.position()}")
-        saver.catch_signals()
+
+
+def loop(
+    config: Config,
+    trainer: Trainer,
+    report: Report,
+    saver: Checkpointing | None,
+    watch: Stopwatch | None,
+    callbacks: Callbacks,
+) -> tuple[bool, list[dict[str, Any]]]:
+    """Train to the end, or until `saver` stops it, and tell everybody of steps and epochs.
+
+    Returns whether it is the end, and where the time of all ranks went, if `watch` looked. Collective.
+    """
+    on_step, on_epoch, _ = callbacks
     told_of_steps = [tell for tell in (on_step, report.begin(trainer)) if tell]
+    lap = watch.lap if watch else no_lap
 
     def after_step() -> bool:
         for tell in told_of_steps:
@@ -130,50 +197,30 @@ def train(
         lap("checkpoint")
         return enough or report.enough()
 
-    steps_before = trainer.global_step
+    before = trainer.global_step
     if watch:
-        world.total(np.zeros(1))  # all ranks are here: their clocks start together
+        trainer.world.total(np.zeros(1))  # all ranks are here: their clocks start together
         watch.start()
+    busy = told_of_steps or saver or watch
     finished = report.enough() or trainer.run(
-        config.epochs,
-        after_epoch,
-        after_step if told_of_steps or saver or watch else lambda: False,
-        config.tutorial_loss,
+        config.epochs, after_epoch, after_step if busy else lambda: False, config.tutorial_loss
     )
     report.ended()
-    steps = trainer.global_step - steps_before
-    phases = gathered(world, watch, steps) if watch and steps else []
-    if watch and config.timeline:
-        write_timeline(world, watch, config.timeline)
-    if saver and not finished:
-        return Outcome(saver.stopped(), None)
-    if config.validation:
-        trainer.recall()
-    answers = trainer.answers() if config.report else None
-    network.parameters[:] = trainer.close()
-    # What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
-    dataset = "synthetic" if data.source == "drawn" else config.dataset
-    effective = replace(
+    steps = trainer.global_step - before
+    return finished, gathered(trainer.world, watch, steps) if watch and steps else []
+
+
+def again(config: Config, data: Dataset, trainer: Trainer) -> Config:
+    """What it takes to get the same bits again: the shards of this run, and the digits that stood in for others."""
+    return replace(
         config,
-        dataset=dataset,
+        dataset="synthetic" if data.source == "drawn" else config.dataset,
         shards=trainer.shards,
         checkpoint_dir=None,
         checkpoint_every=Config.checkpoint_every,
         keep=Config.keep,
         resume=None,
     )
-    network.about = {
-        "config": effective.described(),
-        "mean": data.mean,
-        "deviation": data.deviation,
-        "classes": list(data.classes),
-    }
-    world.on_root(lambda: save(network, effective))
-    if answers is not None:
-        found_wrong = findings(answers, data.classes, MISTAKES)
-        world.on_root(lambda: write_page(world, effective, data, network, report, found_wrong, phases))
-    report.end(network.parameters, phases if config.profile else [])
-    return Outcome(saver.completed(parameters_sha256(network.parameters)) if saver else 0, network)
 
 
 def made(
@@ -241,6 +288,8 @@ def check_outputs(config: Config) -> None:
         check_writable(config.timeline, "--timeline")
     if config.report:
         check_writable(config.report, "--report")
+    if config.tensorboard:
+        Board(config.tensorboard)
     if config.checkpoint_dir:
         prepare(config.checkpoint_dir, config.resume is not None)
 

@@ -32,7 +32,7 @@ Path(folder, f"seen-{launched_world().rank}.json").write_text(json.dumps(seen))
 """
 
 
-def run(tmp_path, *arguments, ranks=None, script=SCRIPT):
+def run(tmp_path, *arguments, ranks=None, script=SCRIPT, cwd=None):
     path = tmp_path / "script.py"
     path.write_text(script)
     launcher = [mpirun(), "-n", str(ranks)] if ranks else []
@@ -41,6 +41,7 @@ def run(tmp_path, *arguments, ranks=None, script=SCRIPT):
         capture_output=True,
         text=True,
         timeout=60,
+        cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     return Ended(done.returncode, done.stdout, done.stderr)
@@ -104,3 +105,26 @@ def test_a_network_tells_of_its_steps_too():
     silent.train(rows, targets, epochs=2, batch_size=20)
     assert seen == [1, 2, 3, 4, 5, 6]
     assert network.parameters.tobytes() == silent.parameters.tobytes()
+
+
+def test_a_program_that_trained_has_its_signals_back_and_may_take_its_time(digits, tmp_path):
+    script = """
+import signal, sys, threading, time
+from distnet.train import train
+own = lambda number, frame: print("own handler", flush=True)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, own)
+for folder in ("one", "two"):
+    train([*sys.argv[1:], "--checkpoint-dir", folder, "--stall-timeout", "1", "--quiet"])
+assert [thread.name for thread in threading.enumerate() if thread.name == "stall watch"] == []
+signal.raise_signal(signal.SIGINT)
+signal.raise_signal(signal.SIGTERM)
+time.sleep(2.5)
+print("still here")
+"""
+    folders = [f"--data-dir={digits}", "--hidden", 20, "--epochs", 2]
+    ended = run(tmp_path, *folders, ranks=2, script=script, cwd=tmp_path)
+    assert ended.status == 0, ended.err
+    assert ended.out.count("parameters sha256") == 2
+    assert ended.out.count("own handler") == 4  # of two ranks, two each
+    assert ended.out.count("still here") == 2
