@@ -7,12 +7,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from distnet.charts import COLOURS, STYLE, Curve, escaped, line_chart
 from distnet.config import Parser
 from distnet.errors import InputError
 from distnet.files import check_writable, write_whole
 from distnet.guard import run
-from distnet.page import document, figure, key, section, table
+from distnet.pages.charts import COLOURS, STYLE, Curve, escaped, line_chart
+from distnet.pages.page import document, figure, key, section, table
 from distnet.text import aligned, counted
 
 NEEDED = ("epoch", "loss", "learning_rate", "seconds", "samples_per_second")

@@ -28,9 +28,9 @@ from distnet.files import check_writable, write_whole
 from distnet.logs import log, start_logs
 from distnet.network import NeuralNetwork
 from distnet.optimizers import Hyperparameters
+from distnet.pages.run import MISTAKES, Run, pixels, run_page
 from distnet.profile import KEPT_LAPS, gathered, write_timeline
 from distnet.report import Report, parameters_sha256
-from distnet.run_page import MISTAKES, Run, pixels, run_page
 from distnet.schedules import Schedule
 from distnet.stopwatch import Stopwatch, no_lap
 from distnet.tensorboard import Board

@@ -1,6 +1,7 @@
 """Every option of every command as docs/options.md: python docs/options.py, after a change to any of them.
 
-Nothing is written by hand there: a file of distnet that has a `parser` and can be run is a command.
+Nothing is written by hand there: a file of distnet that has a `parser` and can be run is a command; where it is the
+`__main__.py` of a folder, that has the name.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from distnet.checkpointing import MAY_CHANGE
 from distnet.config import dashed
 
 ROOT = Path(__file__).resolve().parents[1]
+HOUSE = ROOT / "distnet"
 PAGE = ROOT / "docs" / "options.md"
 FIRST = "train"
 
@@ -26,14 +28,17 @@ starts unless `--preset` names another. In a file for `--config` an option has t
 
 
 def commands() -> list[str]:
-    """The names of the files that are commands, the training first."""
-    runnable = [path.stem for path in (ROOT / "distnet").glob("*.py") if '__name__ == "__main__"' in path.read_text()]
-    return sorted(runnable, key=lambda name: (name != FIRST, name))
+    """The names of the files and folders that are commands, the training first."""
+    runnable = [path for path in HOUSE.rglob("*.py") if '__name__ == "__main__"' in path.read_text()]
+    names = [path.parent.name if path.stem == "__main__" else path.stem for path in runnable]
+    return sorted(names, key=lambda name: (name != FIRST, name))
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
     """The parser of a command; the training's stands with its options."""
     home = "config" if command == FIRST else command
+    if (HOUSE / home).is_dir():
+        home += ".__main__"
     made: argparse.ArgumentParser = import_module(f"distnet.{home}").parser()
     return made
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from conftest import command
 
-from distnet.page import document, section
-from distnet.run_page import time_a_step
+from distnet.pages.page import document, section
+from distnet.pages.run import time_a_step
 
 BROWSER = shutil.which("chromium")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars")

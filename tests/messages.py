@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from conftest import ROOT
+from test_structure import FILES
 
 # Whoever is called with a message among its arguments, and functions whose texts are messages or parts of them.
 SPEAKERS = {"InputError", "input_error_on_every_rank", "ArgumentTypeError", "say", "write", "report", "_bad", "print"}
@@ -52,11 +52,11 @@ def worded(message: str) -> bool:
 
 def messages() -> dict[str, str]:
     """Every message that is told, and the file that tells it."""
-    files = sorted((ROOT / "distnet").glob("*.py"))
-    found = {message: path.name for path in files for message in spoken(ast.parse(path.read_text()))}
+    files = sorted(FILES.items())
+    found = {message: name for name, path in files for message in spoken(ast.parse(path.read_text()))}
     return {message: file for message, file in found.items() if worded(message)}
 
 
 def strings() -> set[str]:
     """Every string of the source, messages or not."""
-    return {text for path in (ROOT / "distnet").glob("*.py") for text in texts(ast.parse(path.read_text()))}
+    return {text for path in FILES.values() for text in texts(ast.parse(path.read_text()))}

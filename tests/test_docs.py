@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import ROOT
 from messages import messages, strings
-from test_structure import FLOOR
+from test_structure import FILES, FLOOR
 
 from distnet import NeuralNetwork
 from distnet.config import parser
@@ -56,7 +56,7 @@ def test_readmes_signatures_are_the_codes():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_option_that_a_page_names_exists(page):
     known = {option for action in parser()._actions for option in action.option_strings} | OTHERS_OPTIONS
-    for file in (ROOT / "distnet").glob("*.py"):
+    for file in FILES.values():
         known |= set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', file.read_text()))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text())) - known == set()
 
@@ -70,10 +70,12 @@ def test_every_file_that_a_page_links_to_exists(page):
 
 
 def test_the_table_of_the_house_has_every_file_on_its_floor():
-    table = {name: int(floor) for floor, name in re.findall(r"^\| (\d) \| `(\w+)\.py` \|", DESIGN, re.MULTILINE)}
+    rows = re.findall(r"^\| (\d) \| `([\w/]+)\.py` \|", DESIGN, re.MULTILINE)
+    table = {name.replace("/", "."): int(floor) for floor, name in rows}
+    assert len(table) == len(rows)
     del table["__init__"]
     assert table == FLOOR
-    assert table.keys() | {"__init__"} == {path.stem for path in (ROOT / "distnet").glob("*.py")}
+    assert table.keys() | {"__init__"} == FILES.keys()
 
 
 def test_the_page_of_options_is_what_the_parsers_say():

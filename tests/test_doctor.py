@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from conftest import command, fault, mpirun, write_idx
 
-from distnet import checks, machine, mirrors, mpi
-from distnet.findings import NOTE, OK, PROBLEM
+from distnet import mirrors
+from distnet.doctor import checks, machine, mpi
+from distnet.doctor.findings import NOTE, OK, PROBLEM
+from distnet.doctor.machine import facts
+from distnet.doctor.mpi import judged, start
+from distnet.doctor.trial import Speed
 from distnet.idx import sha256_of
-from distnet.machine import facts
-from distnet.mpi import judged, start
-from distnet.trial import Speed
 from distnet.world import World
 
 OPEN_MPI = os.environ.get("DISTNET_TEST_OPENMPI_BIN")  # a folder with python and mpirun
@@ -199,7 +200,14 @@ def test_a_launcher_that_never_says_anything_is_ended(monkeypatch):
 
 def test_a_rank_that_hangs_is_ended_and_told_with_its_place(digits, tmp_path):
     impatient = tmp_path / "impatient.py"
-    impatient.write_text("from distnet import doctor, guard; doctor.STALL = 3.0; guard.run(doctor.main)")
+    impatient.write_text(
+        """
+from distnet import guard
+from distnet.doctor import __main__ as doctor
+doctor.STALL = 3.0
+guard.run(doctor.main)
+"""
+    )
     words = [mpirun(), "-n", "2"]
     faulty = [sys.executable, str(impatient), "--data-dir", str(digits)]
     ended = start([*words, "env", *(f"{name}={value}" for name, value in fault("sleep", 1).items())], faulty)

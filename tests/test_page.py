@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distnet import NeuralNetwork
-from distnet.charts import DARK, LIGHT, NIGHT, PAPER, Curve, line_chart, log_ticks, matrix, thinned, ticks
 from distnet.idx import FILES, read_idx_pair
-from distnet.png import png
-from distnet.run_page import MISTAKES, Run, run_page
+from distnet.pages.charts import DARK, LIGHT, NIGHT, PAPER, Curve, line_chart, log_ticks, matrix, thinned, ticks
+from distnet.pages.png import png
+from distnet.pages.run import MISTAKES, Run, run_page
 
 SMALL = ("--hidden", 20, "--epochs", 3)
 VOID = {"meta", "link", "br", "img"}

@@ -10,12 +10,14 @@ from conftest import ROOT
 
 FLOORS = (
     {
-        "charts",
+        "doctor.__init__",
+        "doctor.machine",
         "draws",
         "errors",
         "functional",
-        "machine",
-        "png",
+        "pages.__init__",
+        "pages.charts",
+        "pages.png",
         "processes",
         "schedules",
         "shards",
@@ -25,30 +27,32 @@ FLOORS = (
     },
     {
         "config",
+        "doctor.findings",
         "dropout",
         "files",
-        "findings",
         "guard",
         "idx",
         "launcher",
         "layers",
         "logs",
         "optimizers",
-        "page",
+        "pages.page",
         "synthetic",
         "tables",
         "tensorboard",
     },
     {"augmentation", "checkpoint", "mirrors", "model_file", "pictures", "propagation", "slices", "world"},
-    {"datasets", "exchange", "mpi", "profile", "trained"},
-    {"evaluation", "run_page"},
+    {"datasets", "doctor.mpi", "exchange", "profile", "trained"},
+    {"evaluation", "pages.run"},
     {"trainer"},
-    {"checkpointing", "network", "progress", "trial"},
-    {"checks", "classifier", "report"},
-    {"compare", "doctor", "evaluate", "export", "plan", "predict", "supervise", "train"},
+    {"checkpointing", "doctor.trial", "network", "progress"},
+    {"classifier", "doctor.checks", "report"},
+    {"compare", "doctor.__main__", "evaluate", "export", "plan", "predict", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-FILES = {path.stem: path for path in (ROOT / "distnet").glob("*.py")}
+HOUSE = ROOT / "distnet"
+# By their dotted names: doctor/checks.py is "doctor.checks".
+FILES = {".".join(path.relative_to(HOUSE).with_suffix("").parts): path for path in HOUSE.rglob("*.py")}
 OTHERS = {  # who may import it, and who for its types alone
     "mpi4py": ({"exchange", "guard", "world"}, {"network"}),
     "mnist": ({"idx"}, set()),
@@ -57,7 +61,7 @@ OTHERS = {  # who may import it, and who for its types alone
     "safetensors": ({"export"}, set()),
     "sklearn": ({"classifier"}, set()),
     "tensorboardX": ({"tensorboard"}, set()),
-    "threadpoolctl": ({"evaluate", "machine", "predict", "trainer"}, set()),
+    "threadpoolctl": ({"doctor.machine", "evaluate", "predict", "trainer"}, set()),
     "tqdm": ({"progress"}, set()),
 }
 
@@ -85,7 +89,8 @@ def test_every_file_has_its_floor():
 
 @pytest.mark.parametrize("name", sorted(FILES.keys() & FLOOR.keys()))
 def test_a_file_imports_only_from_lower_floors(name):
-    ours = {found.split(".")[1] for found in imports(parsed(name), types=True) if found.startswith("distnet.")}
+    found = imports(parsed(name), types=True)
+    ours = {each.removeprefix("distnet.") for each in found if each.startswith("distnet.")}
     assert {other: FLOOR[other] for other in ours & FLOOR.keys() if FLOOR[other] >= FLOOR[name]} == {}
 
 

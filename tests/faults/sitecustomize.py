@@ -129,7 +129,7 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
         case "other sums":
             AtImport("distnet.exchange", other_sums)
         case "short trial":
-            AtImport("distnet.trial", short_trial)
+            AtImport("distnet.doctor.trial", short_trial)
         case "no mpi4py":
             AtImport("mpi4py", missing)
         case "no Pillow":

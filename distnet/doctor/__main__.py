@@ -13,12 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from distnet import __version__, checks, mpi, trial
+from distnet import __version__
 from distnet.config import Config, Parser
+from distnet.doctor import checks, mpi, trial
+from distnet.doctor.findings import NOTE, OK, PROBLEM, Finding, coloured, shown, summary
+from distnet.doctor.machine import Facts, facts
 from distnet.errors import InputError, input_error_on_every_rank
-from distnet.findings import NOTE, OK, PROBLEM, Finding, coloured, shown, summary
 from distnet.launcher import mpirun_beside_python
-from distnet.machine import Facts, facts
 from distnet.world import World, launched_world
 
 STALL = 120.0  # seconds for a check, on a machine with many more ranks than cores; a step of training is one, too

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from distnet import __version__
-from distnet.charts import STYLE as CHARTS
-from distnet.charts import escaped
+from distnet.pages.charts import STYLE as CHARTS
+from distnet.pages.charts import escaped
 
 STYLE = (
     CHARTS

@@ -14,9 +14,9 @@ from functools import cache
 from typing import IO, NamedTuple
 
 from distnet import guard
-from distnet.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
+from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
+from distnet.doctor.machine import mapped
 from distnet.launcher import LOOK, mpirun_beside_python
-from distnet.machine import mapped
 from distnet.processes import Processes
 from distnet.world import World, library_name, load_mpi
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.charts import Curve, escaped, line_chart, matrix
 from distnet.functional import Array
-from distnet.page import document, figure, key, named_values, section, table
-from distnet.png import Bytes, address, png
+from distnet.pages.charts import Curve, escaped, line_chart, matrix
+from distnet.pages.page import document, figure, key, named_values, section, table
+from distnet.pages.png import Bytes, address, png
 from distnet.profile import blamed
 from distnet.stopwatch import PHASES
 
