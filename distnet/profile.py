@@ -22,7 +22,8 @@ def gathered(world: World, watch: Stopwatch, steps: int) -> list[dict[str, Any]]
 
     steps: that were timed.
     """
-    own = {"rank": world.rank, "host": socket.gethostname(), "steps": steps, "seconds": watch.seconds}
+    own = {"rank": world.rank, "node": world.node, "host": socket.gethostname()}
+    own |= {"steps": steps, "seconds": watch.seconds}
     return [own] if world.comm is None else world.comm.allgather(own)
 
 
@@ -44,15 +45,23 @@ def told(phases: list[dict[str, Any]]) -> Iterator[str]:
 
 def blamed(phases: Sequence[Mapping[str, Any]]) -> str:
     """Which rank was the slowest, which is the one that waited least, and how long the others waited."""
-    waits = [each["seconds"]["waiting"] for each in phases]
+    waits, waited = waiting(phases)
     place = waits.index(min(waits))
     slowest, others = phases[place], waits[:place] + waits[place + 1 :]
     whole = sum(slowest["seconds"].values())
     mean = sum(others) / len(others)
     return (
-        f"rank {slowest['rank']} on {slowest['host']} was the slowest, it waited {waits[place]:.3f} s; "
-        f"the others waited {mean:.3f} s on average, {100 * mean / whole:.0f} % of the time"
+        f"rank {slowest['rank']} on {slowest['host']} was the slowest, it {waited} {waits[place]:.3f} s; "
+        f"the others {waited} {mean:.3f} s on average, {100 * mean / whole:.0f} % of the time"
     )
+
+
+def waiting(phases: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
+    """How long each rank waited for others, and what to call that. Between nodes who is late shows in the messages."""
+    waits = [each["seconds"]["waiting"] for each in phases]
+    if len({each["node"] for each in phases}) == 1:
+        return waits, "waited"
+    return [wait + each["seconds"]["exchange"] for wait, each in zip(waits, phases, strict=True)], "waited or exchanged"
 
 
 def write_timeline(world: World, watch: Stopwatch, path: Path) -> None:

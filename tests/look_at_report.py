@@ -163,7 +163,8 @@ def pages(digits, tmp_path_factory):
         csv.writer(file).writerows(letters)
     train("many", "--dataset", f"csv:{folder / 'many.csv'}", "--epochs", 30, "--hidden", 20)
     phases = [
-        {"rank": k, "host": f"node-{k // 4}.cluster", "steps": 7035, "seconds": dict(zip(PHASES, spent, strict=True))}
+        {"rank": k, "node": k // 4, "host": f"node-{k // 4}.cluster", "steps": 7035}
+        | {"seconds": dict(zip(PHASES, spent, strict=True))}
         for k, spent in enumerate(np.abs(draw.normal(1, 0.4, (8, 8))).tolist())
     ]
     (folder / "profile.html").write_text(document("A profile", [section("Time a step", time_a_step(phases))]))

@@ -356,7 +356,7 @@ def test_of_many_neurons_those_with_the_largest_weights_are_shown():
 
 def test_of_many_ranks_those_that_waited_least_are_shown():
     phases = [
-        {"rank": k, "host": "h", "steps": 10, "seconds": {"forward": 0.5, "waiting": 0.01 * ((k * 37) % 100)}}
+        {"rank": k, "node": 0, "host": "h", "steps": 10, "seconds": {"forward": 0.5, "waiting": (k * 37) % 100 / 100}}
         for k in range(100)
     ]
     page = Page(run_page(plain_run(phases=phases)))

@@ -21,6 +21,12 @@ def table(out):
     return {int(row[0]): dict(zip(names[2:], map(float, row[2:]), strict=True)) for row in rows}
 
 
+def part(rank, node=0, **seconds):
+    """What a rank tells of two steps."""
+    seconds = dict.fromkeys(PHASES, 0.0) | seconds
+    return {"rank": rank, "node": node, "host": "ab"[rank], "steps": 2, "seconds": seconds}
+
+
 def test_laps_add_up_to_the_time_between_start_and_the_last_lap():
     watch = Stopwatch(keep=3)
     for phase in ("data", "forward", "data", "update"):
@@ -47,26 +53,36 @@ def test_a_profile_names_every_rank_and_changes_no_bit(ranks, digits):
         assert ("waiting" in seconds) is (ranks is not None)
 
 
-def test_the_rank_that_everybody_waits_for_is_named(digits):
-    ended = command(*SMALL, "--data-dir", digits, "--profile", ranks=3, env=fault("pause", rank=1))
+@pytest.mark.parametrize("nodes", [(), ("--ranks-per-node", 1)])
+def test_the_rank_that_everybody_waits_for_is_named(nodes, digits):
+    ended = command(*SMALL, "--data-dir", digits, "--profile", *nodes, ranks=3, env=fault("pause", rank=1))
     assert ended.status == 0, ended.err
     assert "rank 1 on " in ended.out
     assert " was the slowest" in ended.out.split("rank 1 on ")[1].splitlines()[0]
+    if nodes:
+        return
     found = table(ended.out)
     assert found[1]["waiting"] < min(found[0]["waiting"], found[2]["waiting"])
     assert found[0]["waiting"] > 0.5
 
 
 def test_of_one_rank_nobody_is_blamed():
-    phases = [{"rank": 0, "host": "a", "steps": 2, "seconds": dict.fromkeys(PHASES, 0.0) | {"forward": 1.0}}]
+    phases = [part(0, forward=1.0)]
     assert list(told(phases)) == [
         "where the time went, in seconds a rank, 2 steps",
         "rank  host  forward    sum\n0        a    1.000  1.000",
         "a step took 500,000 µs",
     ]
-    other = {"rank": 1, "host": "b", "steps": 2, "seconds": dict.fromkeys(PHASES, 0.0) | {"waiting": 0.5}}
-    assert blamed([*phases, other]) == (
+    assert blamed([*phases, part(1, waiting=0.5)]) == (
         "rank 0 on a was the slowest, it waited 0.000 s; the others waited 0.500 s on average, 50 % of the time"
+    )
+
+
+def test_between_nodes_who_is_late_shows_in_the_messages_of_the_others():
+    phases = [part(0, forward=0.1, waiting=0.1, exchange=0.8), part(1, forward=0.7, waiting=0.2, exchange=0.1, node=1)]
+    assert blamed(phases) == (
+        "rank 1 on b was the slowest, it waited or exchanged 0.300 s; "
+        "the others waited or exchanged 0.900 s on average, 90 % of the time"
     )
 
 

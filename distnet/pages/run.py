@@ -10,7 +10,7 @@ from distnet.functional import Array
 from distnet.pages.charts import Curve, escaped, line_chart, matrix
 from distnet.pages.page import document, figure, key, named_values, section, table
 from distnet.pages.png import Bytes, address, png
-from distnet.profile import blamed
+from distnet.profile import blamed, waiting
 from distnet.stopwatch import PHASES
 
 MISTAKES = 24  # which `Run.found` should have
@@ -241,9 +241,10 @@ def time_a_step(phases: Sequence[Mapping[str, Any]]) -> str:
     shown = list(range(len(phases)))
     told = [blamed(phases)] if len(phases) > 1 else []
     if len(phases) > SHOWN_RANKS:
-        least = sorted(shown, key=lambda place: phases[place]["seconds"]["waiting"])
+        waits, waited = waiting(phases)
+        least = sorted(shown, key=lambda place: waits[place])
         shown = sorted(least[:SHOWN_RANKS])
-        told.append(f"shown are the {SHOWN_RANKS} of {len(phases):,} ranks that waited least")
+        told.append(f"shown are the {SHOWN_RANKS} of {len(phases):,} ranks that {waited} least")
     bars, rows = [], []
     longest = max(totals) or 1.0
     for place in shown:
