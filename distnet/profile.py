@@ -98,7 +98,7 @@ def events(ranks: Iterable[tuple[int, str, bytes, bytes]]) -> Iterator[dict[str,
         ends = np.frombuffer(raw_ends)
         yield {"ph": "M", "name": "process_name", "pid": node, "args": {"name": f"node {node}, {host}"}}
         yield {"ph": "M", "name": "thread_name", "pid": node, "tid": rank, "args": {"name": f"rank {rank}"}}
-        starts = np.concatenate([[0.0], ends[:-1]])
+        starts = np.concatenate([[0.0], ends])[:-1]
         for code, start, end in zip(codes, starts.tolist(), ends.tolist(), strict=True):
             duration = round((end - start) * 1e6, 3)
             yield {

@@ -111,6 +111,16 @@ def test_a_timeline_that_cannot_be_written_is_told_before_the_training(digits, t
     assert ended.err.startswith(f"distnet: --timeline {tmp_path}/no/trace.json: there is no folder")
 
 
+def test_the_timeline_of_a_run_that_was_complete_before_is_empty(digits, tmp_path):
+    path = tmp_path / "trace.json"
+    options = (*SMALL, "--data-dir", digits, "--checkpoint-dir", tmp_path / "checkpoints")
+    complete = command(*options)
+    ended = command(*options, "--resume", "--timeline", path, "--profile", ranks=2)
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.sha256 == complete.sha256
+    assert {each["ph"] for each in json.loads(path.read_text())["traceEvents"]} == {"M"}
+
+
 def test_quiet_leaves_no_room_for_a_profile(digits):
     ended = command(*SMALL, "--data-dir", digits, "--quiet", "--profile")
     assert (ended.status, ended.out) == (2, "")
