@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,7 @@ from distnet import __version__
 from distnet.config import Config
 from distnet.datasets import Dataset
 from distnet.functional import Array
-from distnet.guard import launched_size
+from distnet.guard import launched_size, say
 from distnet.logs import log
 from distnet.network import NeuralNetwork
 from distnet.profile import told
@@ -37,6 +38,7 @@ class Report:
         self.board = Board(config.tensorboard) if self.speaks and config.tensorboard else None
         self._bar: Progress | None = None
         self.header: list[str] = []
+        self._epochs_written = self._bytes_written = 0  # to the metrics file
 
     def start(self, data: Dataset, network: NeuralNetwork, trainer: Trainer) -> None:
         """The header: on what, with what, and what is trained."""
@@ -55,21 +57,21 @@ class Report:
             + f" {config.schedule}" * (config.schedule != "constant")
             + f", seed {config.seed}",
         ]
-        if self.speaks and config.metrics:
-            config.metrics.write_text("")
         if self.speaks and not config.quiet:
             print("\n".join(self.header), flush=True)
 
     def resumed(self, what: str) -> None:
-        """Where the run goes on from; the metrics file begins with the epochs that are done."""
-        if self.speaks:
-            if not self.config.quiet:
-                print(what, flush=True)
-            for record in self.history:
-                self._write(record)
+        """Where the run goes on from."""
+        if self.speaks and not self.config.quiet:
+            print(what, flush=True)
 
     def begin(self, trainer: Trainer) -> Callable[[Trainer], None] | None:
-        """A bar on the terminal, if that is where standard error goes; returns what is to be told of every step."""
+        """The metrics file begins, with the epochs that are done, and a bar, if standard error is a terminal.
+
+        Returns what is to be told of every step.
+        """
+        if self.speaks:
+            self._write("wb")
         if self.speaks and not self.config.quiet and sys.stderr.isatty() and launched_size() == 1:
             with suppress(ImportError):  # without tqdm, the lines of the epochs have to do
                 self._bar = Progress(trainer, self.config.epochs)
@@ -98,7 +100,7 @@ class Report:
                 self._bar.epoch(epoch, "  ".join(words))
             elif not self.config.quiet:
                 print("  ".join(words), flush=True)
-            self._write(record)
+            self._write("ab")
         if self.board:
             self.board.write(record)
 
@@ -114,11 +116,21 @@ class Report:
         """Whether the last epochs, as many as there is patience for, were no better than one before them."""
         return self.config.patience is not None and len(self.history) - self.best() >= self.config.patience
 
-    def _write(self, record: dict[str, Any]) -> None:
-        """Append to the metrics file, where there is one."""
-        if self.config.metrics:
-            with self.config.metrics.open("a") as file:
-                print(json.dumps(record), file=file)
+    def _write(self, mode: str) -> None:
+        """Bring the metrics file, where there is one, up to the history; what the disk refuses comes with the next."""
+        path = self.config.metrics
+        if path is None:
+            return
+        content = "".join(json.dumps(record) + "\n" for record in self.history[self._epochs_written :]).encode()
+        try:
+            with path.open(mode) as file:
+                file.write(content)
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(path, self._bytes_written)  # no half line
+            say(f"--metrics {path}: can't be written ({error.strerror}); training goes on, the next epoch tries again")
+        else:
+            self._epochs_written, self._bytes_written = len(self.history), self._bytes_written + len(content)
 
     def ended(self) -> None:
         """No epoch is to come in this process."""

@@ -554,10 +554,12 @@ def test_a_resumed_run_with_other_data_says_so(digits, halfway, tmp_path):
     content = bytearray((data / FILES[0]).read_bytes())
     content[1000] ^= 1
     (data / FILES[0]).write_bytes(content)
-    ended = resumed(data, halfway)
+    (tmp_path / "metrics.jsonl").write_text("of epochs before\n")
+    ended = resumed(data, halfway, "--metrics", tmp_path / "metrics.jsonl")
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.startswith("distnet: --dataset mnist: ")
     assert "was made with other data" in ended.err
+    assert (tmp_path / "metrics.jsonl").read_text() == "of epochs before\n"
 
 
 def test_a_sealed_checkpoint_whose_arrays_do_not_fit_is_refused(digits, halfway):
@@ -638,6 +640,21 @@ def test_a_run_whose_disk_gets_room_again_writes_the_next_checkpoint_and_its_sta
     assert ended.err.replace(NO_ROOM, "").startswith(f"distnet: checkpoint {small_disk}/")
     assert names(small_disk) == [*steps(1000), "completed.json"]
     assert resumed(digits, small_disk, "--epochs", 200).sha256 == ended.sha256
+
+
+def test_metrics_that_the_disk_refuses_come_later_whole_and_the_training_goes_on(digits, small_disk):
+    path, options = small_disk / "metrics.jsonl", ("--epochs", 800, "--quiet")
+    (small_disk / "filler").write_bytes(bytes(2 * 2**20 - 2 * 4096))
+    running = start("--data-dir", digits, *SMALL, *options, "--metrics", path)
+    wait_for(lambda: lines(path) > 3 and not shutil.disk_usage(small_disk).free, running)
+    time.sleep(0.3)  # in which many epochs end
+    (small_disk / "filler").unlink()
+    ended = end(running, SOON)
+    assert ended.status == 0
+    assert [record["epoch"] for record in read_metrics(path)] == list(range(1, 801))
+    refused = f"distnet: --metrics {path}: can't be written (No space left on device); training goes on, "
+    assert ended.err.startswith(refused)
+    assert set(ended.err.splitlines()) == {f"{refused}the next epoch tries again"}
 
 
 def test_a_folder_that_is_gone_in_the_middle_is_told_tried_again_and_told_by_the_status(digits, tmp_path):
