@@ -90,7 +90,11 @@ def checked(found: Any, before: float) -> Record:
     """The numbers of an epoch that comes after epoch `before`. Raises ValueError where it isn't one."""
     if not isinstance(found, dict):
         raise ValueError("no JSON object")
-    numbers = {k: float(v) for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    numbers = {
+        k: math.nan if v is None else float(v)  # null is what JSON has for it
+        for k, v in found.items()
+        if isinstance(v, int | float | None) and not isinstance(v, bool)
+    }
     for name in NEEDED:
         if name not in numbers:
             raise ValueError(f"no number {name}")

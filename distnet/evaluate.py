@@ -6,7 +6,6 @@ if __name__ == "__main__":
     guard.watch()  # before any import that can fail
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from distnet.datasets import ROWS_AT_ONCE, Dataset, Split, empty_split, load
 from distnet.errors import input_error_on_every_rank
 from distnet.evaluation import Evaluation, findings
 from distnet.shards import share
-from distnet.text import aligned
+from distnet.text import aligned, json_line
 from distnet.trained import Class, Trained, load_trained
 from distnet.world import World, launched_world
 
@@ -55,7 +54,7 @@ def main() -> int:
             "standardised_by": "model" if trained.mean is not None else "data set",
         }
         if options.json:
-            print(json.dumps(about | told))
+            print(json_line(about | told))
         else:
             print_findings(trained, data, about, told)
     return 0

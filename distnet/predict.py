@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import csv
 import io
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from distnet.idx import read_idx_images
 from distnet.pictures import read_picture
 from distnet.propagation import Propagation
 from distnet.tables import DELIMITERS, as_number, no_csv
-from distnet.text import aligned
+from distnet.text import aligned, json_line
 from distnet.trained import Trained, load_trained
 from distnet.world import World, launched_world
 
@@ -91,7 +90,7 @@ def predict(path: Path, files: Sequence[str], as_json: bool) -> None:
             "probabilities": {str(each): float(p) for each, p in zip(classes, row, strict=True)},
         }
         if as_json:
-            print(json.dumps(record))
+            print(json_line(record))
         else:
             found = [word for place in (best, *others) for word in (str(classes[place]), f"{row[place]:.4f}")]
             table.append([name, *found, *["-", "-"] * (not others)])

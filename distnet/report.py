@@ -1,7 +1,6 @@
 """What a run tells: its header, a line or a bar an epoch, the last two lines, and the metrics file."""
 
 import hashlib
-import json
 import math
 import os
 import sys
@@ -19,7 +18,7 @@ from distnet.network import NeuralNetwork
 from distnet.profile import told
 from distnet.progress import Progress
 from distnet.tensorboard import Board
-from distnet.text import counted
+from distnet.text import counted, json_line
 from distnet.trainer import Epoch, Trainer
 from distnet.world import World
 
@@ -121,7 +120,7 @@ class Report:
         path = self.config.metrics
         if path is None:
             return
-        content = "".join(json.dumps(record) + "\n" for record in self.history[self._epochs_written :]).encode()
+        content = "".join(json_line(record) + "\n" for record in self.history[self._epochs_written :]).encode()
         try:
             with path.open(mode) as file:
                 file.write(content)

@@ -1,6 +1,9 @@
-"""Words for people: numbers of things, and tables."""
+"""Words for people: numbers of things, and tables; and for programs."""
 
+import json
+import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def counted(number: int, what: str) -> str:
@@ -16,3 +19,16 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         "  ".join([row[0].ljust(widths[0]), *(w.rjust(k) for w, k in zip(row[1:], widths[1:], strict=True))])
         for row in clean
     )
+
+
+def json_line(value: Any) -> str:
+    """A line of JSON. null stands for NaN and infinity, which JSON has no words for; most other readers refuse them."""
+
+    def sayable(value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        if isinstance(value, dict):
+            return {key: sayable(each) for key, each in value.items()}
+        return [sayable(each) for each in value] if isinstance(value, list | tuple) else value
+
+    return json.dumps(sayable(value))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import fault
+from conftest import command, fault
 
 from distnet import NeuralNetwork
 from distnet.config import read_config
@@ -97,6 +97,16 @@ def test_the_metrics_file_gets_one_json_object_an_epoch_and_nothing_of_an_older_
     printed = [EPOCH.fullmatch(line) for line in ended.out.splitlines()[4:6]]
     assert [f"{record['loss']:.4f}" for record in records] == [line[2] for line in printed]
     assert [f"{record['test_accuracy']:.4f}" for record in records] == [line[4] for line in printed]
+
+
+def test_what_a_run_that_diverged_writes_for_programs_is_json(digits, tmp_path):
+    model, metrics = tmp_path / "model.npz", tmp_path / "metrics.jsonl"
+    lost = ("--learning-rate", 1e30, "--epochs", 2, "--quiet")
+    assert command("--data-dir", digits, *lost, "--model", model, "--metrics", metrics).status == 0
+    evaluated = command(model, "--data-dir", digits, "--json", module="distnet.evaluate")
+    read = [json.loads(line, parse_constant=pytest.fail) for line in metrics.read_text().splitlines()]
+    assert [record["loss"] for record in read] == [None, None]
+    assert json.loads(evaluated.out, parse_constant=pytest.fail)["loss"] is None
 
 
 @pytest.mark.parametrize("ending", [".pkl", ".npz"])

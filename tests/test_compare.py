@@ -108,6 +108,12 @@ def test_files_of_runs_that_were_validated_alone_are_compared_by_that(tmp_path):
         figures([Run("a", without)])
 
 
+def test_null_is_a_number_that_is_not_finite(tmp_path):
+    nan = read(write(tmp_path / "nan.jsonl", record(1, float("nan"))))
+    null = read(write(tmp_path / "null.jsonl", record(1, None)))
+    assert sameness(Run("a", nan), Run("b", null)) == "same bits as a"
+
+
 @pytest.mark.parametrize(
     ("first", "other", "told"),
     [
