@@ -288,12 +288,18 @@ class Trainer:
         """
         # More threads than one round otherwise, and the ranks are there for the other cores.
         with threadpool_limits(1, user_api="blas"):
-            while self.epochs_done < epochs:
-                epoch = self.epoch(on_step, tutorial_loss)
-                if epoch is None:
-                    return False
-                if on_epoch(epoch) is True:
-                    break
+            try:
+                while self.epochs_done < epochs:
+                    epoch = self.epoch(on_step, tutorial_loss)
+                    if epoch is None:
+                        return False
+                    if on_epoch(epoch) is True:
+                        break
+            except SystemExit as error:
+                if self.world.size == 1:
+                    raise
+                # No hook sees it: this rank would wait for the others in MPI_Finalize, and they for it in a step.
+                raise RuntimeError("sys.exit in the middle of training, while other ranks wait for this one") from error
         return True
 
     def keep(self) -> None:

@@ -96,6 +96,31 @@ train(sys.argv[1:], {what}=trouble)
     assert "can't be written" not in ended.err
 
 
+@pytest.mark.parametrize(
+    "call", ["train(sys.argv[1:], on_step=leave)", "network.train(*rows, comm=comm, on_step=leave)"]
+)
+def test_a_rank_that_exits_in_the_middle_leaves_no_other_waiting(call, digits, tmp_path):
+    script = f"""
+import sys
+from distnet.guard import watch
+watch()
+import numpy as np
+from distnet import NeuralNetwork
+from distnet.train import train
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+def leave(trainer):
+    if comm.rank == 1:
+        sys.exit(3)
+network, rows = NeuralNetwork([4, 2]), (np.ones((9, 4)), np.eye(2)[np.arange(9) % 2])
+{call}
+"""
+    ended = run(tmp_path, "--data-dir", digits, "--hidden", 20, "--quiet", ranks=2, script=script)
+    assert ended.status != 0
+    assert "distnet: rank 1 failed" in ended.err
+    assert "sys.exit in the middle" in ended.err
+
+
 def test_a_network_tells_of_its_steps_too():
     draw = np.random.default_rng(0)
     rows, targets = draw.normal(size=(50, 4)), np.eye(3)[draw.integers(3, size=50)]
