@@ -14,6 +14,7 @@ cd "$PBS_O_WORKDIR"
 
 python=${PYTHON:-.venv/bin/python} # its mpi4py has to load the MPI of this cluster, see launch/README.md
 run=${RUN:-runs/$PBS_JOBID}
+# Before bash 4.4, which clusters still have, an array without a word is an unbound variable unless asked for with +.
 read -ra arguments <<<"${ARGS:-}"
 
 # The file has a line a rank, each with its host.
@@ -31,7 +32,8 @@ deleted=no
 trap 'deleted=yes' TERM
 status=0
 timeout --preserve-status --signal=USR1 $((limit > 240 ? limit - 120 : limit / 2)) \
-  "$python" -m distnet.supervise -n "$ranks" --hosts "$hosts" -- --checkpoint-dir "$run" --resume "${arguments[@]}" ||
+  "$python" -m distnet.supervise -n "$ranks" --hosts "$hosts" -- --checkpoint-dir "$run" --resume \
+  ${arguments[@]+"${arguments[@]}"} ||
   status=$?
 if [ "$status" = 75 ] && [ $deleted = no ]; then # saved, to come again
   exec qsub -v "PYTHON=$python,RUN=$run,ARGS=${ARGS:-}" launch/pbs.sh
