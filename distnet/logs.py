@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,18 +26,26 @@ def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
 
     rank_name = f"rank {rank:{len(str(size - 1))}}"
     form = f"%(asctime)s.%(msecs)03d {rank_name} on {socket.gethostname()}: %(message)s"
+
+    class File(logging.FileHandler):
+        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+            logger.removeHandler(self)
+            why = sys.exc_info()[1]
+            sys.stderr.write(f"distnet: --log-dir {self.baseFilename}: can't be written ({why}); it ends here\n")
+
+    logger = logging.getLogger("distnet")
     handlers: list[logging.Handler] = [logging.StreamHandler()] if aloud else []
     if folder is not None:
         path = folder / f"rank-{rank:0{len(str(size - 1))}}.log"
         try:
             folder.mkdir(exist_ok=True)
-            handlers.append(logging.FileHandler(path))
+            handlers.append(File(path))
         except OSError as error:
             raise InputError(f"--log-dir {path}: can't be written ({error.strerror}); name another folder") from None
-    _logger = logging.getLogger("distnet")
-    _logger.setLevel(logging.INFO)
-    _logger.propagate = False  # a program of which training is a part has handlers of its own
-    _logger.handlers = handlers
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a program of which training is a part has handlers of its own
+    logger.handlers = handlers
+    _logger = logger
     for handler in handlers:
         handler.setFormatter(logging.Formatter(form, "%H:%M:%S"))
     log(f"process {os.getpid()}, {rank + 1} of {size}")

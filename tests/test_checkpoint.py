@@ -657,6 +657,14 @@ def test_metrics_that_the_disk_refuses_come_later_whole_and_the_training_goes_on
     assert set(ended.err.splitlines()) == {f"{refused}the next epoch tries again"}
 
 
+def test_a_log_that_the_disk_refuses_is_one_line_and_the_training_goes_on(digits, small_disk, undisturbed):
+    (small_disk / "filler").write_bytes(bytes(2 * 2**20))
+    ended = command("--data-dir", digits, *SMALL, "--quiet", "--log-dir", small_disk / "logs", ranks=2)
+    assert (ended.status, ended.out) == (0, undisturbed[0])
+    told = [f"distnet: --log-dir {small_disk}/logs/rank-{k}.log: can't be written (" for k in range(2)]
+    assert sorted(line.partition("[")[0] for line in ended.err.splitlines()) == told
+
+
 def test_a_folder_that_is_gone_in_the_middle_is_told_tried_again_and_told_by_the_status(digits, tmp_path):
     there, gone, told = tmp_path / "there", tmp_path / "gone", tmp_path / "metrics.jsonl"
     options = ("--epochs", 100_000, "--checkpoint-dir", there, "--metrics", told, "--quiet")
