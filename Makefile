@@ -22,10 +22,11 @@ check: .venv/check.installed
 
 docs: .venv/docs.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distnet needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": make PYTHON=...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv && $@ -m pip --version >/dev/null || { rm -rf .venv; echo "$(PYTHON) -m venv made no pip; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 .venv/train.installed: EXTRAS := mpich
 .venv/test.installed: EXTRAS := mpich,test

@@ -54,8 +54,9 @@ class Writer:
         self.keep, self.on_checkpoint = keep, on_checkpoint
         self.error: OSError | None = None
         self._trouble: BaseException | None = None
-        self._jobs: queue.Queue[tuple[Path, Checkpoint]] = queue.Queue(maxsize=1)
-        threading.Thread(target=self._work, name="checkpoint writer", daemon=True).start()
+        self._jobs: queue.Queue[tuple[Path, Checkpoint] | None] = queue.Queue(maxsize=1)
+        self._thread = threading.Thread(target=self._work, name="checkpoint writer", daemon=True)
+        self._thread.start()
 
     def write(self, path: Path, checkpoint: Checkpoint) -> None:
         """Write soon; waits only where the one before the last isn't written yet."""
@@ -63,8 +64,9 @@ class Writer:
         self._check()
 
     def finish(self) -> None:
-        """Wait until everything is written, or has failed."""
-        self._jobs.join()
+        """Wait until everything is written, or has failed. Nothing can be written afterwards."""
+        self._jobs.put(None)
+        self._thread.join()
         self._check()
 
     def _check(self) -> None:
@@ -73,17 +75,18 @@ class Writer:
             raise self._trouble
 
     def _work(self) -> None:
-        while True:
-            path, checkpoint = self._jobs.get()
+        while job := self._jobs.get():
+            path, checkpoint = job
             try:
                 self.error = self._written(path, checkpoint)
                 if self.error is None:
                     log(f"checkpoint {path} is on the disk")
                     self.on_checkpoint(path)
+            except SystemExit as trouble:
+                self._trouble = RuntimeError("sys.exit in on_checkpoint")
+                self._trouble.__cause__ = trouble
             except BaseException as trouble:
                 self._trouble = trouble
-            finally:
-                self._jobs.task_done()
 
     def _written(self, path: Path, checkpoint: Checkpoint) -> OSError | None:
         """Write; returns what the disk had against it."""
@@ -279,7 +282,10 @@ class Checkpointing:
             if self._writer.error is not None:
                 say(f"stopped {trainer.position()}; its checkpoint could not be written")
                 return UNWRITTEN
-            say(f"stopped {trainer.position()}, checkpoint written; run it again with --resume")
+            say(
+                f"stopped {trainer.position()}, checkpoint written; "
+                f"run it again with --checkpoint-dir {self.directory} --resume"
+            )
             return COME_AGAIN
 
         status = self.world.on_root(tell)

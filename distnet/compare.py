@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 from distnet.config import Parser
 from distnet.errors import InputError
 from distnet.files import check_writable, write_whole
-from distnet.guard import run
+from distnet.guard import launched_rank, run
 from distnet.pages.charts import COLOURS, STYLE, Curve, escaped, line_chart
 from distnet.pages.page import document, figure, key, section, table
 from distnet.text import aligned, counted
@@ -36,16 +36,17 @@ def parser() -> Parser:
     """The parser of `python -m distnet.compare`."""
     made = Parser(prog="python -m distnet.compare", description="Draw training runs over each other.",
                   usage="python -m distnet.compare METRICS [METRICS ...] [options]",
-                  add_help=False, allow_abbrev=False)  # fmt: skip
+                  allow_abbrev=False)  # fmt: skip
     made.add_argument("metrics", type=Path, nargs="+", metavar="METRICS", help="files that --metrics wrote")
     made.add_argument("--output", type=Path, default=Path("compare.html"), metavar="FILE",
                       help="where to draw, .html or .svg (default: compare.html)")  # fmt: skip
-    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 
 def main() -> None:
     """Compare as the command line says."""
+    if launched_rank() > 0:
+        return
     typed = parser().parse_args()
     draw = {".html": page, ".svg": picture}.get(typed.output.suffix)
     if draw is None:

@@ -380,7 +380,6 @@ def parser() -> Parser:
         description="Train a dense network on this process or on all that mpirun starts, to the same bits.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
-        add_help=False,
     )
     groups: dict[str, Any] = {}
     preset = read_options(PRESET_FOLDER / f"{Config.preset}.toml")
@@ -400,7 +399,6 @@ def parser() -> Parser:
     groups["task"].add_argument(
         "--config", type=Path, metavar="FILE", help="options in TOML, named as here; the others typed override it"
     )
-    groups["output"].add_argument("--help", action="help", help="print this and end")
     return made
 
 

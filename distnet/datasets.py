@@ -69,6 +69,7 @@ class Dataset(NamedTuple):
 
     mean, deviation: what inputs were standardised by, for all at once, or a list with one a column.
     classes: their names, in the order of the targets. shape: rows and columns of images; None for tables.
+    whole: training and test set as one, whose memory is what `World.free` takes.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Dataset(NamedTuple):
     fingerprint: str
     classes: tuple[str | int | float, ...]
     shape: tuple[int, int] | None
+    whole: Split
 
 
 def file_names(name: str) -> list[str]:
@@ -89,12 +91,19 @@ def file_names(name: str) -> list[str]:
     return [f"{name}-{part}-{kind}-ubyte" for part in ("train", "test") for kind in ("images-idx3", "labels-idx1")]
 
 
+def home(name: str, directory: Path) -> Path:
+    """The folder for the files of a data set: Fashion-MNIST's have the names of MNIST's, and one of their own."""
+    return directory / name if name == "fashion-mnist" and directory.name != name else directory
+
+
 def find_files(name: str, directory: Path) -> list[Path] | None:
     """The four IDX files (train images, train labels, test images, test labels), or None if none is there.
 
     Raises InputError where some are there and some are missing.
     """
-    for folder in (directory, *filter(None, [INSTALLED.get(name)])):
+    for folder in dict.fromkeys((home(name, directory), directory, INSTALLED.get(name))):
+        if folder is None or (folder != home(name, directory) and has_mnist(folder)):
+            continue
         plain = [folder / file for file in file_names(name)]
         found = [next((p for p in (path, path.with_name(path.name + ".gz")) if p.exists()), path) for path in plain]
         missing = [path for path in found if not path.exists()]
@@ -105,6 +114,13 @@ def find_files(name: str, directory: Path) -> list[Path] | None:
                 f"--data-dir {folder}: {missing[0].name} is missing beside the others; {how_to_get(name, folder)}"
             )
     return None
+
+
+def has_mnist(folder: Path) -> bool:
+    """Whether its test labels, which are few bytes, are those of MNIST. Collective: no."""
+    from distnet import mirrors
+
+    return any(mirrors.is_file_of("mnist", folder / f"{FILES[3]}{ending}") for ending in ("", ".gz"))
 
 
 def how_to_get(name: str, folder: Path) -> str:
@@ -135,7 +151,7 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
     from distnet import mirrors  # its imports take a while, and few runs need it
 
     try:
-        mirrors.download(name, directory, first_answer=FIRST_ANSWER)
+        mirrors.download(name, home(name, directory), first_answer=FIRST_ANSWER)
     except InputError:
         if asked_for:
             raise
@@ -186,7 +202,7 @@ def load(
     fingerprint = world.on_root(lambda: hashlib.sha256(raw.data).hexdigest())
     world.free(raw)
     train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint, classes, shape)
+    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint, classes, shape, whole)
 
 
 def load_table(
@@ -237,7 +253,7 @@ def load_table(
     world.send_to_nodes(whole.inputs)
     world.send_to_nodes(whole.targets)
     train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    return Dataset(kind, str(path), train_set, test_set, mean, deviation, fingerprint, classes, None)
+    return Dataset(kind, str(path), train_set, test_set, mean, deviation, fingerprint, classes, None, whole)
 
 
 def load_mnist(
@@ -414,7 +430,7 @@ def main() -> None:
 
     options = parser().parse_args()
     bases = [*options.mirror, *mirrors.DATASETS[options.dataset].mirrors]
-    mirrors.download(options.dataset, options.data_dir, bases, sys.stdout)
+    mirrors.download(options.dataset, home(options.dataset, options.data_dir), bases, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,6 @@ def parser() -> Parser:
         usage="[mpirun -n N] python -m distnet.evaluate MODEL [options]",
         description="Accuracy, loss, confusion matrix and worst mistakes of a network, the same on any ranks.",
         allow_abbrev=False,
-        add_help=False,
     )
     made.add_argument("model", type=Path, metavar="MODEL", help="as training wrote it")
     made.add_argument(
@@ -93,7 +92,6 @@ def parser() -> Parser:
         help=f"end all ranks when none gets further for so many seconds (default: {Config.stall_timeout:g})",
         metavar="SECONDS",
     )
-    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 

@@ -42,6 +42,21 @@ def check_writable(path: Path, option: str) -> None:
         raise InputError(f"{option} {path}: can't be written ({error.strerror}); name a file elsewhere") from None
 
 
+def check_folder(path: Path, option: str) -> None:
+    """Make a folder, and raise InputError where nothing could be written into it, naming `option`.
+
+    Collective: no, for rank 0.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path):
+            pass
+    except FileExistsError:
+        raise InputError(f"{option} {path}: this is a file; name a folder") from None
+    except OSError as error:
+        raise InputError(f"{option} {path}: can't be written ({error.strerror}); name another folder") from None
+
+
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Replace the file at `path` by what `write` writes; whatever happens, either file is there whole.
 

@@ -6,6 +6,7 @@ the standard library alone.
 
 import contextlib
 import faulthandler
+import io
 import os
 import signal
 import socket
@@ -203,6 +204,8 @@ def run(main: Callable[[], int | None]) -> None:
     ends `main` early ends all ranks. Collective: yes, as `main` is.
     """
     watch()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # no µ and no class's name is worth a failure
     if signal.getsignal(signal.SIGINT) is interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -212,6 +215,7 @@ def run(main: Callable[[], int | None]) -> None:
             status = 0
             if launched_rank() == 0:
                 sys.stdout.write(str(text))
+        sys.stdout.flush()
         if not all_came():
             sys.stderr.write(
                 f"distnet: rank {launched_rank()} is done at once, and not all are; give all ranks the same options\n"
@@ -236,5 +240,4 @@ def run(main: Callable[[], int | None]) -> None:
         fail(type(error), error, error.__traceback__, " by sys.exit before the end")
     except BaseException:
         fail(*sys.exc_info())
-    sys.stdout.flush()
     sys.exit(status)

@@ -45,7 +45,7 @@ def read_idx_pair(
     classes: how many; labels run from `first` to first + classes - 1.
     Returns images (n, rows, columns) uint8 and labels (n,) uint8, n > 0, the sizes as the headers say.
     Raises InputError when a file can't be read, isn't what its header says, or doesn't fit the other one.
-    Changed pixels are not seen by the format, but by `distnet.mirrors.verify`.
+    Changed pixels are not seen by the format, but by `datasets.check_bytes`.
     Collective: no.
     Source: LeCun, Cortes, Burges, The MNIST database, "File formats".
     """

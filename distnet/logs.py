@@ -19,7 +19,8 @@ _logger: logging.Logger | None = None
 def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
     """From now on `log` writes: to standard error where it is `aloud`, and to rank-N.log in a folder.
 
-    Raises InputError where the file can't be written. Collective: no, but every rank has a file of its own.
+    The folder has to be there on rank 0's host. Raises InputError where the file can't be written.
+    Collective: no, but every rank has a file of its own.
     """
     global _logger
     import logging  # takes as long to import as all of distnet does without NumPy
@@ -38,7 +39,7 @@ def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
     if folder is not None:
         path = folder / f"rank-{rank:0{len(str(size - 1))}}.log"
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             handlers.append(File(path))
         except OSError as error:
             raise InputError(f"--log-dir {path}: can't be written ({error.strerror}); name another folder") from None
@@ -49,6 +50,16 @@ def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
     for handler in handlers:
         handler.setFormatter(logging.Formatter(form, "%H:%M:%S"))
     log(f"process {os.getpid()}, {rank + 1} of {size}")
+
+
+def stop_logs() -> None:
+    """From now on `log` is silent again, and the file closed."""
+    global _logger
+    if _logger is not None:
+        for handler in _logger.handlers:
+            handler.close()
+        _logger.handlers = []
+        _logger = None
 
 
 def log(text: str) -> None:

@@ -59,14 +59,9 @@ DATASETS = {
 }
 
 
-def verify(dataset: str, path: Path) -> None:
-    """Raise InputError unless `path`, named as in DATASETS with or without `.gz`, has that file's bytes.
-
-    Collective: no.
-    """
-    if flaw := _flaw(path, DATASETS[dataset].sha256[path.name.removesuffix(".gz")]):
-        remedy = f"download it again: python -m distnet.datasets {dataset}"
-        raise InputError(f"{path}: this is not the file of {dataset} ({flaw}): {remedy}")
+def is_file_of(dataset: str, path: Path) -> bool:
+    """Whether `path`, named as in DATASETS with or without `.gz`, has that file's bytes. Collective: no."""
+    return not _flaw(path, DATASETS[dataset].sha256[path.name.removesuffix(".gz")])
 
 
 def download(
@@ -109,7 +104,9 @@ def download(
                 troubles.append(f"{base} {trouble}")
                 _tell(progress, f"{name}.gz: {troubles[-1]}")
             else:
-                remedy = f"put the four files into {directory} by hand, or name a mirror with --mirror URL"
+                remedy = (
+                    f"put the four files into {directory} by hand, or try python -m distnet.datasets with --mirror URL"
+                )
                 raise InputError(f"{name}.gz could not be downloaded: {'; '.join(troubles)}: {remedy}")
             os.replace(part, packed)
             raw.unlink(missing_ok=True)  # it has other bytes, and would be found first

@@ -218,7 +218,7 @@ def parser() -> Parser:
     """The parser of `python -m distnet.plan`."""
     hidden = " ".join(map(str, Config.hidden))
     made = Parser(prog="python -m distnet.plan", description="What a training step costs on how many ranks.",
-                  add_help=False, allow_abbrev=False)  # fmt: skip
+                  allow_abbrev=False)  # fmt: skip
     made.add_argument("--hidden", type=positive_count, nargs="*", default=Config.hidden, metavar="K",
                       help=f"neurons of each hidden layer (default: {hidden})")  # fmt: skip
     made.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B",
@@ -233,7 +233,6 @@ def parser() -> Parser:
                       help="inputs of the network (default: 784)")  # fmt: skip
     made.add_argument("--classes", type=positive_count, default=10, metavar="K",
                       help="its outputs (default: 10)")  # fmt: skip
-    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 

@@ -59,12 +59,10 @@ def parser() -> Parser:
         "Fashion-MNIST's), of IDX files of images as they are, and of rows of numbers, without a class, in CSV "
         "files; - is standard input, a row of numbers a line.",
         allow_abbrev=False,
-        add_help=False,
     )
     made.add_argument("model", type=Path, metavar="MODEL", help="as training wrote it")
     made.add_argument("files", nargs="+", metavar="FILE", help="an image, an IDX file, a .csv file or -")
     made.add_argument("--json", action="store_true", help="print a JSON object a row, with all probabilities")
-    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 

@@ -14,6 +14,7 @@ from distnet.stopwatch import PHASES, Stopwatch
 from distnet.text import aligned, counted
 from distnet.world import World
 
+SLOWER = 0.02
 KEPT_LAPS = 100_000  # of each rank, for a timeline: some 11,000 steps, and files that a browser still opens
 
 
@@ -44,12 +45,18 @@ def told(phases: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def blamed(phases: Sequence[Mapping[str, Any]]) -> str:
-    """Which rank was the slowest, which is the one that waited least, and how long the others waited."""
+    """Which rank was the slowest, which is the one that waited least, and how long the others waited.
+
+    Where it is the slowest by less than SLOWER of the time, that is chance, and none is named.
+    """
     waits, waited = waiting(phases)
     place = waits.index(min(waits))
     slowest, others = phases[place], waits[:place] + waits[place + 1 :]
     whole = sum(slowest["seconds"].values())
     mean = sum(others) / len(others)
+    if mean - waits[place] < SLOWER * whole:
+        share = sum(waits) / len(waits) / whole
+        return f"no rank was slower than the others; they {waited} {100 * share:.0f} % of the time"
     return (
         f"rank {slowest['rank']} on {slowest['host']} was the slowest, it {waited} {waits[place]:.3f} s; "
         f"the others {waited} {mean:.3f} s on average, {100 * mean / whole:.0f} % of the time"

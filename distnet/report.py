@@ -51,7 +51,7 @@ class Report:
             + f" and {len(data.test.inputs):,} test samples",
             f"network: {'-'.join(map(str, network.sizes))} {config.activation}, {config.dtype}, "
             f"{len(network.parameters):,} parameters",
-            f"training: {counted(config.epochs, 'epoch')}, mini-batches of {config.batch_size}, {config.optimizer}, "
+            f"training: {counted(config.epochs, 'epoch')}, mini-batches of {trainer.batch_size:,}, {config.optimizer}, "
             f"learning rate {trainer.learning_rate:g}"
             + f" {config.schedule}" * (config.schedule != "constant")
             + f", seed {config.seed}",
@@ -100,6 +100,10 @@ class Report:
             elif not self.config.quiet:
                 print("  ".join(words), flush=True)
             self._write("ab")
+            before = self.history[-2]["loss"] if len(self.history) > 1 else 0.0
+            if math.isfinite(before) and not math.isfinite(epoch.loss):
+                rate = f"--learning-rate, which is {self.config.learning_rate:g}"
+                say(f"the loss is no number any more in epoch {epoch.number}; lower {rate}, or try --clip-norm 1")
         if self.board:
             self.board.write(record)
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from distnet.checkpoint import checkpoints, step_of, sweep
 from distnet.config import Parser, number, positive_count, read_config
-from distnet.errors import InputError
-from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, run, say
+from distnet.errors import InputError, input_error_on_every_rank
+from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, UNWRITTEN, launched, run, say
 from distnet.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
 from distnet.processes import Processes
 from distnet.shards import default_shards
@@ -92,7 +92,8 @@ class Supervisor:
         while True:
             attempt = self.attempt(resume=checkpoints(self.directory) != at_first)
             self.attempts.append(attempt)
-            if attempt.status in (0, BAD_INPUT) or self.asked:
+            complete = attempt.status == UNWRITTEN and self.record() is not None  # all but what couldn't be written
+            if attempt.status in (0, BAD_INPUT) or complete or self.asked:
                 return attempt.status
             progress, best = attempt.step > best, max(best, attempt.step)
             useless = 0 if progress else useless + (len(self.attempts) > 1)
@@ -210,7 +211,6 @@ def parser() -> Parser:
         usage="python -m distnet.supervise -n RANKS [options] -- [options of distnet.train]",
         description="Train under mpirun, and go on from the newest checkpoint after a failure.",
         allow_abbrev=False,
-        add_help=False,
     )
     made.add_argument("-n", type=positive_count, required=True, metavar="RANKS", help="ranks to train on")
     made.add_argument("--max-restarts", type=number(int, lambda value: value >= 0, "whole number from 0 up"),
@@ -221,12 +221,13 @@ def parser() -> Parser:
                       help="where; those that don't answer are left out (default: mpirun's own choice)")  # fmt: skip
     made.add_argument("--mpirun", type=shlex.split, metavar="COMMAND",
                       help="with options of its own (default: the one beside this Python)")  # fmt: skip
-    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 
 def main() -> int:
     """Supervise as the command line says."""
+    if launched():
+        raise input_error_on_every_rank("mpirun started this, and it starts mpirun itself; leave the first one out")
     words = sys.argv[1:]
     split = words.index("--") if "--" in words else len(words)
     typed, arguments = parser().parse_args(words[:split]), words[split + 1 :]

@@ -266,4 +266,6 @@ def _is_number(text: str) -> bool:
 
 
 def _no_number(path: Path, line: int, column: str, value: str) -> NoReturn:
-    raise InputError(f"{path}: line {line}, {column}: {value} is no finite number; correct it, or leave the line out")
+    raise InputError(
+        f"{path}: line {line}, {column}: {value} is no finite number; correct it (5.1, not 5,1), or leave the line out"
+    )

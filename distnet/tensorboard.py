@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distnet.errors import InputError
+from distnet.files import check_folder
 
 
 class Board:
@@ -20,12 +21,7 @@ class Board:
             raise InputError(
                 f"--tensorboard {folder}: it needs tensorboardX ({error}): pip install tensorboardX"
             ) from None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--tensorboard {folder}: can't be written ({error.strerror}); name another folder"
-            ) from None
+        check_folder(folder, "--tensorboard")
         self.folder, self._writer_class = folder, SummaryWriter
         self._writer: Any = None
 

@@ -12,7 +12,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,8 +25,8 @@ from distnet.config import STRENGTHS, WRITTEN, Config, read_config, written_conf
 from distnet.datasets import Dataset, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.evaluation import findings
-from distnet.files import check_writable, write_whole
-from distnet.logs import log, start_logs
+from distnet.files import check_folder, check_writable, write_whole
+from distnet.logs import log, start_logs, stop_logs
 from distnet.network import NeuralNetwork
 from distnet.optimizers import Hyperparameters
 from distnet.pages.run import MISTAKES, Run, pixels, run_page
@@ -72,7 +73,7 @@ def train(
     on_step: called on every rank after every update; what it sees of the trainer isn't its to change. on_epoch:
     called on every rank after every epoch, with the same values; where it returns True, on every rank, training
     ends there. on_checkpoint: called on rank 0, in a thread beside the training, with each checkpoint that is on
-    the disk.
+    the disk; at the end it is waited for, up to --stall-timeout.
     Raises InputError where the command would say what is wrong.
     Collective: yes, every rank calls it with the same arguments.
     """
@@ -83,8 +84,10 @@ def train(
         return run(config, names, Callbacks(on_step, on_epoch, on_checkpoint))
     finally:
         end_watch()
+        stop_logs()
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # it isn't Python's
+                signal.signal(number, handler)
 
 
 def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
@@ -121,14 +124,16 @@ def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
             report.resumed(f"{resumed}, {'which is complete' if complete else trainer.position()}")
         saver.catch_signals()
     finished, phases = loop(config, trainer, report, saver, watch, callbacks)
-    if watch and config.timeline:
-        write_timeline(world, watch, config.timeline)
     if saver and not finished:
-        return Outcome(saver.stopped(), None)
+        status = saver.stopped()
+        if watch and config.timeline:
+            tried(world, partial(write_timeline, world, watch, config.timeline))
+        release(world, data, trainer)
+        return Outcome(status, None)
     if config.validation:
         trainer.recall()
     answers = trainer.answers() if config.report else None
-    network.parameters[:] = trainer.close()
+    network.parameters[:] = trainer.exchange.parameters
     effective = again(config, data, trainer)
     network.about = {
         "config": effective.described(),
@@ -136,12 +141,36 @@ def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
         "deviation": data.deviation,
         "classes": list(data.classes),
     }
-    world.on_root(lambda: save(network, effective))
+    statuses = [tried(world, lambda: world.on_root(lambda: save(network, config.model, effective)))]
+    report.end(network.parameters, phases if config.profile else [])
+    statuses.append(saver.completed(parameters_sha256(network.parameters)) if saver else 0)
+    if watch and config.timeline:
+        statuses.append(tried(world, partial(write_timeline, world, watch, config.timeline)))
     if answers is not None:
         found_wrong = findings(answers, data.classes, MISTAKES)
-        world.on_root(lambda: write_page(world, effective, data, network, report, found_wrong, phases))
-    report.end(network.parameters, phases if config.profile else [])
-    return Outcome(saver.completed(parameters_sha256(network.parameters)) if saver else 0, network)
+        page = partial(write_page, world, effective, data, network, report, found_wrong, phases)
+        statuses.append(tried(world, lambda: world.on_root(page)))
+    release(world, data, trainer)
+    return Outcome(max(statuses), network)
+
+
+def tried(world: World, write: Callable[[], object]) -> int:
+    """Write a result of the run. Returns 0, or, where that can't be, says why and returns UNWRITTEN. Collective."""
+    try:
+        write()
+    except InputError as error:
+        if world.rank == 0:
+            guard.say(str(error))
+        return guard.UNWRITTEN
+    return 0
+
+
+def release(world: World, data: Dataset, trainer: Trainer) -> None:
+    """Give back the memory that ranks share, for a program that goes on. Collective."""
+    if trainer.validation:
+        world.free(trainer.validation.split.inputs, trainer.validation.split.targets)
+    world.free(data.whole.inputs, data.whole.targets)
+    trainer.close()
 
 
 def loaded(world: World, config: Config, names: frozenset[str]) -> Dataset:
@@ -188,8 +217,8 @@ def loop(
 
     def after_epoch(epoch: Epoch) -> bool:
         enough = on_epoch is not None and on_epoch(epoch) is True
-        lap("callbacks")
         report.epoch(epoch)
+        lap("callbacks")
         if config.validation and report.best() == epoch.number:
             trainer.keep()
         if saver:
@@ -211,16 +240,16 @@ def loop(
 
 
 def again(config: Config, data: Dataset, trainer: Trainer) -> Config:
-    """What it takes to get the same bits again: the shards of this run, and the digits that stood in for others."""
-    return replace(
-        config,
-        dataset="synthetic" if data.source == "drawn" else config.dataset,
-        shards=trainer.shards,
-        checkpoint_dir=None,
-        checkpoint_every=Config.checkpoint_every,
-        keep=Config.keep,
-        resume=None,
-    )
+    """What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
+
+    Where this run wrote isn't part of that, or the next one would write over it.
+    """
+    outputs: dict[str, Any] = {
+        each.name: each.default for each in fields(Config) if each.metadata["group"] in ("output", "recovery")
+    }
+    kept = {"tutorial_loss": config.tutorial_loss, "stall_timeout": config.stall_timeout}
+    dataset = "synthetic" if data.source == "drawn" else config.dataset
+    return replace(config, **outputs | kept | {"dataset": dataset, "shards": trainer.shards})
 
 
 def made(
@@ -279,15 +308,19 @@ def augmentation(config: Config, data: Dataset) -> Augmentation | None:
 
 def check_outputs(config: Config) -> None:
     """Find out before the training whether its results can be written. Collective: no, for rank 0."""
+    taken: dict[Path, str] = {}
+    for name in ("model", "metrics", "timeline", "report"):
+        path = getattr(config, name)
+        if path is None:
+            continue
+        check_writable(path, f"--{name}")
+        other = taken.setdefault(path.resolve(), name)
+        if other != name:
+            raise InputError(f"--{name} {path}: --{other} is to be written there, too; name another file")
     if config.model:
-        check_writable(config.model, "--model")
         check_config_file(config, config.model.with_suffix(".toml"))
-    if config.metrics:
-        check_writable(config.metrics, "--metrics")
-    if config.timeline:
-        check_writable(config.timeline, "--timeline")
-    if config.report:
-        check_writable(config.report, "--report")
+    if config.log_dir:
+        check_folder(config.log_dir, "--log-dir")
     if config.tensorboard:
         Board(config.tensorboard)
     if config.checkpoint_dir:
@@ -310,18 +343,18 @@ def check_config_file(config: Config, path: Path) -> None:
         ) from None
 
 
-def save(network: NeuralNetwork, config: Config) -> None:
+def save(network: NeuralNetwork, path: Path | None, effective: Config) -> None:
     """Write the network, and its configuration beside it, where that is wanted. Collective: no, for rank 0."""
-    if config.model is None:
+    if path is None:
         return
-    network.save(config.model)
-    path = config.model.with_suffix(".toml")
-    write_text(path, written_config(config), f"--model: its configuration {path}")
+    network.save(path)
+    beside = path.with_suffix(".toml")
+    write_text(beside, written_config(effective), f"--model: its configuration {beside}")
 
 
 def write_page(
     world: World,
-    config: Config,
+    effective: Config,
     data: Dataset,
     network: NeuralNetwork,
     report: Report,
@@ -332,7 +365,8 @@ def write_page(
 
     Collective: no, for rank 0.
     """
-    assert config.report is not None
+    path = report.config.report
+    assert path is not None
     images, weights, name = None, None, Path(data.source).name
     if data.shape is not None and not isinstance(data.mean, list) and not isinstance(data.deviation, list):
         rows = data.test.inputs[[each["index"] for each in found["mistakes"]], : data.test.features]
@@ -347,12 +381,12 @@ def write_page(
         found=found,
         images=images,
         weights=weights,
-        configuration=written_config(config),
+        configuration=written_config(effective),
         environment=versions() | whereabouts(world),
         sha256=parameters_sha256(network.parameters),
         phases=phases,
     )
-    write_text(config.report, run_page(run), f"--report {config.report}")
+    write_text(path, run_page(run), f"--report {path}")
 
 
 def whereabouts(world: World) -> dict[str, str]:

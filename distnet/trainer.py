@@ -259,7 +259,9 @@ class Trainer:
         order = self.chosen[np.random.default_rng([self.seed, number]).permutation(count)]
         if not before:
             self.losses.fill(0)
-        with np.errstate(over="ignore", divide="ignore"):  # saturated activations are exact limits
+        with np.errstate(
+            over="ignore", divide="ignore", invalid="ignore"
+        ):  # limits are exact, and nan shows in the loss
             for first in range(before * self.batch_size, count, self.batch_size):
                 self.step(order[first : first + self.batch_size], first)
                 self.steps_done += 1

@@ -10,7 +10,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 BROADCAST_BYTES = 1 << 30  # in one call, whose count is a C int
+SHARED_MEMORY = Path("/dev/shm")  # where MPI libraries have their shared windows
 POLITE_WAIT = 0.0005  # seconds between looks, while rank 0 works alone and needs the core
 
 
@@ -108,6 +111,13 @@ class World:
 
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        room = shared_memory_left()
+        if room is not None and size > room and not self.library.startswith("Open MPI"):
+            # MPICH would grant it, and the kernel kill the first rank that writes there. Open MPI looks elsewhere.
+            raise InputError(
+                f"no {size / 2**20:,.0f} MiB of shared memory on node of rank {self.rank}: {SHARED_MEMORY} "
+                f"has {room / 2**20:,.0f} MiB left; use fewer samples or a smaller network, or give it more room"
+            )
         try:
             window = MPI.Win.Allocate_shared(size + CACHE_LINE if self.node_rank == 0 else 0, 1, comm=self.node_comm)
         except MPI.Exception as error:
@@ -192,6 +202,14 @@ class World:
 
             self.wait(self.comm.Iallreduce(MPI.IN_PLACE, array))
         return array
+
+
+def shared_memory_left() -> int | None:
+    """Bytes that files in SHARED_MEMORY can still take; None where nobody tells."""
+    with suppress(OSError):
+        found = os.statvfs(SHARED_MEMORY)
+        return found.f_bavail * found.f_frsize
+    return None
 
 
 def library_name(version: str) -> str:

@@ -29,7 +29,11 @@ starts unless `--preset` names another. In a file for `--config` an option has t
 
 def commands() -> list[str]:
     """The names of the files and folders that are commands, the training first."""
-    runnable = [path for path in HOUSE.rglob("*.py") if '__name__ == "__main__"' in path.read_text()]
+    runnable = [
+        path
+        for path in HOUSE.rglob("*.py")
+        if '__name__ == "__main__"' in path.read_text() and path != HOUSE / "__main__.py"
+    ]
     names = [path.parent.name if path.stem == "__main__" else path.stem for path in runnable]
     return sorted(names, key=lambda name: (name != FIRST, name))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import write_idx
 
-from distnet import NeuralNetwork
+from distnet import NeuralNetwork, datasets
 from distnet.errors import InputError
 from distnet.idx import FILES
 
@@ -191,9 +191,19 @@ def test_one_flipped_bit_in_real_mnist_is_seen(train, mnist, tmp_path, file):
     check_refused(train, tmp_path, "--data-dir", tmp_path, named=[f"{tmp_path / file}: ", "sha256"])
 
 
-def test_mnist_is_not_taken_for_fashion_mnist(train, mnist, tmp_path):
-    named = [TRAIN_IMAGES, "its bytes aren't those of fashion-mnist"]
-    check_refused(train, tmp_path, "--dataset", "fashion-mnist", "--data-dir", mnist, named=named)
+def test_mnist_is_neither_taken_for_fashion_mnist_nor_replaced_by_it(mnist, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "INSTALLED", {})
+    for path in mnist.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    assert datasets.find_files("fashion-mnist", tmp_path) is None
+    own = datasets.home("fashion-mnist", tmp_path)
+    assert own == tmp_path / "fashion-mnist"
+    assert datasets.home("fashion-mnist", own) == own
+    own.mkdir()
+    for name in datasets.FILES:
+        (own / name).write_bytes(b"")
+    assert datasets.find_files("fashion-mnist", tmp_path) == [own / name for name in datasets.FILES]
+    assert datasets.find_files("mnist", tmp_path)[0].parent == tmp_path
 
 
 def test_a_folder_without_data_that_somebody_typed_is_not_replaced_by_synthetic_digits(train, tmp_path):

@@ -136,12 +136,14 @@ def test_a_program_that_trained_has_its_signals_back_and_may_take_its_time(digit
     script = """
 import signal, sys, threading, time
 from distnet.train import train
+from distnet.world import launched_world
 own = lambda number, frame: print("own handler", flush=True)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, own)
 for folder in ("one", "two"):
-    train([*sys.argv[1:], "--checkpoint-dir", folder, "--stall-timeout", "1", "--quiet"])
-assert [thread.name for thread in threading.enumerate() if thread.name == "stall watch"] == []
+    train([*sys.argv[1:], "--checkpoint-dir", folder, "--stall-timeout", "1", "--quiet", "--validation", "100"])
+assert {thread.name for thread in threading.enumerate()} & {"stall watch", "checkpoint writer"} == set()
+assert not [each for each in launched_world().windows if each != id(launched_world()._arrivals_array)]
 signal.raise_signal(signal.SIGINT)
 signal.raise_signal(signal.SIGTERM)
 time.sleep(2.5)

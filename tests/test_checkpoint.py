@@ -418,8 +418,9 @@ def stopped(digits, tmp_path_factory):
     options = ("--checkpoint-dir", folder, "--checkpoint-every", "3", "steps")
     ended = command("--data-dir", digits, *SMALL, *options, env=fault("SIGTERM", step=8))
     assert ended.status == 75
-    assert (
-        ended.err == "distnet: stopped in epoch 2, after step 3 of 5, checkpoint written; run it again with --resume\n"
+    assert ended.err == (
+        "distnet: stopped in epoch 2, after step 3 of 5, checkpoint written; "
+        f"run it again with --checkpoint-dir {folder} --resume\n"
     )
     assert names(folder) == steps(3, 6, 8)
     return folder
@@ -689,7 +690,8 @@ def test_a_signal_stops_a_process_between_two_steps_and_nothing_is_lost(digits, 
     ended = resumed(digits, tmp_path, env=fault(name, step=4))
     assert (ended.status, ended.out) == (75, "")
     assert ended.err.splitlines()[1:] == [
-        "distnet: stopped in epoch 1, after step 4 of 5, checkpoint written; run it again with --resume"
+        "distnet: stopped in epoch 1, after step 4 of 5, checkpoint written; "
+        f"run it again with --checkpoint-dir {tmp_path} --resume"
     ]
     assert names(tmp_path) == steps(4)
     assert resumed(digits, tmp_path).out == undisturbed[0]

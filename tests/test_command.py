@@ -3,12 +3,15 @@
 import gzip
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import command, fault
+from conftest import ROOT, command, fault, mpirun
 
 from distnet import NeuralNetwork
 from distnet.config import read_config
@@ -129,15 +132,17 @@ def test_the_model_file_holds_the_parameters_of_the_printed_digest_and_tests_as_
     assert {each.name for each in tmp_path.iterdir()} == {path.name, "model.toml"}
 
 
-def test_the_configuration_beside_the_model_trains_it_again(train, digits, tmp_path):
+def test_the_configuration_beside_the_model_trains_it_again_and_writes_over_nothing(train, digits, tmp_path):
     model = tmp_path / "model.pkl"
     options = ("--data-dir", digits, "--epochs", 2, "--hidden", 9, "--optimizer", "adam", "--model", model)
     first = train(*options, ranks=2)
     told = read_config(["--config", str(tmp_path / "model.toml")])[0]
-    typed = {"data_dir": digits, "epochs": 2, "hidden": (9,), "optimizer": "adam", "model": model, "shards": 4}
+    typed = {"data_dir": digits, "epochs": 2, "hidden": (9,), "optimizer": "adam", "shards": 4}
     assert told == replace(read_config([])[0], **typed)
     assert json.loads(json.dumps(told.described())) == NeuralNetwork.load(model).about["config"]
+    before = model.stat()
     assert train("--config", tmp_path / "model.toml", ranks=3).sha256 == first.sha256
+    assert model.stat() == before
 
 
 def test_without_a_model_no_configuration_is_written(train, digits, tmp_path):
@@ -224,3 +229,82 @@ def test_zipped_files_give_the_same_bits_as_plain_ones(train, digits, tmp_path):
         (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
     digests = [train("--data-dir", folder, "--epochs", 1).sha256 for folder in (digits, tmp_path)]
     assert digests[0] == digests[1]
+
+
+def test_python_m_distnet_lists_every_command(train):
+    listed = set(re.findall(r"python -m distnet\.(\w+)", train(module="distnet").out))
+    options = (ROOT / "docs" / "options.md").read_text()
+    assert listed == set(re.findall(r"python -m distnet\.(\w+)", options))
+
+
+@pytest.mark.parametrize(
+    "module", ["train", "evaluate", "predict", "compare", "supervise", "plan", "doctor", "datasets"]
+)
+def test_h_is_help(train, module):
+    ended = [train(word, module=f"distnet.{module}") for word in ("-h", "--help")]
+    assert [each.status for each in ended] == [0, 0]
+    assert ended[0].out == ended[1].out
+    assert "usage: " in ended[0].out
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_loss_that_is_no_number_is_told_once(train, digits, ranks):
+    options = ("--data-dir", digits, "--learning-rate", 1e6, "--epochs", 3, "--hidden", 20)
+    ended = train(*options, ranks=ranks)
+    assert ended.status == 0
+    assert re.fullmatch(
+        r"distnet: the loss is no number any more in epoch \d; lower --learning-rate, which is 1e\+06, "
+        r"or try --clip-norm 1\n",
+        ended.err,
+    )
+
+
+def test_two_results_never_go_into_one_file(train, digits, tmp_path):
+    path = tmp_path / "out.html"
+    ended = train("--data-dir", digits, "--metrics", path, "--report", path)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == f"distnet: --report {path}: --metrics is to be written there, too; name another file\n"
+
+
+def test_an_output_that_cannot_show_a_letter_ends_no_run(train, digits):
+    options = ("--data-dir", digits, "--epochs", 1, "--hidden", 20, "--profile")
+    ended = train(*options, env={"PYTHONIOENCODING": "ascii"})
+    assert (ended.status, ended.err) == (0, "")
+    assert "\\xb5s" in ended.out
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_what_cannot_be_written_at_the_end_costs_nothing_else(train, digits, tmp_path, ranks):
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make a disk that is full")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        (small / "taken").write_bytes(bytes(60_000))
+        options = ("--data-dir", digits, "--epochs", 3, "--hidden", 20, "--checkpoint-dir", tmp_path / "run")
+        outputs = ("--timeline", small / "trace.json", "--report", small / "page.html", "--model", tmp_path / "m.npz")
+        ended = train(*options, *outputs, ranks=ranks)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert ended.status == 74
+    assert LAST_LINES.fullmatch("".join(ended.out.splitlines(keepends=True)[-2:]))
+    assert [line.split()[1] for line in ended.err.splitlines()] == ["--timeline", "--report"]
+    assert NeuralNetwork.load(tmp_path / "m.npz").sizes == (784, 20, 10)
+    assert json.loads((tmp_path / "run" / "completed.json").read_text())["parameters_sha256"] == ended.sha256
+
+
+def test_shared_memory_that_is_too_small_is_told_before_a_rank_dies_of_it(train, digits):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make /dev/shm small")
+    run = [sys.executable, "-m", "distnet.train", "--dataset", "synthetic", "--quiet"]
+    script = f"mount -t tmpfs -o size=64m tmpfs /dev/shm && exec {mpirun()} -n 2 {' '.join(run)}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert re.search(
+        r"distnet: no [\d,]+ MiB of shared memory on node of rank 0: /dev/shm has \d+ MiB left", ended.stderr
+    )
+    assert "Bus error" not in ended.stderr

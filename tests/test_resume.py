@@ -143,7 +143,7 @@ def test_a_state_is_whole_even_if_the_other_ranks_go_back_to_the_best_parameters
 # By the command.
 
 OPTIONS = ("--hidden", 20, "--epochs", 3, "--quiet")  # of 600 digits: five steps an epoch, the last of 88 rows
-STOPPED = "checkpoint written; run it again with --resume"
+STOPPED = "checkpoint written; run it again with --checkpoint-dir {} --resume"
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_4_ranks_then_1_then_3_then_2_nodes_end_as_a_run_that_nobody_disturbed(d
     for ranks, name, rank, step, where in stops:
         ended = run(digits, folder, *options, "--metrics", told, ranks=ranks, env=fault(name, rank, step))
         assert (ended.status, ended.out) == (75, "")
-        assert f"distnet: stopped {where}, {STOPPED}\n" in ended.err
+        assert f"distnet: stopped {where}, {STOPPED.format(folder)}\n" in ended.err
     ended = run(digits, folder, *options, "--metrics", told, "--ranks-per-node", 2, ranks=4)
     assert (ended.status, ended.err, ended.out) == (0, "", undisturbed.out)
     assert read_metrics(told) == read_metrics(reference)
@@ -254,7 +254,9 @@ def check_stopped(digits, folder, ended):
     else:
         assert ended.status == 75
         (line,) = ours(ended)
-        assert re.fullmatch(rf"distnet: stopped in epoch \d+, after step \d of 5, {STOPPED}", line)
+        assert re.fullmatch(
+            rf"distnet: stopped in epoch \d+, after step \d of 5, {re.escape(STOPPED.format(folder))}", line
+        )
     epochs = read_checkpoint(checkpoints(folder)[0]).header["epochs_done"] + 1
     resumed = run(digits, folder, "--epochs", epochs)
     assert resumed.out == command("--data-dir", digits, *OPTIONS, "--epochs", epochs).out

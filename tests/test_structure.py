@@ -11,7 +11,6 @@ from conftest import ROOT
 FLOORS = (
     {
         "doctor.__init__",
-        "doctor.machine",
         "draws",
         "errors",
         "functional",
@@ -39,15 +38,24 @@ FLOORS = (
         "pages.page",
         "synthetic",
         "tables",
-        "tensorboard",
     },
-    {"augmentation", "checkpoint", "mirrors", "model_file", "pictures", "propagation", "slices", "world"},
-    {"datasets", "doctor.mpi", "exchange", "profile", "trained"},
-    {"evaluation", "pages.run"},
+    {
+        "augmentation",
+        "checkpoint",
+        "mirrors",
+        "model_file",
+        "pictures",
+        "propagation",
+        "slices",
+        "tensorboard",
+        "world",
+    },
+    {"datasets", "doctor.machine", "exchange", "profile", "trained"},
+    {"doctor.mpi", "evaluation", "pages.run"},
     {"trainer"},
     {"checkpointing", "doctor.trial", "network", "progress"},
     {"classifier", "doctor.checks", "report"},
-    {"compare", "doctor.__main__", "evaluate", "export", "plan", "predict", "supervise", "train"},
+    {"__main__", "compare", "doctor.__main__", "evaluate", "export", "plan", "predict", "supervise", "train"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 HOUSE = ROOT / "distnet"

@@ -291,3 +291,10 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(digits, tmp_path):
     assert ended.status == 0, ended.err
     assert ended.sha256 == command(*train).sha256
     assert json.loads((tmp_path / "completed.json").read_text())["parameters_sha256"] == ended.sha256
+
+
+@pytest.mark.parametrize("environment", [{"PMI_SIZE": "2", "PMI_RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
+def test_a_supervisor_that_mpirun_started_refuses(environment):
+    ended = command("-n", 2, "--", "--checkpoint-dir", "a", module="distnet.supervise", env=environment)
+    assert (ended.status, ended.out) == (2, "")
+    assert "mpirun started this, and it starts mpirun itself" in ended.err

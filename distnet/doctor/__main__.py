@@ -61,7 +61,6 @@ def parser() -> Parser:
         usage="python -m distnet.doctor [options] [mpirun -n N ...]",
         description="Whether distnet can work here, and what to type where it can't. Status 1 if there is a problem.",
         allow_abbrev=False,
-        add_help=False,
     )
     launcher = made.add_argument(
         "launcher",
@@ -73,7 +72,6 @@ def parser() -> Parser:
     made.add_argument(
         "--data-dir", type=Path, help="where the IDX files are (default: $DISTNET_DATA, else data)", metavar="DIR"
     )
-    made.add_argument("--help", action="help", help="print this and end")
     return made
 
 

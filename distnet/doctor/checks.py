@@ -11,14 +11,14 @@ import numpy as np
 from distnet.config import Config
 from distnet.datasets import KNOWN_SAMPLES, check_bytes, find_files
 from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
-from distnet.doctor.machine import SHARED_MEMORY, Facts
+from distnet.doctor.machine import Facts
 from distnet.doctor.trial import CLASSES, PARAMETERS, PIXELS, Bits, Speed
 from distnet.errors import InputError
 from distnet.idx import read_idx_pair
 from distnet.layers import padded
 from distnet.shards import default_shards
 from distnet.text import counted
-from distnet.world import World
+from distnet.world import SHARED_MEMORY, World
 
 MIB = 1 << 20
 SHOWN = 4  # kinds of ranks in a line

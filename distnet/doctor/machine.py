@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-SHARED_MEMORY = Path("/dev/shm")
+from distnet.world import shared_memory_left
+
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 # Variables that change what is computed, or how fast.
 TELLING = re.compile(
@@ -135,14 +136,6 @@ def memory_left() -> int | None:
                 given_back = int(told[told.index(cache) + 1]) if cache in told else 0
                 left.append(int(numbers[0]) - int(numbers[1]) + given_back)
     return min(left, default=None)
-
-
-def shared_memory_left() -> int | None:
-    """Bytes that files in /dev/shm can still take."""
-    with suppress(OSError):
-        found = os.statvfs(SHARED_MEMORY)
-        return found.f_bavail * found.f_frsize
-    return None
 
 
 def mapped(name: str) -> str:
