@@ -1,7 +1,7 @@
 """A rank that fails ends all ranks, so that nobody is left hanging in a collective.
 
 A command calls `watch` before its first import that can fail, and `run` for the rest. This file imports
-the standard library alone.
+the standard library and `errors` alone.
 """
 
 import contextlib
