@@ -16,6 +16,7 @@ from distnet.errors import input_error_on_every_rank
 from distnet.evaluation import Answers, Evaluation, Scores
 from distnet.exchange import Exchange
 from distnet.functional import Array
+from distnet.guard import fail
 from distnet.layers import layer_views, weight_runs
 from distnet.optimizers import Hyperparameters, Optimizer, clipping
 from distnet.propagation import Propagation
@@ -298,10 +299,10 @@ class Trainer:
                     if on_epoch(epoch) is True:
                         break
             except SystemExit as error:
-                if self.world.size == 1:
-                    raise
-                # No hook sees it: this rank would wait for the others in MPI_Finalize, and they for it in a step.
-                raise RuntimeError("sys.exit in the middle of training, while other ranks wait for this one") from error
+                if self.world.size > 1:
+                    # No hook sees it: this rank would wait for the others in MPI_Finalize, and they for it in a step.
+                    fail(type(error), error, error.__traceback__, " by sys.exit before the end")
+                raise
         return True
 
     def keep(self) -> None:
