@@ -298,3 +298,15 @@ def test_a_supervisor_that_mpirun_started_refuses(environment):
     ended = command("-n", 2, "--", "--checkpoint-dir", "a", module="distnet.supervise", env=environment)
     assert (ended.status, ended.out) == (2, "")
     assert "mpirun started this, and it starts mpirun itself" in ended.err
+
+
+def test_a_run_that_is_complete_but_for_a_file_that_cannot_be_written_is_not_tried_again(supervise, attempts):
+    ended = end(supervise("checkpoint(1); complete(); sys.exit(74)"), 20)
+    assert ended.status == 74
+    assert len(attempts()) == 1
+
+
+def test_a_run_whose_last_checkpoint_could_not_be_written_is_tried_again(supervise, attempts):
+    ended = end(supervise("checkpoint(1); sys.exit(74)", "checkpoint(2); complete()"), 20)
+    assert ended.status == 0
+    assert len(attempts()) == 2
