@@ -50,7 +50,7 @@ class Writer:
     on_checkpoint: told, in that thread, of each that is on the disk; what it raises, `write` and `finish` do.
     """
 
-    def __init__(self, keep: int, on_checkpoint: Callable[[Path], object]) -> None:
+    def __init__(self, keep: int, on_checkpoint: Callable[[Path], object] | None) -> None:
         self.keep, self.on_checkpoint = keep, on_checkpoint
         self.error: OSError | None = None
         self._trouble: BaseException | None = None
@@ -81,7 +81,8 @@ class Writer:
                 self.error = self._written(path, checkpoint)
                 if self.error is None:
                     log(f"checkpoint {path} is on the disk")
-                    self.on_checkpoint(path)
+                    if self.on_checkpoint is not None:
+                        self.on_checkpoint(path)
             except SystemExit as trouble:
                 self._trouble = RuntimeError("sys.exit in on_checkpoint")
                 self._trouble.__cause__ = trouble
@@ -183,7 +184,7 @@ class Checkpointing:
         config: Config,
         fingerprint: str,
         history: list[dict[str, Any]],
-        on_checkpoint: Callable[[Path], object] = lambda path: None,
+        on_checkpoint: Callable[[Path], object] | None = None,
     ) -> None:
         assert config.checkpoint_dir is not None
         self.world, self.trainer, self.config = world, trainer, config

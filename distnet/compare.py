@@ -5,11 +5,11 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from distnet.config import Parser
 from distnet.errors import InputError
-from distnet.files import check_writable, write_whole
+from distnet.files import check_writable, write_content
 from distnet.guard import launched_rank, run
 from distnet.pages.charts import COLOURS, STYLE, Curve, escaped, line_chart
 from distnet.pages.page import document, figure, key, section, table
@@ -53,15 +53,7 @@ def main() -> None:
         raise InputError(f"--output {typed.output}: doesn't end in .html or .svg")
     check_writable(typed.output, "--output")
     runs = [Run(label, read(path)) for label, path in zip(labels(typed.metrics), typed.metrics, strict=True)]
-    drawn = draw(runs).encode(errors="replace")
-
-    def write(file: BinaryIO) -> None:
-        file.write(drawn)
-
-    try:
-        write_whole(typed.output, write)
-    except OSError as error:
-        raise InputError(f"--output {typed.output}: can't be written ({error.strerror})") from None
+    write_content(typed.output, draw(runs).encode(errors="replace"), f"--output {typed.output}:")
     print(aligned(figures(runs)))
     print(f"drawn in {typed.output}")
 

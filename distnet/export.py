@@ -3,14 +3,14 @@
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnet.config import ACTIVATIONS, MODEL_ENDINGS, Parser
 from distnet.errors import InputError
-from distnet.files import check_writable, write_whole
+from distnet.files import check_writable, write_content
 from distnet.functional import GELU_CUBIC, GELU_LINEAR, LEAK, Array
 from distnet.guard import run
 from distnet.layers import layer_views, parameter_count
@@ -156,14 +156,7 @@ def write(path: Path, model: Model, standardise: bool) -> None:
     if path.suffix == ".onnx" and model.parameters.nbytes > ONNX_BYTES:
         raise InputError(f"{path}: {parameter_count(model.sizes):,} parameters are more than an .onnx file holds")
     content = onnx_of(model, standardise) if path.suffix == ".onnx" else safetensors_of(model)
-
-    def fill(file: BinaryIO) -> None:
-        file.write(content)
-
-    try:
-        write_whole(path, fill)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror})") from None
+    write_content(path, content, f"{path}:")
 
 
 def parser() -> Parser:

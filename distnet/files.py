@@ -81,6 +81,18 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
+def write_content(path: Path, content: bytes, what: str) -> None:
+    """The same for bytes that are there. Raises InputError about `what`. Collective: no, for rank 0."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    try:
+        write_whole(path, write)
+    except OSError as error:
+        raise InputError(f"{what} can't be written ({error.strerror})") from None
+
+
 def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
     """The strings and the vectors of floats in an .npz file, by name; any other content is refused.
 

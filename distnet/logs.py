@@ -19,7 +19,7 @@ _logger: logging.Logger | None = None
 def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
     """From now on `log` writes: to standard error where it is `aloud`, and to rank-N.log in a folder.
 
-    The folder has to be there on rank 0's host. Raises InputError where the file can't be written.
+    Raises InputError where the file can't be written.
     Collective: no, but every rank has a file of its own.
     """
     global _logger

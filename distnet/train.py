@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,12 +24,11 @@ from distnet.checkpointing import SIGNALS, Checkpointing, find_checkpoint, prepa
 from distnet.config import STRENGTHS, WRITTEN, Config, read_config, written_config
 from distnet.datasets import Dataset, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
-from distnet.evaluation import findings
-from distnet.files import check_folder, check_writable, write_whole
+from distnet.evaluation import Answers, findings
+from distnet.files import check_folder, check_writable, write_content
 from distnet.logs import log, start_logs, stop_logs
 from distnet.network import NeuralNetwork
 from distnet.optimizers import Hyperparameters
-from distnet.pages.run import MISTAKES, Run, pixels, run_page
 from distnet.profile import KEPT_LAPS, gathered, write_timeline
 from distnet.report import Report, parameters_sha256
 from distnet.schedules import Schedule
@@ -113,8 +112,8 @@ def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
     report = Report(world, config)
     saver = None
     if config.checkpoint_dir:
-        tell = callbacks.on_checkpoint or (lambda path: None)
-        saver = Checkpointing(world, trainer, config, data.fingerprint, report.history, tell)
+        told = callbacks.on_checkpoint
+        saver = Checkpointing(world, trainer, config, data.fingerprint, report.history, told)
     report.start(data, network, trainer)
     if saver:
         guard.Context.folder = str(config.checkpoint_dir)
@@ -147,8 +146,7 @@ def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
     if watch and config.timeline:
         statuses.append(tried(world, partial(write_timeline, world, watch, config.timeline)))
     if answers is not None:
-        found_wrong = findings(answers, data.classes, MISTAKES)
-        page = partial(write_page, world, effective, data, network, report, found_wrong, phases)
+        page = partial(write_page, world, effective, data, network, report, answers, phases)
         statuses.append(tried(world, lambda: world.on_root(page)))
     release(world, data, trainer)
     return Outcome(max(statuses), network)
@@ -349,7 +347,7 @@ def save(network: NeuralNetwork, path: Path | None, effective: Config) -> None:
         return
     network.save(path)
     beside = path.with_suffix(".toml")
-    write_text(beside, written_config(effective), f"--model: its configuration {beside}")
+    write_content(beside, written_config(effective).encode(errors="replace"), f"--model: its configuration {beside}")
 
 
 def write_page(
@@ -358,13 +356,16 @@ def write_page(
     data: Dataset,
     network: NeuralNetwork,
     report: Report,
-    found: dict[str, Any],
+    answers: Answers,
     phases: list[dict[str, Any]],
 ) -> None:
-    """Write the page about the run. found: of the test set, by `findings`. phases: by `gathered`.
+    """Write the page about the run. answers: to the test set. phases: by `gathered`.
 
     Collective: no, for rank 0.
     """
+    from distnet.pages.run import MISTAKES, Run, pixels, run_page  # few runs need it
+
+    found = findings(answers, data.classes, MISTAKES)
     path = report.config.report
     assert path is not None
     images, weights, name = None, None, Path(data.source).name
@@ -386,7 +387,7 @@ def write_page(
         sha256=parameters_sha256(network.parameters),
         phases=phases,
     )
-    write_text(path, run_page(run), f"--report {path}")
+    write_content(path, run_page(run).encode(errors="replace"), f"--report {path}")
 
 
 def whereabouts(world: World) -> dict[str, str]:
@@ -399,18 +400,6 @@ def whereabouts(world: World) -> dict[str, str]:
         "host of rank 0": socket.gethostname(),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }
-
-
-def write_text(path: Path, text: str, what: str) -> None:
-    """Write a file of text, whole or not at all. Raises InputError about `what` where the disk refuses."""
-
-    def write(file: BinaryIO) -> None:
-        file.write(text.encode(errors="replace"))
-
-    try:
-        write_whole(path, write)
-    except OSError as error:
-        raise InputError(f"{what} can't be written ({error.strerror})") from None
 
 
 if __name__ == "__main__":
