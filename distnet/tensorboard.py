@@ -29,7 +29,9 @@ class Board:
         """An epoch's metrics, each a curve of its own. Epochs from there on that an earlier run wrote are hidden."""
         epoch = record["epoch"]
         if self._writer is None:
-            self._writer = self._writer_class(str(self.folder), purge_step=epoch, flush_secs=5)
+            self._writer = self._writer_class(
+                str(self.folder), purge_step=epoch, flush_secs=5, filename_suffix=f".{epoch}"
+            )
         for name, value in record.items():
             part, _, rest = name.partition("_")
             if part in ("test", "validation"):

@@ -192,7 +192,10 @@ def test_the_page_is_the_same_on_any_ranks_but_for_times_and_the_world(runs):
 def test_time_a_step_has_a_bar_for_each_rank_and_names_the_slowest(run, runs):
     page, _, _ = run
     assert len([1 for tag, attributes in page.tags if attributes.get("class") == "bar"]) == 2
-    assert re.search(r"Rank [01] on \S+ was the slowest, it waited .* s", page.text)
+    # By less than a little none is the slowest, and the page says that; test_profile.py has one that is.
+    assert re.search(
+        r"(Rank [01] on \S+ was the slowest, it|No rank was slower than the others; they) waited", page.text
+    )
     alone = Page((runs[None][1] / "report.html").read_text())
     assert len([1 for tag, attributes in alone.tags if attributes.get("class") == "bar"]) == 1
     assert "slowest" not in alone.text
