@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -155,20 +156,31 @@ def train() -> Callable[..., Ended]:
     return command
 
 
+def record(*entries: tuple[object, ...]) -> None:
+    """Append to this process's file in the folder of tests/run.py, if that is what runs."""
+    if folder := os.environ.get("DISTNET_TEST_RECORD"):
+        with open(Path(folder, str(os.getpid())), "a") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in entries)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Under MPI, import only files with tests for it, unless they are named."""
+    left_out = config.getoption("--only-mpi") and collection_path.match("test_*.py")
+    return (left_out and not re.search(r"\bmark\.mpi\b", collection_path.read_text())) or None
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note every test that ran to its end, for tests/run.py to count."""
-    path = os.environ.get("DISTNET_TEST_RECORD")
-    if path and (report.when == "call" or report.outcome != "passed"):
+    """Record every test that ran to its end."""
+    if report.when == "call" or report.outcome != "passed":
         reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
-        with open(path, "a") as file:
-            file.write(f"{report.outcome}\t{report.nodeid}\t{reason}\n")
+        record((report.outcome, report.nodeid, reason.removeprefix("Skipped: ")))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note every test that was found."""
-    if path := os.environ.get("DISTNET_TEST_RECORD"):
-        with open(path, "a") as file:
-            file.writelines(f"found\t{item.nodeid}\t\n" for item in session.items)
+    """Record every test that was found, and the fewest ranks of those that run under MPI."""
+    for item in session.items:
+        marks = [mark.kwargs.get("min_size", 1) for mark in item.iter_markers("mpi")]
+        record(("found", item.nodeid, "", max(marks, default=0)))
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,21 @@
-"""Every test, serial and under MPI at 1, 2, 3, 4 and 6 ranks: python tests/run.py [arguments for pytest].
+"""Every test, serial and under MPI at 1, 2, 3, 4 and 6 ranks: python tests/run.py [--skipped FILE] [arguments for pytest].
 
 A test that no run executed is a failure, unless it says that it needs what this machine lacks; with
-DISTNET_TEST_ALL=1 in the environment that is a failure, too.
+DISTNET_TEST_ALL=1 in the environment that is a failure, too. --skipped writes the names of the tests that were
+skipped to a file, and `@FILE` among the arguments runs those.
 """
 
+import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDS = ("needs the extra ", "real MNIST is not at hand", "needs root", "needs Open MPI")
@@ -17,73 +23,127 @@ NO_TESTS = 5  # the status of a pytest that found none
 SERIAL_LIMIT, MPI_LIMIT = 1200, 300  # seconds
 
 
-def run(name: str, command: list[str], limit: int, record: Path, some: bool) -> bool:
-    """One run of pytest under a time limit. Shows its output if it failed.
+class Record(NamedTuple):
+    """What one process of one run noted of a test: it found it, or ran it to this outcome."""
 
-    some: not all tests are wanted, so that there may be none for this run.
+    outcome: str  # found, passed, failed or skipped
+    test: str
+    reason: str = ""  # of skipping it
+    ranks: int = 0  # the fewest that it runs on, if it runs under MPI
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Read what conftest.py noted in a folder, where every process has its file."""
+    whole = (file.read_text().rpartition("\n")[0] for file in sorted(folder.iterdir()))
+    return [Record(*json.loads(line)) for text in whole for line in text.splitlines()]
+
+
+def judge(records: Iterable[Record], strict: bool) -> dict[str, tuple[str, str]]:
+    """The verdict on every test, from all runs, with the reason: passed, failed, skipped or NEVER RAN.
+
+    A test may be skipped if it said in any run that it needs what is not here, unless that is strictly forbidden.
     """
+    outcomes: dict[str, set[str]] = {}
+    reasons: dict[str, list[str]] = {}
+    for record in records:
+        outcomes.setdefault(record.test, set()).add(record.outcome)
+        reasons.setdefault(record.test, []).append(record.reason)
+    verdicts = {}
+    for test, seen in outcomes.items():
+        ran = next((outcome for outcome in ("failed", "passed") if outcome in seen), None)
+        needs = next((reason for reason in reasons[test] if reason.startswith(NEEDS)), None)
+        other = next(filter(None, reasons[test]), "in no run")
+        verdicts[test] = (ran, "") if ran else ("NEVER RAN" if strict or not needs else "skipped", needs or other)
+    return verdicts
+
+
+def describe_progress(records: Iterable[Record]) -> list[str]:
+    """One line for every failed test, and one for every file whose tests have all ended."""
+    ended: dict[str, dict[str, str]] = {}
+    for record in records:
+        file = ended.setdefault(record.test.partition("::")[0], {})
+        if record.outcome != "found" and file.get(record.test) != "failed":
+            file[record.test] = record.outcome
+        else:
+            file.setdefault(record.test, "")
+    failed = [f"FAILED {test}" for file in ended.values() for test, outcome in file.items() if outcome == "failed"]
+    whole = {name: Counter(file.values()) for name, file in ended.items() if all(file.values())}
+    return failed + [
+        f"{name}: " + ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        for name, counts in whole.items()
+    ]
+
+
+def run(name: str, command: list[str], limit: int, folder: Path) -> tuple[bool, list[Record]]:
+    """One run of pytest under a time limit: whether it succeeded, and its records. Shows its output if it failed."""
     begin = time.monotonic()
+    folder.mkdir()
     env = os.environ | {
-        "DISTNET_TEST_RECORD": str(record),
+        "DISTNET_TEST_RECORD": str(folder),
         "MPIEXEC_TIMEOUT": str(limit),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=env,
-            timeout=limit + 30,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        status, output = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as expired:
-        status, output = -1, (expired.stdout or b"").decode(errors="replace") + f"\nended after {limit} s"
-    if some and status == NO_TESTS:
-        print(f"no test {name}", flush=True)
-        return True
-    print(f"{'passed' if status == 0 else 'FAILED'}  {name}  ({time.monotonic() - begin:.0f} s)", flush=True)
-    if status != 0:
-        print(output, flush=True)
-    return status == 0
+    shown: set[str] = set()
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        running = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            ended = False
+            while not ended:
+                ended = running.poll() is not None
+                if time.monotonic() - begin > limit + 30:
+                    running.kill()
+                records = read_records(folder)
+                for line in describe_progress(records):
+                    if line not in shown:
+                        print(f"{time.monotonic() - begin:5.0f} s  {name}  {line}", flush=True)
+                        shown.add(line)
+                time.sleep(0 if ended else 0.5)
+        except KeyboardInterrupt:
+            running.wait()
+            raise
+        finally:
+            good = running.returncode in (0, NO_TESTS)
+            print(f"{time.monotonic() - begin:5.0f} s  {name}  {'passed' if good else 'FAILED'}", flush=True)
+            if not good:
+                output.seek(0)
+                print(output.read(), flush=True)
+    return good, records
 
 
 def main() -> int:
-    """Run all, count, and say what never ran."""
-    arguments = sys.argv[1:]
-    outcomes: dict[str, set[str]] = {}
-    reasons: dict[str, str] = {}
-    good = True
-    pytest = ["-m", "pytest", *arguments]
-    watchdog = ["-x", "-o", "faulthandler_timeout=60", "-o", "faulthandler_exit_on_timeout=true"]
+    """Run all, count, and print what never ran."""
+    begin = time.monotonic()
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--skipped", type=Path)
+    options, arguments = parser.parse_known_args()
+    pytest = [sys.executable, "-m", "pytest", *arguments]
+    mpi = [sys.executable, "-m", "mpi4py", *pytest[1:], "--only-mpi", "-x"]
+    mpi += ["-o", "faulthandler_timeout=60", "-o", "faulthandler_exit_on_timeout=true"]
     mpirun = str(Path(sys.executable).with_name("mpirun"))
-    runs = [("serial", [sys.executable, *pytest], SERIAL_LIMIT)]
-    for ranks in (1, 2, 3, 4, 6):
-        command = [mpirun, "-n", str(ranks), sys.executable, "-m", "mpi4py", *pytest, "--only-mpi", *watchdog]
-        if ranks == 6:
-            command += ["tests/test_exchange.py"]  # on few cores the others would take long, and tell nothing new
-        runs.append((f"mpirun -n {ranks}", command, MPI_LIMIT))
     with tempfile.TemporaryDirectory() as folder:
-        for number, (name, command, limit) in enumerate(runs):
-            record = Path(folder, str(number))
-            good &= run(name, command, limit, record, bool(arguments))
-            for line in record.read_text().splitlines() if record.exists() else ():
-                outcome, test, reason = line.split("\t", 2)
-                outcomes.setdefault(test, set()).add(outcome)
-                if reason and "MPI" not in reason:
-                    reasons[test] = reason.removeprefix("Skipped: ")
-    failed = [test for test, seen in outcomes.items() if "failed" in seen]
-    passed = [test for test, seen in outcomes.items() if "passed" in seen and "failed" not in seen]
-    never = [test for test, seen in outcomes.items() if not seen & {"passed", "failed"}]
-    strict = os.environ.get("DISTNET_TEST_ALL") == "1"
-    excused = [test for test in never if reasons.get(test, "").startswith(NEEDS) and not strict]
-    for test in never:
-        print(f"{'skipped' if test in excused else 'NEVER RAN'}  {test}  {reasons.get(test, 'in no run')}")
-    lost = len(never) - len(excused)
-    print(f"{len(passed)} passed, {len(failed) + lost} failed, {len(excused)} skipped")
-    return 0 if good and passed and not failed and not lost else 1
+        good, records = run("serial", pytest, SERIAL_LIMIT, Path(folder, "serial"))
+        fewest = [record.ranks for record in records if record.ranks]
+        for ranks in (1, 2, 3, 4, 6):
+            if any(each <= ranks for each in fewest):
+                # On few cores the others would take long on 6 ranks, and show nothing new.
+                chosen = ["-m", "six_ranks"] if ranks == 6 else []
+                command = [mpirun, "-n", str(ranks), *mpi, *chosen]
+                passed, more = run(f"mpirun -n {ranks}", command, MPI_LIMIT, Path(folder, str(ranks)))
+                good &= passed
+                records += more
+    verdicts = judge(records, strict=os.environ.get("DISTNET_TEST_ALL") == "1")
+    for test, (verdict, reason) in verdicts.items():
+        if verdict == "NEVER RAN":
+            print(f"NEVER RAN  {test}: {reason}")
+    skipped = {test: reason for test, (verdict, reason) in verdicts.items() if verdict == "skipped"}
+    for reason, count in Counter(skipped.values()).items():
+        print(f"skipped {count}: {reason}")
+    if options.skipped:
+        options.skipped.write_text("".join(f"{test}\n" for test in skipped))
+    counts = Counter(verdict for verdict, _ in verdicts.values())
+    failed = counts["failed"] + counts["NEVER RAN"]
+    print(f"{counts['passed']} passed, {failed} failed, {len(skipped)} skipped in {time.monotonic() - begin:.0f} s")
+    return 0 if good and verdicts and not failed else 1
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from distnet.layers import BLOCK
 from distnet.shards import roots_within, share, tree
 from distnet.world import World
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.six_ranks]
 
 
 class Counting:
