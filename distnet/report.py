@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 from distnet import __version__
 from distnet.config import Config
 from distnet.datasets import Dataset
+from distnet.files import GrowingFile
 from distnet.functional import Array
 from distnet.guard import launched_size, say
 from distnet.logs import log
@@ -37,7 +37,8 @@ class Report:
         self.board = Board(config.tensorboard) if self.speaks and config.tensorboard else None
         self._bar: Progress | None = None
         self.header: list[str] = []
-        self._epochs_written = self._bytes_written = 0  # to the metrics file
+        self._metrics = GrowingFile(config.metrics) if self.speaks and config.metrics else None
+        self._epochs_written = 0
 
     def start(self, data: Dataset, network: NeuralNetwork, trainer: Trainer) -> None:
         """The header: on what, with what, and what is trained."""
@@ -70,7 +71,7 @@ class Report:
         Returns what is to be told of every step.
         """
         if self.speaks:
-            self._write("wb")
+            self._write()
         if self.speaks and not self.config.quiet and sys.stderr.isatty() and launched_size() == 1:
             with suppress(ImportError):  # without tqdm, the lines of the epochs have to do
                 self._bar = Progress(trainer, self.config.epochs)
@@ -99,7 +100,7 @@ class Report:
                 self._bar.epoch(epoch, "  ".join(words))
             elif not self.config.quiet:
                 print("  ".join(words), flush=True)
-            self._write("ab")
+            self._write()
             before = self.history[-2]["loss"] if len(self.history) > 1 else 0.0
             if math.isfinite(before) and not math.isfinite(epoch.loss):
                 rate = f"--learning-rate, which is {self.config.learning_rate:g}"
@@ -119,26 +120,25 @@ class Report:
         """Whether the last epochs, as many as there is patience for, were no better than one before them."""
         return self.config.patience is not None and len(self.history) - self.best() >= self.config.patience
 
-    def _write(self, mode: str) -> None:
+    def _write(self) -> None:
         """Bring the metrics file, where there is one, up to the history; what the disk refuses comes with the next."""
-        path = self.config.metrics
-        if path is None:
+        if self._metrics is None:
             return
         content = "".join(json_line(record) + "\n" for record in self.history[self._epochs_written :]).encode()
         try:
-            with path.open(mode) as file:
-                file.write(content)
+            self._metrics.append(content)
         except OSError as error:
-            with suppress(OSError):
-                os.truncate(path, self._bytes_written)  # no half line
+            path = self._metrics.path
             say(f"--metrics {path}: can't be written ({error.strerror}); training goes on, the next epoch tries again")
         else:
-            self._epochs_written, self._bytes_written = len(self.history), self._bytes_written + len(content)
+            self._epochs_written = len(self.history)
 
     def ended(self) -> None:
         """No epoch is to come in this process."""
         if self._bar:
             self._bar.close()
+        if self._metrics:
+            self._metrics.close()
         if self.board:
             self.board.close()
 
