@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,11 @@ import numpy as np
 from distnet.errors import InputError
 from distnet.files import read_arrays, write_whole
 from distnet.functional import Array
+from distnet.lock import FolderLock
 
 FORMAT, VERSION = "distnet checkpoint", 1
 NAME = re.compile(r"checkpoint-(\d{10})\.npz")
+COMPLETED = "completed.json"
 TEMPORARY = re.compile(r"\.(checkpoint-\d{10}\.npz|completed\.json|probe)[.-].*")
 DTYPES = (np.float32, np.float64)
 COUNTS = ("epochs_done", "steps_done", "optimizer_steps", "shards")
@@ -134,21 +135,15 @@ def newest_good(directory: Path, say: Callable[[str], None]) -> tuple[Path, Chec
 
 
 def sweep(directory: Path) -> None:
-    """Remove what an interrupted write left. Collective: no, for rank 0, before anything is written."""
+    """Remove what an interrupted write left, unless a run is writing there. Collective: no, for rank 0."""
+    lock = FolderLock(directory)
+    if lock.acquire():
+        remove_temporaries(directory)
+        lock.release()
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what an interrupted write left; for the run that has the lock. Collective: no, for rank 0."""
     for path in directory.glob(".*"):
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
-
-
-def prepare_directory(directory: Path) -> None:
-    """Make the checkpoint directory, or raise InputError. Collective: no, for rank 0."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".probe-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-        sweep(directory)
-    except OSError as error:
-        raise InputError(
-            f"--checkpoint-dir {directory}: can't be written ({error.strerror}); name a folder elsewhere"
-        ) from None

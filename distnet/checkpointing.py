@@ -9,29 +9,32 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distnet import __version__
 from distnet.checkpoint import (
+    COMPLETED,
     Checkpoint,
     checkpoint_path,
     checkpoints,
     newest_good,
-    prepare_directory,
     read_checkpoint,
+    remove_temporaries,
     write_checkpoint,
 )
 from distnet.config import Config
 from distnet.errors import InputError, input_error_on_every_rank
-from distnet.files import write_whole
+from distnet.files import check_folder, write_content
 from distnet.functional import Array
 from distnet.guard import COME_AGAIN, UNWRITTEN, say
+from distnet.lock import FolderLock
 from distnet.logs import log
 from distnet.trainer import Trainer
 from distnet.world import World
@@ -39,6 +42,7 @@ from distnet.world import World
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # What ranks ask of each other at every step: these numbers are added up.
 SAVE, STOP = 1, 1024
+PATIENCE = 3.0  # seconds for a run that has just been ended to be gone
 # Options that a resumed run may give anew; all others are part of what is computed.
 MAY_CHANGE = {each.name for each in fields(Config) if each.metadata["group"] in ("output", "recovery")}
 MAY_CHANGE |= {"data_dir", "epochs", "patience", "preset", "ranks_per_node", "shards", "stack"}
@@ -208,6 +212,20 @@ class Checkpointing:
         self._saved = trainer.epochs_done, trainer.steps_done
         return f"resumed from {found.path}"
 
+    def start(self) -> None:
+        """Remove what an earlier run left that isn't true any more; to be called once nothing is left to refuse."""
+
+        def clear() -> None:
+            try:
+                remove_temporaries(self.directory)
+                (self.directory / COMPLETED).unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"--checkpoint-dir {self.directory}: can't be written ({error.strerror}); name another folder"
+                ) from None
+
+        self.world.on_root(clear)
+
     def after_step(self) -> bool:
         """To be called after every step: save where it is time to. Returns whether to stop here."""
         trainer = self.trainer
@@ -306,13 +324,11 @@ class Checkpointing:
                 "parameters_sha256": parameters_sha256,
             }
 
-            def write(file: BinaryIO) -> None:
-                file.write(json.dumps(content).encode())
-
+            path = self.directory / COMPLETED
             try:
-                write_whole(self.directory / "completed.json", write)
-            except OSError as error:
-                say(f"--checkpoint-dir {self.directory}: the completion record can't be written ({error.strerror})")
+                write_content(path, json.dumps(content).encode(), f"--checkpoint-dir {self.directory}: {COMPLETED}")
+            except InputError as error:
+                say(str(error))
                 return UNWRITTEN
             if self._writer.error is not None:
                 say(f"--checkpoint-dir {self.directory}: the last checkpoint could not be written")
@@ -330,18 +346,48 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def prepare(directory: Path, resume: bool) -> None:
-    """Make the directory ready for a run that isn't complete yet. Collective: no, for rank 0.
+@contextmanager
+def locked(world: World, directory: Path | None) -> Iterator[None]:
+    """Keep other runs out of the checkpoint directory, where there is one. Collective.
 
-    Raises InputError where a run that doesn't resume would mix its checkpoints with another's.
+    Raises InputError where another run is there, or the directory can't be made.
     """
-    prepare_directory(directory)
+    lock = FolderLock(directory) if directory and world.rank == 0 else None
+
+    def acquire() -> None:
+        if lock is None:
+            return
+        assert directory is not None
+        check_folder(directory, "--checkpoint-dir")
+        try:
+            free = lock.acquire(PATIENCE)
+        except OSError as error:
+            say(f"--checkpoint-dir {directory}: can't be locked ({error.strerror}); let no other run write there")
+            return
+        if not free:
+            raise InputError(
+                f"--checkpoint-dir {directory}: another run writes there ({lock.holder()}); "
+                "wait for its end, or name another folder"
+            )
+
+    world.on_root(acquire)
+    try:
+        yield
+    finally:
+        if lock:
+            lock.release()
+
+
+def check_directory(directory: Path, resume: bool) -> None:
+    """Raise InputError where a run that doesn't resume would mix its checkpoints with another's.
+
+    Collective: no, for rank 0.
+    """
     if not resume and checkpoints(directory):
         raise InputError(
             f"--checkpoint-dir {directory}: there are checkpoints in it; go on from them with --resume, "
             "or name another folder"
         )
-    (directory / "completed.json").unlink(missing_ok=True)
 
 
 def check_replicas(world: World, parameters: Array) -> None:

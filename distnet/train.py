@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distnet.augmentation import Augmentation, Strengths
-from distnet.checkpointing import SIGNALS, Checkpointing, find_checkpoint, prepare, versions
+from distnet.checkpointing import SIGNALS, Checkpointing, check_directory, find_checkpoint, locked, versions
 from distnet.config import STRENGTHS, WRITTEN, Config, read_config, written_config
 from distnet.datasets import Dataset, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
@@ -94,6 +94,12 @@ def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.described())
     check_shards(config.shards, world.size)
+    with locked(world, config.checkpoint_dir):
+        return run_locked(world, config, names, callbacks)
+
+
+def run_locked(world: World, config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
+    """The same, for the one run that may write into the checkpoint directory. Collective: yes."""
     world.on_root(lambda: check_outputs(config))
     if config.verbose or config.log_dir:
         start_logs(world.rank, world.size, config.verbose, config.log_dir)
@@ -121,6 +127,7 @@ def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
             resumed = saver.resume(found)
             complete = trainer.epochs_done >= config.epochs or report.enough()
             report.resumed(f"{resumed}, {'which is complete' if complete else trainer.position()}")
+        saver.start()
         saver.catch_signals()
     finished, phases = loop(config, trainer, report, saver, watch, callbacks)
     if saver and not finished:
@@ -322,7 +329,7 @@ def check_outputs(config: Config) -> None:
     if config.tensorboard:
         Board(config.tensorboard)
     if config.checkpoint_dir:
-        prepare(config.checkpoint_dir, config.resume is not None)
+        check_directory(config.checkpoint_dir, config.resume is not None)
 
 
 def check_config_file(config: Config, path: Path) -> None:

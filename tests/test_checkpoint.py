@@ -23,14 +23,15 @@ from distnet.checkpoint import (
     checkpoints,
     digest,
     newest_good,
-    prepare_directory,
     read_checkpoint,
+    sweep,
     write_checkpoint,
 )
 from distnet.checkpointing import MAY_CHANGE, check_same_run
 from distnet.config import Config
 from distnet.errors import InputError
 from distnet.idx import FILES
+from distnet.lock import FolderLock
 
 SMALL = ("--hidden", 20, "--epochs", 3)  # of 600 digits: five steps an epoch, the last of 88 rows
 SOON = 20
@@ -304,7 +305,12 @@ def test_what_an_interrupted_write_left_is_swept_and_nothing_else(tmp_path):
     others = ["checkpoint-0000000007.npz", "mine.txt", ".checkpoint-mine", "failure-host-0-1.txt"]
     for name in left + others:
         (tmp_path / name).touch()
-    prepare_directory(tmp_path)
+    lock = FolderLock(tmp_path)
+    assert lock.acquire()
+    sweep(tmp_path)  # a run is writing there
+    lock.release()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(left + others)
+    sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
 
 
@@ -590,12 +596,19 @@ def test_a_finished_run_goes_on_with_more_epochs_and_one_beyond_is_not_taken_for
     assert (two / "completed.json").read_text() != json.dumps({"parameters_sha256": first.sha256})
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "/proc/below"])
-def test_a_folder_that_cannot_be_made_is_told_at_the_start(digits, tmp_path, place):
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("file", "this is a file; name a folder"),
+        ("file/below", "can't be written (Not a directory)"),
+        ("/proc/below", "can't be written (No such file or directory)"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_told_at_the_start(digits, tmp_path, place, why):
     (tmp_path / "file").touch()
     ended = command("--data-dir", digits, *SMALL, "--checkpoint-dir", tmp_path / place)
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err.startswith(f"distnet: --checkpoint-dir {tmp_path / place}: can't be written (")
+    assert ended.err.startswith(f"distnet: --checkpoint-dir {tmp_path / place}: {why}")
     assert ended.err.count("\n") == 1
 
 

@@ -33,6 +33,7 @@ FLOORS = (
         "idx",
         "launcher",
         "layers",
+        "lock",
         "logs",
         "optimizers",
         "pages.page",
@@ -71,6 +72,11 @@ OTHERS = {  # who may import it, and who for its types alone
     "tensorboardX": ({"tensorboard"}, set()),
     "threadpoolctl": ({"doctor.machine", "evaluate", "predict", "trainer"}, set()),
     "tqdm": ({"progress"}, set()),
+}
+# Who else than `files` writes files, and why.
+WRITERS = {
+    "guard": "a rank's last words, for which nothing but the standard library may be needed",
+    "mirrors": "a download that goes on where the last one ended",
 }
 
 
@@ -114,6 +120,24 @@ def test_a_library_is_imported_where_it_belongs(library):
     users, for_types = OTHERS[library]
     assert importers(types=False) <= users
     assert importers(types=True) <= users | for_types
+
+
+def writes(tree: ast.AST) -> set[str]:
+    """The calls in it that write files: by their names, and `open` by a mode that isn't for reading."""
+    found = set()
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        words = [*call.args, *(each.value for each in call.keywords if each.arg == "mode")]
+        constants = [each for word in words for each in ast.walk(word) if isinstance(each, ast.Constant)]
+        modes = {each.value for each in constants if isinstance(each.value, str)}
+        if name in ("write_bytes", "write_text", "mkstemp") or (name == "open" and modes - {"r", "rb"}):
+            found.add(name)
+    return found
+
+
+def test_every_file_is_written_by_the_one_mechanism_of_files():
+    found = {name for name in FILES if name != "files" and writes(parsed(name))}
+    assert found == WRITERS.keys()
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
