@@ -234,7 +234,6 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if held:
             trainer.recall()
         network.parameters[:] = trainer.close()
-        world.free(split.inputs, split.targets, *(held[:2] if held else ()))
         return losses, accuracies
 
     def _held_out(self, samples: int) -> int:

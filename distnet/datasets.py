@@ -69,7 +69,6 @@ class Dataset(NamedTuple):
 
     mean, deviation: what inputs were standardised by, for all at once, or a list with one a column.
     classes: their names, in the order of the targets. shape: rows and columns of images; None for tables.
-    whole: training and test set as one, whose memory is what `World.free` takes.
     """
 
     name: str
@@ -81,7 +80,6 @@ class Dataset(NamedTuple):
     fingerprint: str
     classes: tuple[str | int | float, ...]
     shape: tuple[int, int] | None
-    whole: Split
 
 
 def file_names(name: str) -> list[str]:
@@ -200,9 +198,8 @@ def load(
     mean, deviation = (0.0, 1.0) if raw_inputs else moments(world, raw[:train, :-1])
     whole = standardised(world, raw, mean, deviation, len(classes), dtype)
     fingerprint = world.on_root(lambda: hashlib.sha256(raw.data).hexdigest())
-    world.free(raw)
     train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint, classes, shape, whole)
+    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint, classes, shape)
 
 
 def load_table(
@@ -253,7 +250,7 @@ def load_table(
     world.send_to_nodes(whole.inputs)
     world.send_to_nodes(whole.targets)
     train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    return Dataset(kind, str(path), train_set, test_set, mean, deviation, fingerprint, classes, None, whole)
+    return Dataset(kind, str(path), train_set, test_set, mean, deviation, fingerprint, classes, None)
 
 
 def load_mnist(

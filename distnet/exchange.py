@@ -226,9 +226,8 @@ class Exchange:
         return None if whole is None else [whole, tuple(zip(*runs, strict=True))]
 
     def close(self) -> Array:
-        """A copy of the parameters, of this rank's own, and the shared memory given back."""
+        """A copy of the parameters, of this rank's own. Collective."""
         parameters: Array = self.parameters.copy()
-        self.world.free(self._rows, self._parameters, *self._received)
         if self.lane_comm is not None:
             self.lane_comm.Free()
         return parameters

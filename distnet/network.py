@@ -184,7 +184,6 @@ class NeuralNetwork:
 
         trainer.run(epochs, on_epoch, after_step if on_step else lambda: False)
         self.parameters[:] = trainer.close()
-        world.free(split.inputs, split.targets)
         if comm is not None:
             world.close()
 

@@ -134,7 +134,7 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
         status = saver.stopped()
         if watch and config.timeline:
             tried(world, partial(write_timeline, world, watch, config.timeline))
-        release(world, data, trainer)
+        trainer.close()
         return Outcome(status, None)
     if config.validation:
         trainer.recall()
@@ -155,7 +155,7 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
     if answers is not None:
         page = partial(write_page, world, effective, data, network, report, answers, phases)
         statuses.append(tried(world, lambda: world.on_root(page)))
-    release(world, data, trainer)
+    trainer.close()
     return Outcome(max(statuses), network)
 
 
@@ -168,14 +168,6 @@ def tried(world: World, write: Callable[[], object]) -> int:
             guard.say(str(error))
         return guard.UNWRITTEN
     return 0
-
-
-def release(world: World, data: Dataset, trainer: Trainer) -> None:
-    """Give back the memory that ranks share, for a program that goes on. Collective."""
-    if trainer.validation:
-        world.free(trainer.validation.split.inputs, trainer.validation.split.targets)
-    world.free(data.whole.inputs, data.whole.targets)
-    trainer.close()
 
 
 def loaded(world: World, config: Config, names: frozenset[str]) -> Dataset:

@@ -347,7 +347,7 @@ class Trainer:
         return self.optimizer.state | ({"best_parameters": self.best} if self.best is not None else {})
 
     def close(self) -> Array:
-        """The parameters, (N,); the shared memory is given back, and the trainer of no use afterwards."""
+        """The parameters, (N,); the trainer is of no use afterwards. Collective."""
         return self.exchange.close()
 
 

@@ -10,9 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -21,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.guard import launched, launched_size, watch
 from distnet.layers import CACHE_LINE, aligned_zeros
+from distnet.shared_memory import map_shared
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 BROADCAST_BYTES = 1 << 30  # in one call, whose count is a C int
-SHARED_MEMORY = Path("/dev/shm")  # where MPI libraries have their shared windows
 POLITE_WAIT = 0.0005  # seconds between looks, while rank 0 works alone and needs the core
 
 
@@ -46,7 +44,6 @@ class World:
 
     def __init__(self, comm: MPI.Intracomm | None = None, ranks_per_node: int | None = None) -> None:
         self.comm: MPI.Intracomm | None = None
-        self.windows: dict[int, MPI.Win] = {}
         self.rank = self.node = self.node_rank = 0
         self.size = self.node_size = self.nodes = 1
         self.node_sizes = [1]
@@ -69,15 +66,15 @@ class World:
         self.node_sizes = [members.count(node) for node in range(self.nodes)]
         self.node_roots = comm.Split(0 if self.node_rank == 0 else MPI.UNDEFINED, key=self.rank)
         self.library = library_name(MPI.Get_library_version())
+        arrivals = self.shared((self.node_size, CACHE_LINE // 8), np.int64)
         if self.node_size == 1:
             return
-        self._arrivals_array = self.shared((self.node_size, CACHE_LINE // 8), np.int64)
-        self._arrivals = self._arrivals_array.reshape(-1).data.cast("B").cast("q")
+        self._arrivals = arrivals.reshape(-1).data.cast("B").cast("q")
         self._arrival = 0
         self._mine = self.node_rank * CACHE_LINE // 8
         self._others = [rank * CACHE_LINE // 8 for rank in range(self.node_size) if rank != self.node_rank]
-        self._window = self.windows[id(self._arrivals_array)]
-        self._window.Lock_all(MPI.MODE_NOCHECK)  # Sync is allowed within such an epoch alone
+        self._fence = MPI.Win.Allocate_shared(0, comm=self.node_comm)
+        self._fence.Lock_all(MPI.MODE_NOCHECK)  # Sync is allowed within such an epoch alone
         self.node_comm.Barrier()
 
     def node_barrier(self) -> None:
@@ -90,13 +87,13 @@ class World:
         if self.node_size == 1:
             return
         arrivals, wait = self._arrivals, os.sched_yield
-        self._window.Sync()  # a memory barrier, where the processor needs one
+        self._fence.Sync()  # a memory barrier, where the processor needs one
         self._arrival = arrival = self._arrival + 1
         arrivals[self._mine] = arrival
         for other in self._others:
             while arrivals[other] < arrival:
                 wait()
-        self._window.Sync()
+        self._fence.Sync()
 
     def wait(self, request: MPI.Request) -> None:
         """Wait for a collective that was started, giving the core away between looks, as node_barrier does."""
@@ -104,45 +101,31 @@ class World:
             os.sched_yield()
 
     def shared(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """A zeroed array on a cache line that all ranks of the node read and write. Collective on a node."""
-        if self.node_size == 1:
+        """A zeroed array on a cache line that all ranks of a node read and write. Collective.
+
+        Its memory is freed when the last rank has dropped its last view of it.
+        Raises InputError, on every rank, where a node has no room for it.
+        """
+        if self.size == 1:
             return aligned_zeros(shape, dtype)
-        from mpi4py import MPI
-
-        dtype = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        room = shared_memory_left()
-        if room is not None and size > room and not self.library.startswith("Open MPI"):
-            # MPICH would grant it, and the kernel kill the first rank that writes there. Open MPI looks elsewhere.
-            raise InputError(
-                f"no {size / 2**20:,.0f} MiB of shared memory on node of rank {self.rank}: {SHARED_MEMORY} "
-                f"has {room / 2**20:,.0f} MiB left; use fewer samples or a smaller network, or give it more room"
-            )
-        try:
-            window = MPI.Win.Allocate_shared(size + CACHE_LINE if self.node_rank == 0 else 0, 1, comm=self.node_comm)
-        except MPI.Exception as error:
-            raise InputError(
-                f"no {size / 2**20:,.0f} MiB of shared memory on node of rank {self.rank}: {error}; "
-                "use fewer samples or a smaller network, or give /dev/shm more room"
-            ) from None
-        memory, _ = window.Shared_query(0)
-        raw = np.asarray(memory, np.uint8)
-        start = -raw.ctypes.data % CACHE_LINE  # pages are aligned alike on all ranks, so this is too
-        array: NDArray[Any] = raw[start : start + size].view(dtype).reshape(tuple(shape))
-        self.windows[id(array)] = window
-        return array
-
-    def free(self, *arrays: NDArray[Any]) -> None:
-        """Give shared arrays back; nobody may use them any more. Collective on a node."""
-        for array in arrays:
-            if window := self.windows.pop(id(array), None):
-                window.Free()
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        memory, problem = map_shared(self.node_comm, max(size, 1)) if self.node_size > 1 else (None, "")
+        assert self.comm is not None
+        for first, wanted, what in self.comm.allgather((self.rank - self.node_rank, size, problem)):
+            if what:
+                raise input_error_on_every_rank(
+                    f"no {wanted / 2**20:,.0f} MiB of shared memory on node of rank {first}: {what}; "
+                    "use fewer samples or a smaller network, or give it more room"
+                )
+        if memory is None:
+            return aligned_zeros(shape, dtype)
+        return np.frombuffer(memory, dtype, int(np.prod(shape, dtype=np.int64))).reshape(tuple(shape))
 
     def close(self) -> None:
         """Give back what the world itself took from MPI; it is of no use afterwards. Collective."""
         if self.node_size > 1:
-            self._window.Unlock_all()
-            self.free(self._arrivals_array)
+            self._fence.Unlock_all()
+            self._fence.Free()
         if self.comm is not None:
             self.node_comm.Free()
             if self.node_rank == 0:
@@ -202,14 +185,6 @@ class World:
 
             self.wait(self.comm.Iallreduce(MPI.IN_PLACE, array))
         return array
-
-
-def shared_memory_left() -> int | None:
-    """Bytes that files in SHARED_MEMORY can still take; None where nobody tells."""
-    with suppress(OSError):
-        found = os.statvfs(SHARED_MEMORY)
-        return found.f_bavail * found.f_frsize
-    return None
 
 
 def library_name(version: str) -> str:

@@ -37,7 +37,7 @@ def trainer(world, dtype, **hyper):
     split = shared_split(world, X, Y, dtype)
     initial = initial_parameters(SIZES, "tanh", 0, dtype)
     hyper = Hyperparameters(weight_decay=0.01, clip_norm=0.7, **hyper)
-    return split, Trainer(
+    return Trainer(
         world,
         SIZES,
         "tanh",
@@ -63,7 +63,7 @@ def topologies(ranks):
 def moved(comm, per_node, dtype, optimizer, position, found, stop_after, reported):
     """Go on for some steps on these ranks. Returns whether the run is done, where it stands, its state, its bits."""
     world = World(comm, per_node)
-    split, training = trainer(world, dtype, optimizer=optimizer)
+    training = trainer(world, dtype, optimizer=optimizer)
     if position[-1]:
         training.restore(*position, found)
     steps = itertools.count(1)
@@ -71,7 +71,6 @@ def moved(comm, per_node, dtype, optimizer, position, found, stop_after, reporte
     position, state = (training.epochs_done, training.steps_done, training.optimizer.steps), training.state()
     assert bool(state) == (world.rank == 0)
     parameters = training.close()
-    world.free(split.inputs, split.targets)
     world.close()
     return done, position, state, parameters
 
@@ -94,7 +93,7 @@ def test_a_run_that_moves_to_other_ranks_after_every_step_or_two_ends_with_the_s
     from mpi4py import MPI
 
     everyone, undisturbed, reported = MPI.COMM_WORLD, [], []
-    alone = trainer(World(), dtype, optimizer=optimizer)[1]
+    alone = trainer(World(), dtype, optimizer=optimizer)
     alone.run(3, lambda epoch: undisturbed.append(told(epoch)))
     done, position, state = False, (0, 0, 0), {}
     places = itertools.cycle(topologies(min(everyone.size, 4)))
@@ -119,7 +118,7 @@ def test_a_state_is_whole_even_if_the_other_ranks_go_back_to_the_best_parameters
     from mpi4py import MPI
 
     world = World(MPI.COMM_WORLD)
-    split, training = trainer(world, "float64")
+    training = trainer(world, "float64")
     training.best = training.exchange.slice.copy()
     training.run(1, lambda epoch: None)
     expected, gather = training.exchange.parameters.copy(), training.exchange.gather
@@ -135,7 +134,6 @@ def test_a_state_is_whole_even_if_the_other_ranks_go_back_to_the_best_parameters
     training.recall()
     same = world.rank > 0 or np.array_equal(state["parameters"], expected)
     training.close()
-    world.free(split.inputs, split.targets)
     world.close()
     assert all(MPI.COMM_WORLD.allgather(same))
 

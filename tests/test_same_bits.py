@@ -1,6 +1,7 @@
 """The promise: byte-identical parameters at every rank count. Run under mpirun."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,9 +68,6 @@ def trained(
         trainer.recall()
     parameters = trainer.close()
     told = [(epoch.loss, epoch.test.accuracy, epoch.test.loss, epoch.validation) for epoch in epochs_told]
-    world.free(split.inputs, split.targets)
-    if held:
-        world.free(held.inputs, held.targets)
     return parameters, told
 
 
@@ -187,7 +185,6 @@ def test_ranks_of_a_node_hold_one_array_of_parameters_between_them():
     world.node_barrier()
     seen = array.tolist()
     world.node_barrier()
-    world.free(array)
     world.close()
     assert MPI.COMM_WORLD.allgather(seen == [1, 2, 3]) == [True] * world.size
 
@@ -200,10 +197,58 @@ def test_shared_arrays_start_on_a_cache_line_and_zeroed():
     for size, dtype in itertools.product((1, 7, 1000), (np.uint8, np.float32, np.float64)):
         array = world.shared((size,), dtype)
         found.append(array.ctypes.data % 64 == 0 and not array.any())
-        world.node_barrier()
-        world.free(array)
     world.close()
     assert MPI.COMM_WORLD.allgather(all(found)) == [True] * world.size
+
+
+def shared_mappings():
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sorted(line.split(maxsplit=5)[5] for line in lines if "/distnet-" in line)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_shared_memory_lives_as_long_as_a_view_of_it_and_has_no_name():
+    from mpi4py import MPI
+
+    before = shared_mappings()
+    world = World(MPI.COMM_WORLD)
+    view = world.shared((5, 1000), np.int64)[3, 10:12]
+    if world.rank == 0:
+        view[:] = 7, 8
+    world.node_barrier()
+    world.close()
+    del world
+    during, seen = shared_mappings(), view.tolist()
+    del view
+    checks = (
+        seen == [7, 8],
+        len(during) == len(before) + 1,
+        all(name.endswith(" (deleted)") for name in during),
+        shared_mappings() == before,
+    )
+    assert MPI.COMM_WORLD.allgather(checks) == [(True,) * 4] * MPI.COMM_WORLD.size
+
+
+@pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize("small", [0, 1])
+def test_a_node_without_room_for_shared_memory_is_every_ranks_error(small, monkeypatch, tmp_path):
+    from mpi4py import MPI
+
+    from distnet import shared_memory
+    from distnet.errors import InputError
+
+    world = World(MPI.COMM_WORLD, 2)
+    if world.node == small:
+        monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path / "none")
+    said = ""
+    try:
+        world.shared((1 << 20,), np.uint8)
+    except InputError as error:
+        said = str(error) * error.on_every_rank
+    world.close()
+    first = 2 * small
+    wanted = "" if world.node_sizes[small] == 1 else f"no 1 MiB of shared memory on node of rank {first}: "
+    assert all(each.startswith(wanted) and bool(each) == bool(wanted) for each in MPI.COMM_WORLD.allgather(said))
 
 
 def test_an_error_on_rank_0_is_every_ranks_error():

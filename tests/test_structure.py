@@ -37,6 +37,7 @@ FLOORS = (
         "logs",
         "optimizers",
         "pages.page",
+        "shared_memory",
         "synthetic",
         "tables",
     },
@@ -63,7 +64,7 @@ HOUSE = ROOT / "distnet"
 # By their dotted names: doctor/checks.py is "doctor.checks".
 FILES = {".".join(path.relative_to(HOUSE).with_suffix("").parts): path for path in HOUSE.rglob("*.py")}
 OTHERS = {  # who may import it, and who for its types alone
-    "mpi4py": ({"exchange", "guard", "world"}, {"network"}),
+    "mpi4py": ({"exchange", "guard", "world"}, {"network", "shared_memory"}),
     "mnist": ({"idx"}, set()),
     "onnx": ({"export"}, set()),
     "PIL": ({"pictures"}, set()),

@@ -25,7 +25,7 @@ from distnet.world import World, launched_world
 STALL = 120.0  # seconds for a check, on a machine with many more ranks than cores; a step of training is one, too
 HEADER = f"distnet {__version__}, doctor"
 END = re.compile(r"^(no|\d+) problems?, (no|\d+) notes?$", re.MULTILINE)  # what the last line is
-ROOM = 32 << 20  # bytes of /dev/shm for a trial; with less, the kernel would kill a rank that writes to its window
+ROOM = 32 << 20  # bytes of /dev/shm for a trial
 
 
 def main() -> int:

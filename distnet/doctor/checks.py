@@ -17,8 +17,9 @@ from distnet.errors import InputError
 from distnet.idx import read_idx_pair
 from distnet.layers import padded
 from distnet.shards import default_shards
+from distnet.shared_memory import SHARED_MEMORY
 from distnet.text import counted
-from distnet.world import SHARED_MEMORY, World
+from distnet.world import World
 
 MIB = 1 << 20
 SHOWN = 4  # kinds of ranks in a line

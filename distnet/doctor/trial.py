@@ -72,7 +72,6 @@ def bits(world: World) -> tuple[list[Bits], float, float]:
         seconds = time.perf_counter() - begin
         guard.Context.position = before
         digest = hashlib.sha256(trainer.close().data).hexdigest()
-        where.free(split.inputs, split.targets)
         return digest, seconds
 
     together, seconds = trained(world)
@@ -130,5 +129,4 @@ def shared_memory_works(world: World) -> bool:
     world.node_barrier()
     unseen = world.total(np.array([(array != np.arange(1, world.node_size + 1)).sum()], np.int64))
     world.node_barrier()
-    world.free(array)
     return not unseen[0]
