@@ -1,4 +1,4 @@
-"""Every test, serial and under MPI at 1, 2, 3, 4 and 6 ranks: python tests/run.py [--skipped FILE] [arguments for pytest].
+"""Every test, serial and under MPI: python tests/run.py [--skipped FILE] [arguments for pytest].
 
 A test that no run executed is a failure, unless it says that it needs what this machine lacks; with
 DISTNET_TEST_ALL=1 in the environment that is a failure, too. --skipped writes the names of the tests that were
