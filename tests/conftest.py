@@ -176,11 +176,24 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         record((report.outcome, report.nodeid, reason.removeprefix("Skipped: ")))
 
 
+def rank_counts(item: pytest.Item) -> list[int]:
+    """The numbers of ranks that tests/run.py runs a test on under MPI; none if it is a serial one."""
+    fewest = [mark.kwargs.get("min_size", 1) for mark in item.iter_markers("mpi")]
+    wanted = item.get_closest_marker("ranks")
+    return [count for count in (wanted.args if wanted else (1, 2, 3, 4)) if fewest and count >= max(fewest)]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under tests/run.py and MPI, leave the tests that run on other numbers of ranks."""
+    if config.getoption("--only-mpi") and "DISTNET_TEST_RECORD" in os.environ:
+        from mpi4py import MPI
+
+        items[:] = [item for item in items if MPI.COMM_WORLD.size in rank_counts(item)]
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Record every test that was found, and the fewest ranks of those that run under MPI."""
-    for item in session.items:
-        marks = [mark.kwargs.get("min_size", 1) for mark in item.iter_markers("mpi")]
-        record(("found", item.nodeid, "", max(marks, default=0)))
+    """Record every test that was found."""
+    record(*(("found", item.nodeid, "", rank_counts(item)) for item in session.items))
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ class Record(NamedTuple):
     outcome: str  # found, passed, failed or skipped
     test: str
     reason: str = ""  # of skipping it
-    ranks: int = 0  # the fewest that it runs on, if it runs under MPI
+    ranks: Sequence[int] = ()  # the numbers of them that it runs on under MPI
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -122,15 +122,11 @@ def main() -> int:
     mpirun = str(Path(sys.executable).with_name("mpirun"))
     with tempfile.TemporaryDirectory() as folder:
         good, records = run("serial", pytest, SERIAL_LIMIT, Path(folder, "serial"))
-        fewest = [record.ranks for record in records if record.ranks]
-        for ranks in (1, 2, 3, 4, 6):
-            if any(each <= ranks for each in fewest):
-                # On few cores the others would take long on 6 ranks, and show nothing new.
-                chosen = ["-m", "six_ranks"] if ranks == 6 else []
-                command = [mpirun, "-n", str(ranks), *mpi, *chosen]
-                passed, more = run(f"mpirun -n {ranks}", command, MPI_LIMIT, Path(folder, str(ranks)))
-                good &= passed
-                records += more
+        for ranks in sorted({count for record in records for count in record.ranks}):
+            command = [mpirun, "-n", str(ranks), *mpi]
+            passed, more = run(f"mpirun -n {ranks}", command, MPI_LIMIT, Path(folder, str(ranks)))
+            good &= passed
+            records += more
     verdicts = judge(records, strict=os.environ.get("DISTNET_TEST_ALL") == "1")
     for test, (verdict, reason) in verdicts.items():
         if verdict == "NEVER RAN":

@@ -43,6 +43,6 @@ def test_progress_is_a_line_per_failed_test_and_per_file_that_has_ended():
 
 
 def test_records_of_several_processes_are_read_but_for_a_line_that_is_being_written(tmp_path):
-    (tmp_path / "1").write_text(json.dumps(["found", "t", "", 2]) + "\n" + json.dumps(["passed", "t", ""])[:9])
+    (tmp_path / "1").write_text(json.dumps(["found", "t", "", [2]]) + "\n" + json.dumps(["passed", "t", ""])[:9])
     (tmp_path / "2").write_text(json.dumps(["skipped", "t", "tab\tand\nline"]) + "\n")
-    assert read_records(tmp_path) == [Record("found", "t", "", 2), Record("skipped", "t", "tab\tand\nline")]
+    assert read_records(tmp_path) == [Record("found", "t", "", [2]), Record("skipped", "t", "tab\tand\nline")]

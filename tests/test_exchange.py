@@ -9,7 +9,7 @@ from distnet.layers import BLOCK
 from distnet.shards import roots_within, share, tree
 from distnet.world import World
 
-pytestmark = [pytest.mark.mpi, pytest.mark.six_ranks]
+pytestmark = [pytest.mark.mpi, pytest.mark.ranks(1, 2, 3, 4, 6)]
 
 
 class Counting:

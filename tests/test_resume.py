@@ -87,6 +87,7 @@ def through_a_file(position, arrays):
 
 
 @pytest.mark.mpi
+@pytest.mark.ranks(4)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", RULES)
 def test_a_run_that_moves_to_other_ranks_after_every_step_or_two_ends_with_the_same_bits(optimizer, dtype):

@@ -15,7 +15,8 @@ from distnet.schedules import Schedule
 from distnet.trainer import Regularisation, Trainer
 from distnet.world import World, launched_world
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.ranks(4)]  # of which most tests take the first 1, 2, 3 and all
+EVERY_SIZE = pytest.mark.ranks(1, 2, 3, 4)
 
 
 def trained(
@@ -175,6 +176,7 @@ def test_drawn_configurations_give_the_same_bits_on_any_ranks(seed):
 
 
 @pytest.mark.mpi(min_size=2)
+@EVERY_SIZE
 def test_ranks_of_a_node_hold_one_array_of_parameters_between_them():
     from mpi4py import MPI
 
@@ -189,6 +191,7 @@ def test_ranks_of_a_node_hold_one_array_of_parameters_between_them():
     assert MPI.COMM_WORLD.allgather(seen == [1, 2, 3]) == [True] * world.size
 
 
+@EVERY_SIZE
 def test_shared_arrays_start_on_a_cache_line_and_zeroed():
     from mpi4py import MPI
 
@@ -207,6 +210,7 @@ def shared_mappings():
 
 
 @pytest.mark.mpi(min_size=2)
+@EVERY_SIZE
 def test_shared_memory_lives_as_long_as_a_view_of_it_and_has_no_name():
     from mpi4py import MPI
 
@@ -230,6 +234,7 @@ def test_shared_memory_lives_as_long_as_a_view_of_it_and_has_no_name():
 
 
 @pytest.mark.mpi(min_size=3)
+@EVERY_SIZE
 @pytest.mark.parametrize("small", [0, 1])
 def test_a_node_without_room_for_shared_memory_is_every_ranks_error(small, monkeypatch, tmp_path):
     from mpi4py import MPI
@@ -251,6 +256,7 @@ def test_a_node_without_room_for_shared_memory_is_every_ranks_error(small, monke
     assert all(each.startswith(wanted) and bool(each) == bool(wanted) for each in MPI.COMM_WORLD.allgather(said))
 
 
+@EVERY_SIZE
 def test_an_error_on_rank_0_is_every_ranks_error():
     from mpi4py import MPI
 
@@ -271,6 +277,6 @@ def test_an_error_on_rank_0_is_every_ranks_error():
     world.close()
 
 
-@pytest.mark.mpi
+@EVERY_SIZE
 def test_the_launched_world_is_one_however_it_is_asked_for():
     assert launched_world() is launched_world(None) is launched_world(ranks_per_node=None)
