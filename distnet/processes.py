@@ -13,7 +13,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,10 @@ from typing import Self
 
 MARK = "DISTNET_SUPERVISED_AS"
 SHARED_MEMORY = "/dev/shm/"
+# What MPICH, UCX, Open MPI, PSM and Intel MPI call their segments, each a file of SHARED_MEMORY itself.
+SEGMENT = re.compile(
+    r"(mpich_|ucx_shm_|sm_segment\.|vader_segment\.|osc_sm\.|osc_rdma\.|psm[23]_shm|Intel_MPI|shm-col-space-)[^/]*"
+)
 NEW, AGAIN = 1.0, 0.05  # seconds in which the process that makes a segment maps it; between looks at that
 PATIENCE = 10.0  # seconds for killed processes to be gone
 
@@ -38,6 +41,7 @@ class Processes:
         self._mark = secrets.token_hex(16)
         self._folder = tempfile.mkdtemp(prefix="distnet-")
         self.environment = os.environ | {MARK: self._mark, "TMPDIR": self._folder}
+        self._older = segments()
         self._remains: set[tuple[str, int]] = set()  # path and inode, since names are given anew
         self._made = 0  # when a file in SHARED_MEMORY was made last, as the folder says, and as we saw it
         self._seen = self._noted = 0.0
@@ -77,7 +81,7 @@ class Processes:
             elif now - self._seen > NEW or now - self._noted < AGAIN:
                 return
             for process in self.alive():
-                self._remains.update(used(Path("/proc", str(process))))
+                self._remains.update(used(Path("/proc", str(process))) - self._older)
             self._noted = time.monotonic()
 
     def end(self) -> list[int]:
@@ -94,19 +98,34 @@ class Processes:
         return alive
 
 
-def used(process: Path) -> Iterator[tuple[str, int]]:
-    """Paths and inodes of the files that nobody removes if this process, a folder of /proc, is killed."""
+def segments() -> set[tuple[str, int]]:
+    """Paths and inodes of the segments that any MPI on this host has made."""
+    found = set()
+    with suppress(OSError):
+        for entry in os.scandir(SHARED_MEMORY):
+            if SEGMENT.fullmatch(entry.name):
+                found.add((entry.path, entry.inode()))
+    return found
+
+
+def used(process: Path) -> set[tuple[str, int]]:
+    """Paths and inodes of the files that nobody removes if this process, a folder of /proc, is killed.
+
+    Nothing else that it has mapped: a virtual environment may lie in shared memory, too.
+    """
+    found = set()
     is_proxy = b"hydra_pmi_proxy" in read(process / "cmdline")
     for line in read(process / "maps").decode(errors="replace").splitlines():
         fields = line.split(maxsplit=5)
-        if fields[-1].startswith(SHARED_MEMORY):
-            yield fields[5], int(fields[4])
+        if fields[-1].startswith(SHARED_MEMORY) and SEGMENT.fullmatch(fields[-1].removeprefix(SHARED_MEMORY)):
+            found.add((fields[5], int(fields[4])))
         elif is_proxy and fields[-1] == "[heap]":
             start, stop = (int(address, 16) for address in fields[0].split("-"))
             with suppress(OSError), (process / "mem").open("rb") as memory:
                 memory.seek(start)
                 for path in TOPOLOGY.findall(memory.read(stop - start)):
-                    yield path.decode(), os.stat(path).st_ino
+                    found.add((path.decode(), os.stat(path).st_ino))
+    return found
 
 
 def read(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -200,26 +201,32 @@ def test_an_mpirun_that_waits_for_a_lost_host_is_ended(supervise, attempts, sign
     assert "a rank ended, and mpirun didn't" in ended.err
 
 
-def test_nothing_is_left_behind(supervise, tmp_path):
-    memory = Path(f"/dev/shm/distnet-test-{os.getpid()}")
-    map_it = f"import mmap, time; file = open('{memory}', 'w+b'); file.truncate(4096); "
-    map_it += "memory = mmap.mmap(file.fileno(), 4096); time.sleep(60)"
-    others = memory.with_name(f"{memory.name}-other")
-    others.touch()
-    pieces = (
-        f"leave({map_it!r}); (folder / '.checkpoint-0000000001.npz.x').touch(); assert Path({str(memory)!r}).exists()"
-    )
-    pieces += "; import tempfile; tempfile.mkstemp(); sys.exit(2)"
+def test_nothing_is_left_behind_and_nothing_of_others_is_removed(supervise, tmp_path):
+    """Of what a rank has mapped, only an MPI's segments go that were not there before it started."""
+    memory = Path("/dev/shm")
+    segment, older = (memory / f"mpich_shm_distnet-{os.getpid()}-{name}" for name in ("new", "older"))
+    environment = memory / f"distnet-test-{os.getpid()}"
+    library = environment / "lib" / "mpich_shm_library.so"
+    library.parent.mkdir(parents=True)
+    for path in (older, library):
+        path.write_bytes(bytes(4096))
+    paths = [str(segment), str(older), str(library)]
+    map_them = "import mmap, sys, time; files = [open(path, 'a+b') for path in sys.argv[1:]]; files[0].truncate(4096); "
+    map_them += "maps = [mmap.mmap(file.fileno(), 4096) for file in files]; time.sleep(60)"
+    piece = f"leave({map_them!r}, *{paths}); (folder / '.checkpoint-0000000001.npz.x').touch()"
+    piece += f"; assert Path({str(segment)!r}).exists(); import tempfile; tempfile.mkstemp(); sys.exit(2)"
     try:
-        assert end(supervise(pieces), 20).status == 2
-        assert not memory.exists()
-        assert others.exists()
+        assert end(supervise(piece), 20).status == 2
+        assert not segment.exists()
+        assert older.exists()
+        assert library.exists()
         assert alive() == []
         assert sorted(path.name for path in tmp_path.iterdir()) == ["attempts", "checkpoints", "fake.py"]
         assert list((tmp_path / "checkpoints").iterdir()) == []
     finally:
-        memory.unlink(missing_ok=True)
-        others.unlink()
+        segment.unlink(missing_ok=True)
+        older.unlink()
+        shutil.rmtree(environment)
 
 
 @pytest.mark.parametrize(("version", "option"), [("HYDRA", "-hosts"), ("mpirun (Open MPI) 5.0.11", "--host")])
