@@ -82,7 +82,7 @@ def tell_parts(world: World, data: Dataset, folder: Path, step_seconds: float) -
 
     def ask() -> None:
         asks.fill(0)
-        asks[0] = trainer.exchange.ask
+        asks[0] = trainer.exchange.ask()
 
     def look() -> None:
         faulthandler.dump_traceback_later(min(310.0, threading.TIMEOUT_MAX), exit=True)

@@ -1,4 +1,4 @@
-"""When a run is checkpointed, how it goes on from there, and how a signal stops it between two steps."""
+"""When a run is checkpointed, how it goes on from there, and how a request stops it between two steps."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import hashlib
 import json
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,10 +34,10 @@ from distnet.functional import Array
 from distnet.guard import COME_AGAIN, UNWRITTEN, say
 from distnet.lock import FolderLock
 from distnet.logs import log
+from distnet.stops import stop_requests
 from distnet.trainer import Trainer
 from distnet.world import World
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # What ranks ask of each other at every step: these numbers are added up.
 SAVE, STOP = 1, 1024
 PATIENCE = 3.0  # seconds for a run that has just been ended to be gone
@@ -196,7 +194,8 @@ class Checkpointing:
         self.number, self.unit = config.checkpoint_every
         self._writer = Writer(config.keep, on_checkpoint) if world.rank == 0 else None
         self._next = time.monotonic() + self.number
-        self._caught: set[int] = set()
+        self._due = False
+        trainer.exchange.ask = self._ask
         self._saved: tuple[int, int] | None = None
 
     def resume(self, found: Found) -> str:
@@ -234,12 +233,11 @@ class Checkpointing:
             self.save()
         elif self.unit == "s":
             if asked % STOP:
-                trainer.exchange.ask -= SAVE if self.world.rank == 0 else 0
+                self._due = False
                 self.save()
                 self._next = time.monotonic() + self.number
             elif self.world.rank == 0 and time.monotonic() >= self._next:
-                trainer.exchange.ask += SAVE
-                self._next = float("inf")
+                self._due = True
         if asked < STOP:
             return False
         self.save()
@@ -274,22 +272,9 @@ class Checkpointing:
         header = json.loads(json.dumps(header))
         self._writer.write(checkpoint_path(self.directory, trainer.global_step), Checkpoint(header, arrays))
 
-    def catch_signals(self) -> None:
-        """From now on SIGTERM, SIGINT and SIGUSR1 to any rank stop all after the step that they are in.
-
-        A second SIGINT ends at once. Collective: no.
-        """
-
-        def caught(number: int, frame: FrameType | None) -> None:
-            if number == signal.SIGINT and number in self._caught:
-                raise KeyboardInterrupt
-            if not self._caught:
-                self.trainer.exchange.ask += STOP
-            self._caught.add(number)
-            log(f"signal {signal.Signals(number).name}: to stop after this step")
-
-        for number in SIGNALS:
-            signal.signal(number, caught)
+    def _ask(self) -> int:
+        """What this rank asks of all at this step. Collective: no."""
+        return SAVE * self._due + STOP * stop_requests.pending
 
     def stopped(self) -> int:
         """Wait for the last checkpoint, tell what happened, and return the status. After `after_step` said so."""
@@ -308,7 +293,7 @@ class Checkpointing:
             return COME_AGAIN
 
         status = self.world.on_root(tell)
-        ignore_signals()
+        stop_requests.ignore()
         return status
 
     def completed(self, parameters_sha256: str) -> int:
@@ -336,14 +321,8 @@ class Checkpointing:
             return 0
 
         status = self.world.on_root(record)
-        ignore_signals()
+        stop_requests.ignore()
         return status
-
-
-def ignore_signals() -> None:
-    """All is told; another signal would end this rank on its way out, with another status. Collective: no."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

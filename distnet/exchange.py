@@ -35,7 +35,7 @@ class Exchange:
     parameters: (N,), one array a node. columns: this rank's slice of them, whole blocks but for the end of
     the vector. gradients: (own shards, at least N), the rows for this rank's shards `own`, to be filled
     before `reduce_scatter`.
-    ask: a small whole number of this rank's; every step adds those of all ranks up, and `asked` is the sum,
+    ask: gives a small whole number of this rank's; every step adds those of all ranks up, and `asked` is the sum,
     the same on every rank. It rides along behind the parameters, so that ranks can agree to stop at the
     same step without a message more.
     lap: told of each phase of a step that ends in here, see `Stopwatch`.
@@ -95,7 +95,7 @@ class Exchange:
         self._final_tree = [(views[add.left], views[add.right]) for add in adds if add not in done]
         self._sum: Array = views[0][: len(self.slice)]
 
-        self.ask = 0.0
+        self.ask: Callable[[], int] = int
         self._asks = self.gradients[:, count]
         self._total_asked = views[0][len(self.slice) :][:1]  # on the one rank whose slice is the last
         self._asked = self._parameters[count : count + 1]
@@ -150,7 +150,7 @@ class Exchange:
     def reduce_scatter(self) -> Array:
         """The gradients of all shards, added in the fixed tree, for this rank's slice of the parameters."""
         self._asks.fill(0)
-        self._asks[:1] = self.ask
+        self._asks[:1] = self.ask()
         for left, right in self._own_tree:
             np.add(left, right, out=left)
         self._lap("exchange")

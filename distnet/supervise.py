@@ -1,5 +1,12 @@
 """python -m distnet.supervise: run mpirun, and run it again after failures, until the training is complete."""
 
+from distnet import guard
+from distnet.stops import stop_requests
+
+if __name__ == "__main__":
+    guard.watch()  # before any import that can fail
+    stop_requests.hold()
+
 import contextlib
 import os
 import shlex
@@ -20,12 +27,12 @@ from distnet.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_ho
 from distnet.processes import Processes
 from distnet.shards import default_shards
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
+FINAL = (0, BAD_INPUT, UNWRITTEN, INTERRUPTED)  # statuses that stay, where the job was also asked to stop
 STARTING = 10.0  # seconds in which MPI makes its files; before we have seen them, nobody can tell whose they are
 COUNT = 1.0  # seconds between counts of the ranks, and of their failures
 LAST_WORDS = 5.0  # seconds for mpirun to end after a rank has
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before a restart after no progress; doubled each time
+REPEAT = 1.0  # seconds until ranks are told again to stop: mpirun and MPI_Init lose signals while they start
 SHOWN = 10  # lines of a kind in the report
 
 
@@ -65,26 +72,29 @@ class Supervisor:
         self.when_fresh, self.directory, self.launcher = list(when_fresh), directory, launcher
         self.ranks, self.min_ranks, self.max_restarts = ranks, min_ranks, max_restarts
         self.attempts: list[Attempt] = []
-        self.running: subprocess.Popen[bytes] | None = None
         self.asked = False
+        self.told = float("-inf")
         self.interrupts = 0
-        for each in SIGNALS:
-            signal.signal(each, self.stop)
+        stop_requests.listen(self.stop)
+        self.asked |= stop_requests.pending
 
     def stop(self, caught: int, frame: FrameType | None) -> None:
         """Handle a signal: the ranks stop after a step, and aren't restarted. A second SIGINT ends all at once.
 
-        SIGUSR1 tells them, whatever came: Open MPI's mpirun would kill them 0.25 s after one of the others.
+        `watch` tells them, and again until they have stopped.
         """
         self.interrupts += caught == signal.SIGINT
-        if not self.asked:
-            self.asked = True
-            self.tell()
+        self.asked = True
+        self.told = float("-inf")
 
-    def tell(self) -> None:
-        """Tell mpirun, if there is one."""
-        if self.running is not None:
-            self.running.send_signal(signal.SIGUSR1)
+    def tell(self, mpirun: subprocess.Popen[bytes], now: float) -> None:
+        """Tell the ranks to stop, where that was asked for and they weren't told within REPEAT seconds.
+
+        By SIGUSR1, whatever came: Open MPI's mpirun would kill them 0.25 s after one of the others.
+        """
+        if self.asked and now > self.told + REPEAT:
+            self.told = now
+            mpirun.send_signal(signal.SIGUSR1)
 
     def run(self) -> int:
         """Attempt after attempt; returns the status of the last."""
@@ -93,8 +103,13 @@ class Supervisor:
             attempt = self.attempt(resume=checkpoints(self.directory) != at_first)
             self.attempts.append(attempt)
             complete = attempt.status == UNWRITTEN and self.record() is not None  # all but what couldn't be written
-            if attempt.status in (0, BAD_INPUT) or complete or self.asked:
+            if attempt.status in (0, BAD_INPUT) or complete:
                 return attempt.status
+            if self.asked:
+                if attempt.status not in (*FINAL, COME_AGAIN):
+                    # A signal that came too early for a rank, or a failure just then. To go on is what helps with both.
+                    say(f"asked to stop: {attempt}; run it again with --checkpoint-dir {self.directory} --resume")
+                return attempt.status if attempt.status in FINAL else COME_AGAIN
             progress, best = attempt.step > best, max(best, attempt.step)
             useless = 0 if progress else useless + (len(self.attempts) > 1)
             if useless >= self.max_restarts:
@@ -139,15 +154,14 @@ class Supervisor:
         failures, record = self.failures(), self.record()
         ranks_here: set[int] = set()
         counted, next_count, ending = ranks_here, 0.0, float("inf")
-        self.running = mpirun = self.launcher.start(hosts, ranks, self.command + more, processes)
+        mpirun = self.launcher.start(hosts, ranks, self.command + more, processes)
         begin = now = time.monotonic()
         try:
-            if self.asked:
-                self.tell()
             while mpirun.poll() is None:
                 starting = now < begin + STARTING
                 time.sleep(LOOK / 10 if starting else LOOK)
                 now = time.monotonic()
+                self.tell(mpirun, now)
                 if starting or now > next_count:
                     processes.look()
                 if now > next_count:
@@ -161,15 +175,12 @@ class Supervisor:
                 if now > ending + LAST_WORDS:
                     return 1, "a rank ended, and mpirun didn't"
         finally:
-            self.running = None
             mpirun.kill()
             mpirun.wait()
             processes.end()
         status = mpirun.returncode if mpirun.returncode >= 0 else 128 - mpirun.returncode
         if status == 0 and self.record() in (None, record):
             return 1, "status 0 without a completion record"
-        if self.asked and status in (signal.SIGUSR1, 128 + signal.SIGUSR1):
-            return COME_AGAIN, "stopped before its first step"  # the ranks weren't listening yet
         return status, f"status {status}"
 
     def answering(self, processes: Processes) -> list[Host]:

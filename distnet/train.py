@@ -1,17 +1,19 @@
 """python -m distnet.train: load, train on all ranks, evaluate, report, save."""
 
 from distnet import guard
+from distnet.stops import stop_requests
 
 if __name__ == "__main__":
     guard.watch()  # before any import that can fail
+    stop_requests.hold()
 
 import os
 import platform
-import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distnet.augmentation import Augmentation, Strengths
-from distnet.checkpointing import SIGNALS, Checkpointing, check_directory, find_checkpoint, locked, versions
+from distnet.checkpointing import Checkpointing, check_directory, find_checkpoint, locked, versions
 from distnet.config import STRENGTHS, WRITTEN, Config, read_config, written_config
 from distnet.datasets import Dataset, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
@@ -56,6 +58,8 @@ class Outcome(NamedTuple):
 def main() -> int:
     """Train as the command line says; returns the status. Collective: yes, every rank runs it."""
     config, names = read_config(sys.argv[1:])
+    if config.checkpoint_dir is None:
+        stop_requests.release()
     guard.watch_progress(config.stall_timeout)
     return run(config, names, Callbacks()).status
 
@@ -77,16 +81,13 @@ def train(
     Collective: yes, every rank calls it with the same arguments.
     """
     config, names = read_config(arguments)
-    handlers = {number: signal.getsignal(number) for number in SIGNALS} if config.checkpoint_dir else {}
     end_watch = guard.watch_progress(config.stall_timeout)
     try:
-        return run(config, names, Callbacks(on_step, on_epoch, on_checkpoint))
+        with stop_requests.lent() if config.checkpoint_dir else nullcontext():
+            return run(config, names, Callbacks(on_step, on_epoch, on_checkpoint))
     finally:
         end_watch()
         stop_logs()
-        for number, handler in handlers.items():
-            if handler is not None:  # it isn't Python's
-                signal.signal(number, handler)
 
 
 def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
@@ -128,7 +129,7 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
             complete = trainer.epochs_done >= config.epochs or report.enough()
             report.resumed(f"{resumed}, {'which is complete' if complete else trainer.position()}")
         saver.start()
-        saver.catch_signals()
+        stop_requests.listen()
     finished, phases = loop(config, trainer, report, saver, watch, callbacks)
     if saver and not finished:
         status = saver.stopped()

@@ -281,6 +281,29 @@ def test_a_signal_to_one_rank_alone_stops_all_ranks_after_a_step_and_nothing_is_
     check_stopped(digits, tmp_path, end(running, SOON))
 
 
+@pytest.mark.parametrize(
+    ("name", "moment", "ranks"),
+    [
+        ("SIGUSR1", "before MPI", 2),
+        ("SIGUSR1", "loading", 2),
+        ("SIGTERM", "before MPI", 2),
+        ("SIGUSR1", "loading", None),
+    ],
+)
+def test_a_request_to_stop_that_comes_before_the_first_step_stops_after_it(digits, tmp_path, name, moment, ranks):
+    rank = ranks and 1
+    env = fault("stop while loading", rank) | {"DISTNET_FAULT_SIGNAL": name, "DISTNET_FAULT_MOMENT": moment}
+    ended = run(digits, tmp_path, ranks=ranks, env=env)
+    assert ended.status == 75
+    assert f"distnet: stopped in epoch 1, after step 1 of 5, {STOPPED.format(tmp_path)}\n" in ended.err
+
+
+def test_without_checkpoints_a_request_to_stop_while_loading_ends_the_command(digits):
+    env = fault("stop while loading") | {"DISTNET_FAULT_SIGNAL": "SIGTERM", "DISTNET_FAULT_MOMENT": "before MPI"}
+    ended = command("--data-dir", digits, *OPTIONS, env=env)
+    assert (ended.status, ended.out, ended.err) == (-signal.SIGTERM, "", "")
+
+
 def test_ctrl_c_at_a_terminal_which_every_process_gets_is_one_interrupt(digits, tmp_path):
     running = endless(digits, tmp_path)
     os.killpg(running.pid, signal.SIGINT)

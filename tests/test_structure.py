@@ -49,6 +49,7 @@ FLOORS = (
         "pictures",
         "propagation",
         "slices",
+        "stops",
         "tensorboard",
         "world",
     },

@@ -154,6 +154,38 @@ def test_a_signal_is_passed_on_and_the_outcome_is_the_jobs(supervise, attempts, 
     assert (ended.status, ended.out, len(attempts())) == (75, "told\n", 1)
 
 
+def test_a_request_to_stop_that_got_lost_is_repeated(supervise, tmp_path):
+    late = "told = []; signal.signal(signal.SIGUSR1, lambda *_: (told.append(1), len(told) == 3 and sys.exit(75)))"
+    supervisor = supervise(f"{late}; checkpoint(1); time.sleep(60); time.sleep(60); time.sleep(60)")
+    wait_for(lambda: list(tmp_path.glob("checkpoints/checkpoint-*")))
+    supervisor.send_signal(signal.SIGTERM)
+    assert end(supervisor, 20).status == 75
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        ("sys.exit(11)", 75),
+        ("os.kill(os.getpid(), signal.SIGUSR1)", 75),
+        ("sys.exit(0)", 75),
+        ("complete(); sys.exit(0)", 0),
+        ("sys.exit(2)", 2),
+        ("sys.exit(74)", 74),
+    ],
+)
+def test_a_job_that_was_asked_to_stop_can_be_resumed_whatever_the_statuses_of_its_ranks_add_up_to(
+    supervise, attempts, tmp_path, ends, status
+):
+    """Unless that is final: complete, bad input, a checkpoint that can't be written."""
+    obey = f"def told(*_):\n    signal.signal(signal.SIGUSR1, signal.SIG_DFL); {ends}\n"
+    supervisor = supervise(f"{obey}signal.signal(signal.SIGUSR1, told); checkpoint(1); time.sleep(60)")
+    wait_for(lambda: list(tmp_path.glob("checkpoints/checkpoint-*")))
+    supervisor.send_signal(signal.SIGTERM)
+    ended = end(supervisor, 20)
+    assert (ended.status, len(attempts())) == (status, 1)
+    assert ("run it again with --checkpoint-dir" in ended.err) == (status == 75)
+
+
 def test_a_signal_before_the_ranks_listen_leaves_a_run_that_can_be_resumed(supervise, attempts):
     supervisor = supervise("time.sleep(60)")
     wait_for(attempts)

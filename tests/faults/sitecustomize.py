@@ -81,6 +81,21 @@ def other_sums(module, load):
     module.Exchange.reduce_scatter = spoiled
 
 
+def stop_while_loading(module, load):
+    """Requests to stop that come before MPI is started, or after that and before the data is there."""
+    load(module)
+    read, number = module.load, getattr(signal, os.environ["DISTNET_FAULT_SIGNAL"])
+    if os.environ["DISTNET_FAULT_MOMENT"] == "before MPI":
+        os.kill(os.getpid(), number)
+
+    def spoiled(*arguments, **options):
+        if os.environ["DISTNET_FAULT_MOMENT"] == "loading":
+            os.kill(os.getpid(), number)
+        return read(*arguments, **options)
+
+    module.load = spoiled
+
+
 def short_trial(module, load):
     """No fault, but a doctor who is sooner done."""
     load(module)
@@ -120,6 +135,8 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
             in_training(lambda: time.sleep(1))
         case "SIGKILL" | "SIGSEGV" | "SIGTERM" | "SIGINT" | "SIGUSR1" as name:
             in_training(lambda: signal.raise_signal(signal.Signals[name]))
+        case "stop while loading":
+            AtImport("distnet.datasets", stop_while_loading)
         case "import":
             AtImport("threadpoolctl", missing)
         case "late":
