@@ -19,10 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from distnet import config
 from distnet.checkpoint import checkpoints, step_of, sweep
-from distnet.config import Parser, number, positive_count, read_config
+from distnet.config import Parser, number, positive_count
 from distnet.errors import InputError, input_error_on_every_rank
-from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, UNWRITTEN, launched, run, say
+from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, UNWRITTEN, is_inside_rank, launched, run, say
 from distnet.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
 from distnet.processes import Processes
 from distnet.shards import default_shards
@@ -237,22 +238,28 @@ def parser() -> Parser:
 
 def main() -> int:
     """Supervise as the command line says."""
-    if launched():
+    if launched() or is_inside_rank():
         raise input_error_on_every_rank("mpirun started this, and it starts mpirun itself; leave the first one out")
     words = sys.argv[1:]
     split = words.index("--") if "--" in words else len(words)
-    typed, arguments = parser().parse_args(words[:split]), words[split + 1 :]
-    config, _ = read_config(arguments)
-    if config.checkpoint_dir is None:
+    typed, unknown = parser().parse_known_args(words[:split])
+    if unknown:
+        option = unknown[0].partition("=")[0]
+        if option in {name for action in config.parser()._actions for name in action.option_strings}:
+            raise InputError(f"{option}: this is an option of distnet.train; put it after `--`")
+        parser().error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments = words[split + 1 :]
+    options, _ = config.read_config(arguments)
+    if options.checkpoint_dir is None:
         raise InputError("--checkpoint-dir: give it after --, or there is nothing to go on from")
     possible = min(typed.n, sum(host.ranks for host in typed.hosts)) if typed.hosts else typed.n
     if typed.min_ranks > possible:
         raise InputError(f"--min-ranks {typed.min_ranks}: there are {possible} ranks at most; use {possible} or fewer")
     # The default depends on the ranks, and what is computed on it: it has to stay if there are fewer ranks.
-    shards = [] if config.shards is not None or config.resume else ["--shards", str(default_shards(typed.n))]
+    shards = [] if options.shards is not None or options.resume else ["--shards", str(default_shards(typed.n))]
     launcher = Launcher(typed.mpirun or [mpirun_beside_python()], typed.hosts)
     return Supervisor(
-        arguments, shards, config.checkpoint_dir, launcher, typed.n, typed.min_ranks, typed.max_restarts
+        arguments, shards, options.checkpoint_dir, launcher, typed.n, typed.min_ranks, typed.max_restarts
     ).run()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnet.errors import InputError, input_error_on_every_rank
-from distnet.guard import launched, launched_size, watch
+from distnet.guard import is_inside_rank, launched, launched_size, mark_rank, say, watch
 from distnet.layers import CACHE_LINE, aligned_zeros
 from distnet.shared_memory import map_shared
 
@@ -225,6 +225,9 @@ def launched_world(ranks_per_node: int | None = None) -> World:
 
 @cache
 def _launched_world(ranks_per_node: int | None) -> World:
+    if is_inside_rank():
+        say("a rank of an MPI job started this; it runs as one process")
+        return World()
     if not launched() and "mpi4py.MPI" not in sys.modules:
         return World()
     size = launched_size()
@@ -250,6 +253,7 @@ def _launched_world(ranks_per_node: int | None) -> World:
                 f"start them with the mpirun that belongs to {library}"
             )
         MPI.Init_thread(MPI.THREAD_FUNNELED)
+        mark_rank()
         import atexit
 
         atexit.register(MPI.Finalize)

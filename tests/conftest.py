@@ -80,14 +80,15 @@ def start(
     ranks: int | None = None,
     env: dict[str, str] | None = None,
     module: str = "distnet.train",
+    script: Path | None = None,
     cwd: Path | None = None,
 ) -> subprocess.Popen[str]:
-    """Start a command of distnet's, under mpirun where `ranks` is given."""
+    """Start a command of distnet's, or a person's own script, under mpirun where `ranks` is given."""
     launcher = [] if ranks is None else [mpirun(), "-n", str(ranks)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PMI_", "MPI", "HYDRA", "PMIX"))}
     environment |= {"PYTHONPATH": str(ROOT), "DISTNET_DATA": str(MNIST), MARK: str(os.getpid())} | (env or {})
     return subprocess.Popen(
-        [*launcher, sys.executable, "-m", module, *map(str, arguments)],
+        [*launcher, sys.executable, *(["-m", module] if script is None else [script]), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, end, fault, start
+from conftest import ROOT, command, end, fault, start
 
 SOON = 20  # seconds: much more than any of these needs, and less than a hang
 FOREVER = ("--epochs", 1_000_000, "--quiet")
@@ -157,3 +157,25 @@ def test_a_launcher_without_mpi4py_is_told_once(train, digits, tmp_path):
 def test_four_worlds_of_one_rank_are_told_once(train, digits):
     told = ["the launcher started 4 processes, but each is alone in its "]
     check_not_run_four_times_over(train, digits, ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"), *told)
+
+
+def test_commands_that_a_rank_starts_run_as_one_process(digits, tmp_path):
+    """By subprocess, which closes the rank's connection to its launcher, and by os.system, which hands it on."""
+    script = f"""
+import os, subprocess, sys
+from distnet.world import launched_world
+command = [sys.executable, "-m", "distnet.train", "--data-dir", {str(digits)!r}, "--epochs", "1", "--quiet"]
+if launched_world().rank == 1:
+    print(subprocess.run(command).returncode, flush=True)
+    print(os.system(" ".join(command)), flush=True)
+    command = [sys.executable, "-m", "distnet.supervise", "-n", "2", "--", "--checkpoint-dir", {str(tmp_path)!r}]
+    print(subprocess.run(command).returncode, flush=True)
+"""
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    ended = end(start(ranks=2, script=path), 60)
+    assert ended.status == 0, ended.err
+    one = command("--data-dir", digits, "--epochs", 1, "--quiet").out
+    assert ended.out == f"{one}0\n{one}0\n2\n"
+    assert ended.err.count("distnet: a rank of an MPI job started this; it runs as one process\n") == 2
+    assert "distnet: mpirun started this, and it starts mpirun itself" in ended.err

@@ -290,6 +290,9 @@ def test_it_does_not_start_with_fewer_ranks_than_will_do(supervise, attempts):
         (["-n", "2", "--"], "--checkpoint-dir"),
         (["-n", "2"], "--checkpoint-dir"),
         (["-n", "2", "--", "--checkpoint-dir", "x", "--epochs", "many"], "--epochs: 'many'"),
+        (["-n", "2", "--epochs", "5"], "--epochs: this is an option of distnet.train; put it after `--`"),
+        (["-n", "2", "--epochs=5"], "--epochs: this is an option of distnet.train; put it after `--`"),
+        (["-n", "2", "--max-restart", "5"], "there is no such option, but --max-restarts"),
         (["-n", "0", "--", "--checkpoint-dir", "x"], "-n: '0'"),
         (["--", "--checkpoint-dir", "x"], "-n"),
         (["-n", "2", "--hosts", "a", "--", "--checkpoint-dir", "x"], "--hosts: 'a'"),
@@ -332,7 +335,19 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(digits, tmp_path):
     assert json.loads((tmp_path / "completed.json").read_text())["parameters_sha256"] == ended.sha256
 
 
-@pytest.mark.parametrize("environment", [{"PMI_SIZE": "2", "PMI_RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
+ONE_TASK = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}
+
+
+def test_one_task_of_slurm_is_no_launcher(supervise, attempts):
+    """An interactive `srun --pty bash`, on a cluster whose srun gives its tasks PMI, too."""
+    ended = end(supervise("complete()", **ONE_TASK, PMI_SIZE="1", PMI_RANK="0"), 20)
+    assert (ended.status, ended.err, len(attempts())) == (0, "", 1)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"PMI_SIZE": "2", "PMI_RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1"}, ONE_TASK | {"PMI_SIZE": "2", "PMI_RANK": "0"}],
+)
 def test_a_supervisor_that_mpirun_started_refuses(environment):
     ended = command("-n", 2, "--", "--checkpoint-dir", "a", module="distnet.supervise", env=environment)
     assert (ended.status, ended.out) == (2, "")

@@ -35,7 +35,7 @@ def main() -> int:
     named = options.data_dir is not None or bool(os.environ.get("DISTNET_DATA"))
     if not options.launcher:
         return examine(directory, named)
-    if guard.launched():
+    if guard.launched() or guard.is_inside_rank():
         raise input_error_on_every_rank(
             f"{options.launcher[0]}: a launcher started this already; leave one of the two out"
         )
