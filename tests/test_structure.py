@@ -79,6 +79,7 @@ OTHERS = {  # who may import it, and who for its types alone
 WRITERS = {
     "guard": "a rank's last words, for which nothing but the standard library may be needed",
     "mirrors": "a download that goes on where the last one ended",
+    "shared_memory": "memory, whose file has no name and nothing that lasts",
 }
 
 
