@@ -249,8 +249,10 @@ class Checkpointing:
             self.save()
 
     def save(self) -> None:
-        """Gather the state and have it written."""
+        """Gather the state and have it written, unless training has diverged."""
         trainer = self.trainer
+        if trainer.diverged or not trainer.is_finite():
+            return
         if self._saved == (trainer.epochs_done, trainer.steps_done):
             return
         self._saved = trainer.epochs_done, trainer.steps_done
@@ -295,6 +297,19 @@ class Checkpointing:
         status = self.world.on_root(tell)
         stop_requests.ignore()
         return status
+
+    def diverged(self) -> str | None:
+        """Wait for the last checkpoint, and return the newest one, from before training diverged, if there is one."""
+
+        def newest() -> str | None:
+            assert self._writer is not None
+            self._writer.finish()
+            found = checkpoints(self.directory)
+            return str(found[0]) if found else None
+
+        path = self.world.on_root(newest)
+        ignore_signals()
+        return path
 
     def completed(self, parameters_sha256: str) -> int:
         """Wait for the last checkpoint and record that the run is complete. Returns the status."""

@@ -23,6 +23,7 @@ from distnet.errors import HelpWanted, InputError
 
 BAD_INPUT = 2
 COME_AGAIN = 75  # stopped, and can be resumed; EX_TEMPFAIL of sysexits.h
+DIVERGED = 70  # the loss is NaN or infinite, and would be so again; EX_SOFTWARE
 UNWRITTEN = 74  # the last checkpoint could not be written; EX_IOERR
 INTERRUPTED = 128 + signal.SIGINT
 

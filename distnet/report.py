@@ -101,10 +101,6 @@ class Report:
             elif not self.config.quiet:
                 print("  ".join(words), flush=True)
             self._write()
-            before = self.history[-2]["loss"] if len(self.history) > 1 else 0.0
-            if math.isfinite(before) and not math.isfinite(epoch.loss):
-                rate = f"--learning-rate, which is {self.config.learning_rate:g}"
-                say(f"the loss is no number any more in epoch {epoch.number}; lower {rate}, or try --clip-norm 1")
         if self.board:
             self.board.write(record)
 
@@ -141,6 +137,13 @@ class Report:
             self._metrics.close()
         if self.board:
             self.board.close()
+
+    def diverged(self, why: str, checkpoint: str | None) -> None:
+        """Why training has stopped, and what to try. checkpoint: the newest one, if there is one. Collective: yes."""
+        rate = self.config.learning_rate
+        kept = f" (the last good checkpoint is {checkpoint})" * (checkpoint is not None)
+        remedy = f"start over with a lower --learning-rate than {rate:g}, or with --clip-norm 1"
+        self.world.on_root(lambda: say(f"training stopped: {why}{kept}; {remedy}"))
 
     def end(self, parameters: Array, phases: list[dict[str, Any]]) -> None:
         """Where the time went, if that was measured; then the last two lines, whose form is fixed."""

@@ -23,7 +23,7 @@ from distnet import config
 from distnet.checkpoint import checkpoints, step_of, sweep
 from distnet.config import Parser, number, positive_count
 from distnet.errors import InputError, input_error_on_every_rank
-from distnet.guard import BAD_INPUT, COME_AGAIN, INTERRUPTED, UNWRITTEN, is_inside_rank, launched, run, say
+from distnet.guard import BAD_INPUT, COME_AGAIN, DIVERGED, INTERRUPTED, UNWRITTEN, is_inside_rank, launched, run, say
 from distnet.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
 from distnet.processes import Processes
 from distnet.shards import default_shards
@@ -104,7 +104,7 @@ class Supervisor:
             attempt = self.attempt(resume=checkpoints(self.directory) != at_first)
             self.attempts.append(attempt)
             complete = attempt.status == UNWRITTEN and self.record() is not None  # all but what couldn't be written
-            if attempt.status in (0, BAD_INPUT) or complete:
+            if attempt.status in (0, BAD_INPUT, DIVERGED) or complete:
                 return attempt.status
             if self.asked:
                 if attempt.status not in (*FINAL, COME_AGAIN):

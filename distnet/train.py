@@ -131,6 +131,12 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
         saver.start()
         stop_requests.listen()
     finished, phases = loop(config, trainer, report, saver, watch, callbacks)
+    if trainer.diverged:
+        report.diverged(trainer.diverged, saver.diverged() if saver else None)
+        if watch and config.timeline:
+            tried(world, partial(write_timeline, world, watch, config.timeline))
+        trainer.close()
+        return Outcome(guard.DIVERGED, None)
     if saver and not finished:
         status = saver.stopped()
         if watch and config.timeline:

@@ -1,5 +1,6 @@
 """The loop: for every mini-batch forward, backprop, reduce-scatter, update, allgather."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -185,6 +186,7 @@ class Trainer:
         self.losses = np.zeros(samples)
         self.steps_per_epoch = -(-samples // self.batch_size)
         self.epochs_done = self.steps_done = 0
+        self.diverged = ""  # why training can't go on, such as "the loss is NaN in epoch 3"; the same on every rank
         self.evaluation = Evaluation(world, sizes, activation, parameters, test) if test else None
         self.validation = Evaluation(world, sizes, activation, parameters, validation) if validation else None
         # This rank's slice of the parameters of the epoch that was the best so far on the validation set.
@@ -267,14 +269,21 @@ class Trainer:
                 self.step(order[first : first + self.batch_size], first)
                 self.steps_done += 1
                 if on_step():
+                    if not self.is_finite():
+                        self.diverged = f"the parameters are not finite {self.position()}"
                     return None
         seconds = time.perf_counter() - start
+        finite = self.is_finite()  # before the next collective: then no rank can be changing them
         loss = float(self.world.total(self.losses).sum() / count)
         test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
         validation = self.validation.scores() if self.validation else None
         self.lap("evaluation")
         rate = self.learning_rate * self.schedule.factor(self.global_step - 1, self.steps_per_epoch)
         self.epochs_done, self.steps_done = number, 0
+        if not math.isfinite(loss):
+            self.diverged = f"the loss is {'NaN' if math.isnan(loss) else 'infinite'} in epoch {number}"
+        elif not finite:
+            self.diverged = f"the parameters are not finite after epoch {number}"
         return Epoch(number, loss, rate, max(count - before * self.batch_size, 0), seconds, test, validation)
 
     def run(
@@ -287,7 +296,8 @@ class Trainer:
         """Train until `epochs` epochs are done; returns whether that, or what `on_epoch` says, is the end.
 
         on_epoch: told of each epoch; training ends where it returns True. on_step: called after each step; training
-        stops where it returns True. Both have to do so on every rank at the same step.
+        stops where it returns True. Both have to do so on every rank at the same step. Training also ends with an
+        epoch after which `diverged` says why it can't go on.
         """
         # More threads than one round otherwise, and the ranks are there for the other cores.
         with threadpool_limits(1, user_api="blas"):
@@ -296,7 +306,7 @@ class Trainer:
                     epoch = self.epoch(on_step, tutorial_loss)
                     if epoch is None:
                         return False
-                    if on_epoch(epoch) is True:
+                    if on_epoch(epoch) is True or self.diverged:
                         break
             except SystemExit as error:
                 if self.world.size > 1:
@@ -304,6 +314,11 @@ class Trainer:
                     fail(type(error), error, error.__traceback__, " by sys.exit before the end")
                 raise
         return True
+
+    def is_finite(self) -> bool:
+        """Whether no parameter is NaN or infinite; the same on every rank between two steps. Collective: no."""
+        parameters = self.exchange.parameters
+        return bool(np.isfinite(parameters.min()) and np.isfinite(parameters.max()))
 
     def keep(self) -> None:
         """Note the parameters of this moment as the best so far. There has to be a validation set."""

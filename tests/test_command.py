@@ -5,18 +5,22 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, command, fault, mpirun
 
 from distnet import NeuralNetwork
+from distnet.checkpoint import checkpoints, read_checkpoint
 from distnet.config import read_config
 from distnet.datasets import load
 from distnet.train import parameters_sha256
+from distnet.train import train as train_here
 from distnet.world import World
 
 LAST_LINES = re.compile(r"test accuracy [01]\.\d{4}\nparameters sha256 [0-9a-f]{64}\n")
@@ -102,13 +106,13 @@ def test_the_metrics_file_gets_one_json_object_an_epoch_and_nothing_of_an_older_
     assert [f"{record['test_accuracy']:.4f}" for record in records] == [line[4] for line in printed]
 
 
-def test_what_a_run_that_diverged_writes_for_programs_is_json(digits, tmp_path):
-    model, metrics = tmp_path / "model.npz", tmp_path / "metrics.jsonl"
-    lost = ("--learning-rate", 1e30, "--epochs", 2, "--quiet")
-    assert command("--data-dir", digits, *lost, "--model", model, "--metrics", metrics).status == 0
-    evaluated = command(model, "--data-dir", digits, "--json", module="distnet.evaluate")
-    read = [json.loads(line, parse_constant=pytest.fail) for line in metrics.read_text().splitlines()]
-    assert [record["loss"] for record in read] == [None, None]
+def test_what_tells_programs_of_a_network_that_diverged_is_json(digits, tmp_path):
+    model = tmp_path / "model.npz"
+    network = NeuralNetwork((784, 10))
+    network.parameters.fill(np.nan)
+    network.save(model)
+    options = ("--dataset", "mnist", "--data-dir", digits, "--json")
+    evaluated = command(model, *options, module="distnet.evaluate")
     assert json.loads(evaluated.out, parse_constant=pytest.fail)["loss"] is None
 
 
@@ -247,16 +251,45 @@ def test_h_is_help(train, module):
     assert "usage: " in ended[0].out
 
 
+DIVERGING = ("--hidden", 20, "--epochs", 9, "--optimizer", "sgd", "--learning-rate", 1e6)
+
+
 @pytest.mark.parametrize("ranks", [None, 2])
-def test_a_loss_that_is_no_number_is_told_once(train, digits, ranks):
-    options = ("--data-dir", digits, "--learning-rate", 1e6, "--epochs", 3, "--hidden", 20)
-    ended = train(*options, ranks=ranks)
-    assert ended.status == 0
-    assert re.fullmatch(
-        r"distnet: the loss is no number any more in epoch \d; lower --learning-rate, which is 1e\+06, "
-        r"or try --clip-norm 1\n",
+def test_a_run_whose_loss_is_nan_stops_with_that_epoch_and_writes_nothing_of_it_but_its_metrics(
+    train, digits, tmp_path, ranks
+):
+    metrics, run = tmp_path / "metrics.jsonl", tmp_path / "run"
+    options = ("--data-dir", digits, *DIVERGING, "--metrics", metrics, "--model", tmp_path / "m.npz")
+    ended = train(*options, "--checkpoint-dir", run, "--checkpoint-every", 1, "steps", ranks=ranks)
+    assert ended.status == 70
+    told = re.search(
+        r"distnet: training stopped: the loss is NaN in epoch (\d) \(the last good checkpoint is (.*)\); "
+        r"start over with a lower --learning-rate than 1e\+06, or with --clip-norm 1\n",
         ended.err,
     )
+    assert ended.err.count("distnet: ") == 1
+    losses = [json.loads(line, parse_constant=pytest.fail)["loss"] for line in metrics.read_text().splitlines()]
+    assert len(losses) == int(told[1]) < 9
+    assert None not in losses[:-1]
+    assert losses[-1] is None
+    assert "parameters sha256" not in ended.out
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "run"}
+    assert checkpoints(run)[0] == Path(told[2])
+    assert {path.name for path in run.iterdir()} == {path.name for path in checkpoints(run)}
+    for path in checkpoints(run):
+        assert np.isfinite(read_checkpoint(path).arrays["parameters"]).all()
+
+
+def test_a_run_that_is_stopped_with_parameters_that_are_no_numbers_writes_no_checkpoint_of_them(digits, tmp_path):
+    def spoil_and_stop(trainer):
+        if trainer.global_step == 3:
+            trainer.exchange.parameters[0] = np.inf
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options = ["--data-dir", str(digits), "--hidden", "9", "--quiet", "--checkpoint-dir", str(tmp_path)]
+    outcome = train_here([*options, "--checkpoint-every", "2", "steps"], on_step=spoil_and_stop)
+    assert (outcome.status, outcome.network) == (70, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-0000000002.npz"]
 
 
 def test_two_results_never_go_into_one_file(train, digits, tmp_path):

@@ -125,9 +125,10 @@ def test_the_wait_doubles_while_restarts_get_nowhere(supervise):
     assert waits == ["1 s", "2 s"]
 
 
-def test_bad_input_is_not_tried_again(supervise, attempts):
-    ended = end(supervise("sys.stderr.write('distnet: no such thing\\n'); sys.exit(2)"), 20)
-    assert (ended.status, ended.err, len(attempts())) == (2, "distnet: no such thing\n", 1)
+@pytest.mark.parametrize("status", [2, 70], ids=["bad input", "a loss that is NaN"])
+def test_what_would_only_come_again_is_not_tried_again(supervise, attempts, status):
+    ended = end(supervise(f"sys.stderr.write('distnet: no such thing\\n'); sys.exit({status})"), 20)
+    assert (ended.status, ended.err, len(attempts())) == (status, "distnet: no such thing\n", 1)
 
 
 def test_a_job_that_somebody_else_stopped_goes_on(supervise, attempts):
