@@ -18,6 +18,8 @@ FORMAT, VERSION = "distnet checkpoint", 1
 NAME = re.compile(r"checkpoint-(\d{10})\.npz")
 COMPLETED = "completed.json"
 TEMPORARY = re.compile(r"\.(checkpoint-\d{10}\.npz|completed\.json|probe)[.-].*")
+# What a run writes into its folder.
+OURS = re.compile(rf"{NAME.pattern}|completed\.json|failure-.*\.txt|\.lock")
 DTYPES = (np.float32, np.float64)
 COUNTS = ("epochs_done", "steps_done", "optimizer_steps", "shards")
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from distnet.config import Parser
 from distnet.errors import InputError
-from distnet.files import check_writable, write_content
+from distnet.files import check_writable, is_same_file, write_content
 from distnet.guard import launched_rank, run
 from distnet.pages.charts import COLOURS, STYLE, Curve, escaped, line_chart
 from distnet.pages.page import document, figure, key, section, table
@@ -52,6 +52,8 @@ def main() -> None:
     if draw is None:
         raise InputError(f"--output {typed.output}: doesn't end in .html or .svg")
     check_writable(typed.output, "--output")
+    if any(is_same_file(typed.output, path) for path in typed.metrics):
+        raise InputError(f"--output {typed.output}: that is one of the files to compare; name another file")
     runs = [Run(label, read(path)) for label, path in zip(labels(typed.metrics), typed.metrics, strict=True)]
     write_content(typed.output, draw(runs).encode(errors="replace"), f"--output {typed.output}:")
     print(aligned(figures(runs)))

@@ -342,6 +342,15 @@ class Config:
     )
     quiet: bool = option(False, "output", "print the last two lines alone", action="store_true")
 
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """The files that rank 0 writes, by what names them in messages."""
+        names = ("model", "metrics", "timeline", "report")
+        named = {f"--{name}": path for name in names if (path := getattr(self, name)) is not None}
+        if self.model is not None:
+            named["--model: its configuration"] = self.model.with_suffix(".toml")
+        return named
+
     def described(self) -> dict[str, Any]:
         """All options as JSON knows them."""
         return {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
@@ -427,6 +436,9 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
     preset = read_options(PRESET_FOLDER / f"{(file | typed).get('preset', Config.preset)}.toml")
     alone = Config(**preset | file)
     config = Config(**preset | file | typed)
+    for name, output in config.outputs.items():
+        if path is not None and os.path.realpath(output) == os.path.realpath(path):
+            raise input_error_on_every_rank(f"{name} {output}: that is the file of --config; name another file")
     idle = without_effect(config)
     for name, why in idle.items():
         if name in typed:

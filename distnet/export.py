@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from distnet.config import ACTIVATIONS, MODEL_ENDINGS, Parser
 from distnet.errors import InputError
-from distnet.files import check_writable, write_content
+from distnet.files import check_writable, is_same_file, write_content
 from distnet.functional import GELU_CUBIC, GELU_LINEAR, LEAK, Array
 from distnet.guard import run
 from distnet.layers import layer_views, parameter_count
@@ -187,6 +187,8 @@ def main() -> None:
             except ImportError as error:
                 raise InputError(f"{name} {path}: needs {package} ({error}): pip install {package}") from None
     check_writable(typed.target, "target")
+    if is_same_file(typed.source, typed.target):
+        raise InputError(f"target {typed.target}: that is the source; name another file")
     model = read(typed.source, typed.activation)
     if typed.activation not in (None, model.activation):
         raise InputError(f"--activation {typed.activation}: {typed.source} says {model.activation}; leave it out")

@@ -109,6 +109,14 @@ def _open_stream(path: Path) -> int:
     return descriptor
 
 
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether what is written to one path is read at the other, there or not. A device or a pipe has room for many."""
+    try:
+        return os.path.samefile(one, other) and one.is_file()
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Replace the file at `path` by what `write` writes; whatever happens, either file is there whole.
 

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _logger: logging.Logger | None = None
 
 
+def log_path(folder: Path, rank: int, size: int) -> Path:
+    """Where a rank writes."""
+    return folder / f"rank-{rank:0{len(str(size - 1))}}.log"
+
+
 def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
     """From now on `log` writes: to standard error where it is `aloud`, and to rank-N.log in a folder.
 
@@ -37,7 +42,7 @@ def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
     logger = logging.getLogger("distnet")
     handlers: list[logging.Handler] = [logging.StreamHandler()] if aloud else []
     if folder is not None:
-        path = folder / f"rank-{rank:0{len(str(size - 1))}}.log"
+        path = log_path(folder, rank, size)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             handlers.append(File(path))

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distnet.augmentation import Augmentation, Strengths
+from distnet.checkpoint import OURS
 from distnet.checkpointing import Checkpointing, check_directory, find_checkpoint, locked, versions
-from distnet.config import STRENGTHS, WRITTEN, Config, read_config, written_config
-from distnet.datasets import Dataset, hold_out, load
+from distnet.config import STRENGTHS, TABLES, WRITTEN, Config, read_config, written_config
+from distnet.datasets import Dataset, find_files, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.evaluation import Answers, findings
-from distnet.files import check_folder, check_writable, write_content
-from distnet.logs import log, start_logs, stop_logs
+from distnet.files import check_folder, check_writable, is_same_file, write_content
+from distnet.logs import log, log_path, start_logs, stop_logs
 from distnet.network import NeuralNetwork
 from distnet.optimizers import Hyperparameters
 from distnet.profile import KEPT_LAPS, gathered, write_timeline
@@ -101,7 +102,7 @@ def run(config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
 
 def run_locked(world: World, config: Config, names: frozenset[str], callbacks: Callbacks) -> Outcome:
     """The same, for the one run that may write into the checkpoint directory. Collective: yes."""
-    world.on_root(lambda: check_outputs(config))
+    world.on_root(lambda: check_outputs(config, world.size))
     if config.verbose or config.log_dir:
         start_logs(world.rank, world.size, config.verbose, config.log_dir)
     log(f"node {world.node + 1} of {world.nodes}, MPI {world.library}")
@@ -310,17 +311,11 @@ def augmentation(config: Config, data: Dataset) -> Augmentation | None:
     return Augmentation(data.shape, chosen, float(background), config.dtype)
 
 
-def check_outputs(config: Config) -> None:
-    """Find out before the training whether its results can be written. Collective: no, for rank 0."""
-    taken: dict[Path, str] = {}
-    for name in ("model", "metrics", "timeline", "report"):
-        path = getattr(config, name)
-        if path is None:
-            continue
-        check_writable(path, f"--{name}")
-        other = taken.setdefault(path.resolve(), name)
-        if other != name:
-            raise InputError(f"--{name} {path}: --{other} is to be written there, too; name another file")
+def check_outputs(config: Config, ranks: int) -> None:
+    """Find out before the training whether its results can be written, and over what. Collective: no, for rank 0."""
+    check_distinct(config, ranks)
+    for name, path in config.outputs.items():
+        check_writable(path, name)
     if config.model:
         check_config_file(config, config.model.with_suffix(".toml"))
     if config.log_dir:
@@ -331,9 +326,38 @@ def check_outputs(config: Config) -> None:
         check_directory(config.checkpoint_dir, config.resume is not None)
 
 
+def check_distinct(config: Config, ranks: int) -> None:
+    """Raise InputError where two outputs are one file, or an output is a file that the run reads or keeps.
+
+    Collective: no, for rank 0.
+    """
+    taken = {f"the file of {name}": path for name, path in inputs(config).items()}
+    if config.log_dir:
+        taken |= {f"a log of --log-dir (rank {rank})": log_path(config.log_dir, rank, ranks) for rank in range(ranks)}
+    for name, path in config.outputs.items():
+        for what, other in taken.items():
+            if is_same_file(path, other):
+                raise InputError(f"{name} {path}: that is {what}; name another file")
+        folder = config.checkpoint_dir
+        if folder and OURS.fullmatch(path.name) and path.parent.resolve() == folder.resolve():
+            raise InputError(f"{name} {path}: such files in --checkpoint-dir are the run's own; name another file")
+        taken[f"the file of {name}"] = path
+
+
+def inputs(config: Config) -> dict[str, Path]:
+    """The files that a run reads, by what names them; --config's is known to `read_config`. Collective: no."""
+    kind, _, table = config.dataset.partition(":")
+    found: dict[str, Path] = {"--resume": Path(config.resume)} if config.resume else {}
+    if kind in TABLES:
+        return found | {"--dataset": Path(table)}
+    with suppress(InputError):  # that files are missing is told when they are read
+        files = find_files(config.dataset, config.data_dir) if config.dataset != "synthetic" else None
+        found |= {f"--dataset ({path.name})": path for path in files or []}
+    return found
+
+
 def check_config_file(config: Config, path: Path) -> None:
     """Raise InputError where the configuration can't be written to `path`, or what is there isn't ours."""
-    check_writable(path, "--model: its configuration")
     if path.exists() and not path.read_bytes().startswith(WRITTEN.encode()):
         raise InputError(
             f"--model {config.model}: its configuration would replace {path}, which distnet didn't write; "

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from distnet import NeuralNetwork
 from distnet.checkpoint import checkpoints, read_checkpoint
 from distnet.config import read_config
 from distnet.datasets import load
-from distnet.train import parameters_sha256
+from distnet.errors import InputError
+from distnet.idx import FILES
+from distnet.train import check_outputs, parameters_sha256
 from distnet.train import train as train_here
 from distnet.world import World
 
@@ -157,7 +160,7 @@ def test_without_a_model_no_configuration_is_written(train, digits, tmp_path):
 def test_a_file_that_distnet_did_not_write_is_not_replaced_by_the_configuration(train, digits, tmp_path):
     mine = tmp_path / "run.toml"
     mine.write_text("# mine\nepochs = 1\n")
-    ended = train("--config", mine, "--data-dir", digits, "--model", tmp_path / "run.pkl", ranks=2)
+    ended = train("--data-dir", digits, "--model", tmp_path / "run.pkl", ranks=2)
     assert (ended.status, ended.out) == (2, "")
     assert f"its configuration would replace {mine}, which distnet didn't write" in ended.err
     assert mine.read_text().startswith("# mine")
@@ -292,11 +295,58 @@ def test_a_run_that_is_stopped_with_parameters_that_are_no_numbers_writes_no_che
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-0000000002.npz"]
 
 
-def test_two_results_never_go_into_one_file(train, digits, tmp_path):
-    path = tmp_path / "out.html"
-    ended = train("--data-dir", digits, "--metrics", path, "--report", path)
-    assert (ended.status, ended.out) == (2, "")
-    assert ended.err == f"distnet: --report {path}: --metrics is to be written there, too; name another file\n"
+def test_no_output_goes_over_another_one_or_over_what_the_run_reads_or_keeps(digits, tmp_path, monkeypatch):
+    """Whatever leads there: the configuration beside the model, a link, a hard link, another spelling."""
+    data = shutil.copytree(digits, tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("table.csv").write_text("1,a\n2,b\n")
+    Path("link.json").symlink_to("table.csv")
+    os.link("table.csv", "hard.json")
+    Path("options.toml").write_text("epochs = 1\n")
+    Path("checkpoint.npz").write_bytes(b"")
+    table = ("--dataset", "csv:table.csv")
+    for arguments, told in [
+        (
+            ("--model", "w.npz", "--metrics", "w.toml"),
+            "--model: its configuration w.toml: that is the file of --metrics",
+        ),
+        (("--metrics", "a.html", "--report", "./run/../a.html"), "a.html: that is the file of --metrics"),
+        (("--metrics", "a", "--timeline", "a"), "--timeline a: that is the file of --metrics"),
+        ((*table, "--metrics", "table.csv"), "--metrics table.csv: that is the file of --dataset"),
+        ((*table, "--timeline", "link.json"), "--timeline link.json: that is the file of --dataset"),
+        ((*table, "--metrics", "hard.json"), "--metrics hard.json: that is the file of --dataset"),
+        (("--timeline", data / FILES[3]), f"that is the file of --dataset ({FILES[3]})"),
+        (
+            ("--config", "options.toml", "--metrics", "options.toml"),
+            "--metrics options.toml: that is the file of --config",
+        ),
+        (
+            ("--config", "options.toml", "--model", "options.pkl"),
+            "configuration options.toml: that is the file of --config",
+        ),
+        (("--log-dir", "run", "--metrics", "run/rank-0.log"), "that is a log of --log-dir (rank 0)"),
+        (
+            ("--checkpoint-dir", "run", "--resume", "checkpoint.npz", "--model", "checkpoint.npz"),
+            "--model checkpoint.npz: that is the file of --resume",
+        ),
+        *(
+            (
+                ("--checkpoint-dir", "run", "--metrics", f"run/{name}"),
+                "such files in --checkpoint-dir are the run's own",
+            )
+            for name in ("completed.json", "checkpoint-0000000001.npz", "failure-host-0-1.txt", ".lock")
+        ),
+    ]:
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(InputError, match=re.escape(f"{told}") + ".*name another file"):
+            train_here([*(() if "--dataset" in arguments else ("--data-dir", str(data))), *map(str, arguments)])
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_devices_have_room_for_two_results(digits):
+    config = read_config(["--data-dir", str(digits), "--metrics", "/dev/null", "--timeline", "/dev/null"])[0]
+    check_outputs(config, ranks=1)
 
 
 def test_an_output_that_cannot_show_a_letter_ends_no_run(train, digits):
