@@ -308,7 +308,7 @@ class Checkpointing:
             return str(found[0]) if found else None
 
         path = self.world.on_root(newest)
-        ignore_signals()
+        stop_requests.ignore()
         return path
 
     def completed(self, parameters_sha256: str) -> int:

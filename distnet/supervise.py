@@ -28,7 +28,7 @@ from distnet.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_ho
 from distnet.processes import Processes
 from distnet.shards import default_shards
 
-FINAL = (0, BAD_INPUT, UNWRITTEN, INTERRUPTED)  # statuses that stay, where the job was also asked to stop
+FINAL = (0, BAD_INPUT, DIVERGED, UNWRITTEN, INTERRUPTED)  # statuses that stay, where the job was also asked to stop
 STARTING = 10.0  # seconds in which MPI makes its files; before we have seen them, nobody can tell whose they are
 COUNT = 1.0  # seconds between counts of the ranks, and of their failures
 LAST_WORDS = 5.0  # seconds for mpirun to end after a rank has
