@@ -38,6 +38,26 @@ SEVERAL = (2, "*", "+")  # nargs of options that have several words
 DTYPES = ("float32", "float64")
 MODEL_ENDINGS = (".pkl", ".npz")
 
+# What options are called in other libraries, where neither spelling nor beginning leads to ours.
+USUAL_NAMES = {
+    "alpha": "weight-decay",
+    "bs": "batch-size",
+    "data": "data-dir",
+    "early-stopping": "patience",
+    "l2": "weight-decay",
+    "layers": "hidden",
+    "lr": "learning-rate",
+    "max-iter": "epochs",
+    "num-epochs": "epochs",
+    "out": "model",
+    "output": "model",
+    "random-state": "seed",
+    "save": "model",
+    "solver": "optimizer",
+    "val-split": "validation",
+    "wd": "weight-decay",
+}
+
 PRESET_FOLDER = Path(__file__).parent / "presets"
 PRESETS = tuple(sorted(name.removesuffix(".toml") for name in os.listdir(PRESET_FOLDER) if name.endswith(".toml")))
 WRITTEN = "# The configuration of a run of distnet"  # how the files begin that `written_config` makes
@@ -65,6 +85,11 @@ positive_rate = number(float, lambda value: math.isfinite(value) and value > 0, 
 rate_or_zero = number(float, lambda value: math.isfinite(value) and value >= 0, "finite number from 0 up")
 fraction = number(float, lambda value: 0 <= value < 1, "number from 0 up and below 1")
 part = number(float, lambda value: 0 < value < 1, "number between 0 and 1")
+
+
+def counts(word: str) -> tuple[int, ...]:
+    """Positive counts with commas between them, such as 256,128; one at the end is no matter."""
+    return tuple(positive_count(text) for text in word.removesuffix(",").split(","))
 
 
 def strengths(words: Sequence[str]) -> tuple[str, ...]:
@@ -174,7 +199,8 @@ class Config:
         (256, 128),
         "network",
         "neurons of each hidden layer; none for no hidden layer",
-        positive_count,
+        counts,
+        whole=lambda words: sum(words, ()),
         nargs="*",
         metavar="K",
     )
@@ -375,10 +401,25 @@ class Parser(argparse.ArgumentParser):
 
 def no_such_option(words: Iterable[str], known: Sequence[str]) -> str:
     """That there is no such option, and which of those that are `known` these words are nearest to."""
+    nearest = dict.fromkeys(match for word in words if (match := nearest_option(word, known)))
+    return "there is no such option" + (f", but {' and '.join(nearest)}" if nearest else "")
+
+
+def nearest_option(word: str, known: Iterable[str]) -> str | None:
+    """The one of the `known` options that somebody may mean who typed `word`; None where it could be any.
+
+    It is what other libraries call so, else the only one that begins with the word or is the word's beginning, else
+    the one whose spelling is most alike.
+    """
     from difflib import get_close_matches  # few runs need it
 
-    nearest = dict.fromkeys(match for word in words for match in get_close_matches(word, known, 1))
-    return "there is no such option" + (f", but {' and '.join(nearest)}" if nearest else "")
+    plain = {name.lstrip("-").replace("_", "-"): name for name in known}
+    typed = word.lstrip("-").replace("_", "-").lower()
+    if usual := plain.get(USUAL_NAMES.get(typed, "")):
+        return usual
+    begun = [name for name in plain if name.startswith(typed) or typed.startswith(f"{name}-")]
+    alike = begun if len(begun) == 1 else get_close_matches(typed, plain, 1)
+    return plain[alike[0]] if alike else None
 
 
 def parser() -> Parser:

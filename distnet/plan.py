@@ -6,7 +6,7 @@ A latency-bandwidth model, as a pure function. docs/scaling.md explains it and s
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distnet.config import Config, Parser, number, positive_count
+from distnet.config import Config, Parser, counts, number, positive_count
 from distnet.guard import run
 from distnet.layers import BLOCK, parameter_count
 from distnet.shards import default_shards, shard_rows, share
@@ -216,11 +216,11 @@ def table(costs: Sequence[Cost], rings: Sequence[Cost], batch_size: int) -> str:
 
 def parser() -> Parser:
     """The parser of `python -m distnet.plan`."""
-    hidden = " ".join(map(str, Config.hidden))
+    layers = " ".join(map(str, Config.hidden))
     made = Parser(prog="python -m distnet.plan", description="What a training step costs on how many ranks.",
                   allow_abbrev=False)  # fmt: skip
-    made.add_argument("--hidden", type=positive_count, nargs="*", default=Config.hidden, metavar="K",
-                      help=f"neurons of each hidden layer (default: {hidden})")  # fmt: skip
+    made.add_argument("--hidden", type=counts, nargs="*", default=[Config.hidden], metavar="K",
+                      help=f"neurons of each hidden layer (default: {layers})")  # fmt: skip
     made.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B",
                       help=f"rows of a mini-batch, over all ranks together (default: {Config.batch_size})")  # fmt: skip
     made.add_argument("--nodes", type=number(int, lambda k: 1 <= k <= 65_536, "whole number from 1 to 65536"),
@@ -239,7 +239,7 @@ def parser() -> Parser:
 def main() -> None:
     """Print the plan for one network, mini-batch and cluster."""
     typed = parser().parse_args()
-    case = (typed.features, *typed.hidden, typed.classes), typed.batch_size
+    case = (typed.features, *sum(typed.hidden, ()), typed.classes), typed.batch_size
     places, link = worlds(typed.nodes, typed.ranks_per_node), INTERCONNECTS[typed.interconnect]
     costs = [cost(*case, *place, link) for place in places]
     print(table(costs, [ring_cost(*case, *place, link) for place in places], typed.batch_size))

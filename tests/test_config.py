@@ -14,7 +14,17 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distnet.config import PRESET_FOLDER, PRESETS, Config, parser, read_config, read_options, written_config
+from distnet import evaluate, plan
+from distnet.config import (
+    PRESET_FOLDER,
+    PRESETS,
+    USUAL_NAMES,
+    Config,
+    parser,
+    read_config,
+    read_options,
+    written_config,
+)
 from distnet.errors import HelpWanted, InputError
 
 
@@ -118,6 +128,23 @@ def test_typed_options_win_over_the_file_and_the_file_over_the_preset(tmp_path):
         ("--batch_size", "--batch-size"),
         ("--learning", "--learning-rate"),
         ("--cofnig=a", "--config"),
+        ("--lr", "--learning-rate"),
+        ("--lr=1", "--learning-rate"),
+        ("--LR", "--learning-rate"),
+        ("--batch", "--batch-size"),
+        ("--bs", "--batch-size"),
+        ("--hidden-size", "--hidden"),
+        ("--hidden_layer_sizes", "--hidden"),
+        ("--layers", "--hidden"),
+        ("--num-epochs", "--epochs"),
+        ("--max_iter", "--epochs"),
+        ("--random-state", "--seed"),
+        ("--wd", "--weight-decay"),
+        ("--optim", "--optimizer"),
+        ("--save", "--model"),
+        ("--data", "--data-dir"),
+        ("--drop", "--dropout"),
+        ("--metrics-file", "--metrics"),
     ],
 )
 def test_an_unknown_option_proposes_the_nearest_one(typed, nearest):
@@ -125,8 +152,20 @@ def test_an_unknown_option_proposes_the_nearest_one(typed, nearest):
     assert told == f"{typed} 3: there is no such option, but {nearest}; python -m distnet.train --help lists all"
 
 
-def test_an_option_that_is_near_to_none_proposes_none():
-    assert refusal("--xyzzy") == "--xyzzy: there is no such option; python -m distnet.train --help lists all"
+@pytest.mark.parametrize("typed", ["--xyzzy", "--l"])
+def test_an_option_that_is_near_to_none_proposes_none(typed):
+    assert refusal(typed) == f"{typed}: there is no such option; python -m distnet.train --help lists all"
+
+
+def test_a_usual_name_is_known_for_an_option_that_there_is_alone():
+    with pytest.raises(InputError, match="there is no such option; "):
+        evaluate.parser().parse_args(["model.npz", "--lr", "3"])
+
+
+def test_every_usual_name_leads_to_an_option_of_the_training():
+    known = {option.removeprefix("--") for action in parser()._actions for option in action.option_strings}
+    assert set(USUAL_NAMES.values()) <= known
+    assert not USUAL_NAMES.keys() & known
 
 
 @pytest.mark.parametrize(
@@ -244,6 +283,15 @@ def test_strengths_are_kept_to_the_last_digit():
     assert config("--augment", "scale=99.9999999,shift").augment == ("scale=99.9999999", "shift=1")
 
 
+@pytest.mark.parametrize("words", [["256", "128"], ["256,128"], ["256,", "128"], ["256,128,"]])
+def test_hidden_layers_are_separated_by_blanks_or_commas(words, tmp_path):
+    assert config("--hidden", *words).hidden == (256, 128)
+    path = tmp_path / "run.toml"
+    path.write_text(f"hidden = {words}")
+    assert config("--config", str(path)).hidden == (256, 128)
+    assert sum(plan.parser().parse_args(["--hidden", *words]).hidden, ()) == (256, 128)
+
+
 def test_hidden_without_numbers_is_no_hidden_layer():
     assert config("--hidden").hidden == ()
 
@@ -279,6 +327,8 @@ def test_help_is_no_configuration(arguments):
         (["--batch-size", "0"], "--batch-size: '0' is no whole number from 1 up"),
         (["--learning-rate", "nan"], "--learning-rate: 'nan' is no finite number above 0"),
         (["--hidden", "5", "x"], "--hidden: 'x' is no whole number from 1 up"),
+        (["--hidden", "5,,6"], "--hidden: '' is no whole number from 1 up"),
+        (["--hidden", ","], "--hidden: '' is no whole number from 1 up"),
         (["--seed", str(2**63)], f"--seed: '{2**63}' is no whole number from 0 up"),
         (["--model", "model.h5"], "--model: 'model.h5' doesn't end in .pkl or .npz"),
         (["--activation", "swish"], "--activation: invalid choice: 'swish' (choose from "),
