@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from distnet.blas import single_blas_thread
 from distnet.config import TABLES, Config, Parser, dataset_name, part, positive_count, positive_rate, seed_number
 from distnet.datasets import ROWS_AT_ONCE, Dataset, Split, empty_split, load
 from distnet.errors import input_error_on_every_rank
@@ -40,7 +40,7 @@ def main() -> int:
     data = load_as_trained(world, trained, options)
     split = as_trained(world, trained, data, options.part)
     model = trained.model
-    with threadpool_limits(1, user_api="blas"):  # as in training, for the same bits
+    with single_blas_thread:  # as in training, for the same bits
         evaluation = Evaluation(world, model.sizes, model.activation, model.parameters, split)
         guard.Context.position = evaluation.position
         answers = evaluation.answers()

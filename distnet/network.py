@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from distnet.blas import single_blas_thread
 from distnet.config import ACTIVATIONS, INITIALISATIONS
 from distnet.datasets import shared_split
 from distnet.errors import InputError
@@ -88,7 +89,7 @@ class NeuralNetwork:
         work.inputs[:, self.sizes[0]] = 1
         if Y is not None:
             work.targets[:] = self._rows("Y", Y, self.sizes[-1], len(X))
-        with np.errstate(over="ignore", divide="ignore"):  # saturated activations are exact limits
+        with np.errstate(over="ignore", divide="ignore"), single_blas_thread:  # saturated activations are exact limits
             work.forward()
         return work
 
@@ -113,7 +114,8 @@ class NeuralNetwork:
         """
         work = self._propagation(X, Y)
         gradients = layer_views(np.empty_like(self.parameters)[None], self.sizes)
-        work.backprop(gradients)
+        with single_blas_thread:
+            work.backprop(gradients)
         return [layer[0, :-1] for layer in gradients], [layer[0, -1] for layer in gradients]
 
     def update_params(

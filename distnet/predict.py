@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from distnet.blas import single_blas_thread
 from distnet.config import Config, Parser
 from distnet.errors import InputError
 from distnet.evaluation import BLOCK_ROWS
@@ -45,7 +45,7 @@ class Source(NamedTuple):
 def main() -> int:
     """Predict as the command line says; returns the status. Collective: yes, and rank 0 does all of it."""
     options = parser().parse_args()
-    with threadpool_limits(1, user_api="blas"):  # as in training, for the same bits
+    with single_blas_thread:  # as in training, for the same bits
         launched_world().on_root(lambda: predict(options.model, options.files, options.json))
     return 0
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from distnet.augmentation import Augmentation
+from distnet.blas import single_blas_thread
 from distnet.config import SCHEDULES
 from distnet.datasets import Split
 from distnet.dropout import Dropout
@@ -300,7 +300,7 @@ class Trainer:
         epoch after which `diverged` says why it can't go on.
         """
         # More threads than one round otherwise, and the ranks are there for the other cores.
-        with threadpool_limits(1, user_api="blas"):
+        with single_blas_thread:
             try:
                 while self.epochs_done < epochs:
                     epoch = self.epoch(on_step, tutorial_loss)
@@ -333,7 +333,7 @@ class Trainer:
     def answers(self) -> Answers:
         """What the network makes of each sample of the test set, which there has to be, as it is now."""
         assert self.evaluation is not None
-        with threadpool_limits(1, user_api="blas"):
+        with single_blas_thread:
             return self.evaluation.answers()
 
     def state(self) -> dict[str, Array]:

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 FLOORS = (
     {
+        "blas",
         "doctor.__init__",
         "draws",
         "errors",
@@ -72,7 +73,7 @@ OTHERS = {  # who may import it, and who for its types alone
     "safetensors": ({"export"}, set()),
     "sklearn": ({"classifier"}, set()),
     "tensorboardX": ({"tensorboard"}, set()),
-    "threadpoolctl": ({"doctor.machine", "evaluate", "predict", "trainer"}, set()),
+    "threadpoolctl": ({"blas", "doctor.machine"}, set()),
     "tqdm": ({"progress"}, set()),
 }
 # Who else than `files` writes files, and why.
