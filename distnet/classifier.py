@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import multiprocessing
 import threading
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -230,8 +231,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     trainer.keep()
             return without > self.n_iter_no_change
 
-        trainer.run(self.max_iter, on_epoch)
-        if held:
+        try:
+            trainer.run(self.max_iter, on_epoch)
+        except KeyboardInterrupt:
+            warnings.warn(f"training interrupted {trainer.position()}; the classifier is fitted so far", stacklevel=3)
+        if accuracies:
             trainer.recall()
         network.parameters[:] = trainer.close()
         return losses, accuracies

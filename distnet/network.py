@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,9 +155,11 @@ class NeuralNetwork:
         same parameters to the bit. comm: whose ranks; all that the launcher started where it isn't given.
         hyperparameters: plain SGD, or another rule. schedule: of the learning rate. regularisation: dropout, label
         smoothing, augmentation.
-        shards: parts of every mini-batch, see docs/design.md. on_step: called on every rank after every update; what
-        it sees of the trainer isn't its to change. on_epoch: told of every epoch, on every rank; training ends where
-        it returns True on all of them.
+        shards: parts of every mini-batch, see docs/design.md. on_step: called on every rank after every update; it must
+        not change the trainer, and may keep its arrays, which are views. on_epoch: called on every rank after every
+        epoch; training ends where it returns True on all of them.
+        In one process, Ctrl-C warns and ends the training, and an exception in a callback propagates; the network
+        keeps the parameters of the last complete step. Under mpirun both abort all ranks.
         Collective: yes.
         """
         if epochs < 1 or batch_size < 1:
@@ -184,8 +187,12 @@ class NeuralNetwork:
             on_step(trainer)
             return False
 
-        trainer.run(epochs, on_epoch, after_step if on_step else lambda: False)
-        self.parameters[:] = trainer.close()
+        try:
+            trainer.run(epochs, on_epoch, after_step if on_step else lambda: False)
+        except KeyboardInterrupt:
+            warnings.warn(f"training interrupted {trainer.position()}; the network keeps its parameters", stacklevel=2)
+        finally:
+            self.parameters[:] = trainer.close()
         if comm is not None:
             world.close()
 

@@ -74,7 +74,7 @@ def train(
 ) -> Outcome:
     """Train as the command with these arguments does, from a program that has other things to do, too.
 
-    on_step: called on every rank after every update; what it sees of the trainer isn't its to change. on_epoch:
+    on_step: called on every rank after every update; it must not change the trainer. on_epoch:
     called on every rank after every epoch, with the same values; where it returns True, on every rank, training
     ends there. on_checkpoint: called on rank 0, in a thread beside the training, with each checkpoint that is on
     the disk; at the end it is waited for, up to --stall-timeout.

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,12 @@ from distnet.blas import single_blas_thread
 from distnet.config import SCHEDULES
 from distnet.datasets import Split
 from distnet.dropout import Dropout
-from distnet.errors import input_error_on_every_rank
+from distnet.errors import InputError, input_error_on_every_rank
 from distnet.evaluation import Answers, Evaluation, Scores
 from distnet.exchange import Exchange
 from distnet.functional import Array
 from distnet.guard import fail
+from distnet.interrupts import Interrupts
 from distnet.layers import layer_views, weight_runs
 from distnet.optimizers import Hyperparameters, Optimizer, clipping
 from distnet.propagation import Propagation
@@ -183,6 +185,7 @@ class Trainer:
             )
             for size in {self.batch_size, samples % self.batch_size} - {0}
         }
+        self.interrupts = Interrupts()
         self.losses = np.zeros(samples)
         self.steps_per_epoch = -(-samples // self.batch_size)
         self.epochs_done = self.steps_done = 0
@@ -266,8 +269,9 @@ class Trainer:
             over="ignore", divide="ignore", invalid="ignore"
         ):  # limits are exact, and nan shows in the loss
             for first in range(before * self.batch_size, count, self.batch_size):
-                self.step(order[first : first + self.batch_size], first)
-                self.steps_done += 1
+                with self.interrupts:
+                    self.step(order[first : first + self.batch_size], first)
+                    self.steps_done += 1
                 if on_step():
                     if not self.is_finite():
                         self.diverged = f"the parameters are not finite {self.position()}"
@@ -295,12 +299,14 @@ class Trainer:
     ) -> bool:
         """Train until `epochs` epochs are done; returns whether that, or what `on_epoch` says, is the end.
 
-        on_epoch: told of each epoch; training ends where it returns True. on_step: called after each step; training
-        stops where it returns True. Both have to do so on every rank at the same step. Training also ends with an
-        epoch after which `diverged` says why it can't go on.
+        on_epoch: called after each epoch; training ends where it returns True. on_step: called after each step;
+        training stops where it returns True. Both have to do so on every rank at the same step. Training also ends
+        with an epoch after which `diverged` says why it can't go on.
+        On one rank, an exception and Ctrl-C leave the parameters of the last complete step. On several they abort all.
         """
+        alone = self.world.size == 1
         # More threads than one round otherwise, and the ranks are there for the other cores.
-        with single_blas_thread:
+        with single_blas_thread, self.interrupts.between_steps() if alone else nullcontext():
             try:
                 while self.epochs_done < epochs:
                     epoch = self.epoch(on_step, tutorial_loss)
@@ -308,10 +314,11 @@ class Trainer:
                         return False
                     if on_epoch(epoch) is True or self.diverged:
                         break
-            except SystemExit as error:
-                if self.world.size > 1:
-                    # No hook sees it: this rank would wait for the others in MPI_Finalize, and they for it in a step.
-                    fail(type(error), error, error.__traceback__, " by sys.exit before the end")
+            except BaseException as error:
+                if not alone and not (isinstance(error, InputError) and error.on_every_rank):
+                    # A program that catches it would leave the others waiting in a step, and no hook sees sys.exit.
+                    by_exit = " by sys.exit before the end" * isinstance(error, SystemExit)
+                    fail(type(error), error, error.__traceback__, by_exit)
                 raise
         return True
 

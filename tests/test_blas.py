@@ -1,4 +1,4 @@
-"""The bits don't depend on how many threads the BLAS of the process has, in training or outside, in any Python thread."""
+"""The bits don't depend on how many threads the BLAS of the process has, in training or not, in any Python thread."""
 
 import threading
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from conftest import ROOT, Ended, command, mpirun
 
 from distnet import NeuralNetwork
+from distnet.exchange import Exchange
 
 SCRIPT = """
 import json, sys
@@ -118,6 +120,100 @@ network, rows = NeuralNetwork([4, 2]), (np.ones((9, 4)), np.eye(2)[np.arange(9) 
     ended = run(tmp_path, "--data-dir", digits, "--hidden", 20, "--quiet", ranks=2, script=script)
     assert ended.status != 0
     assert "distnet: rank 1 failed by sys.exit before the end" in ended.err
+
+
+def test_what_a_callback_kept_of_shared_memory_outlives_the_run(digits, tmp_path):
+    script = """
+import sys
+from distnet.guard import watch
+watch()
+import numpy as np
+from distnet import NeuralNetwork
+from distnet.train import train
+from distnet.world import launched_world
+from mpi4py import MPI
+world, kept, rows = launched_world(), [], (np.ones((9, 4)), np.eye(2)[np.arange(9) % 2])
+keep = lambda t: kept.extend([t.exchange.parameters, t.exchange.gradients, t.train_set.inputs])
+network = NeuralNetwork([4, 2])
+network.train(*rows, epochs=2, on_step=keep)
+assert (kept[0] == network.parameters).all() and [each.sum() for each in kept]
+network.train(*rows, epochs=2, on_step=keep, comm=MPI.COMM_WORLD)
+assert (kept[-3] == network.parameters).all() and [each.sum() for each in kept]
+_, network = train(sys.argv[1:], on_step=keep)
+assert (kept[-3] == network.parameters).all() and [each.sum() for each in kept]
+print("still here")
+"""
+    ended = run(tmp_path, "--data-dir", digits, "--hidden", 20, "--epochs", 2, "--quiet", ranks=2, script=script)
+    assert ended.status == 0, ended.err
+    assert ended.out.count("still here") == 2
+
+
+def rows_and_targets():
+    draw = np.random.default_rng(0)
+    return draw.normal(size=(50, 4)), np.eye(3)[draw.integers(3, size=50)]
+
+
+def parameters_after(steps):
+    """Those of a network whose training of five epochs a callback ends with an error."""
+    network = NeuralNetwork([4, 5, 3])
+
+    def give_up(trainer):
+        if trainer.global_step == steps:
+            raise RuntimeError("my own mistake")
+
+    with pytest.raises(RuntimeError, match="my own mistake"):
+        network.train(*rows_and_targets(), epochs=5, batch_size=20, on_step=give_up)
+    return network.parameters.tobytes()
+
+
+def test_an_error_in_a_callback_of_a_network_leaves_it_the_parameters_of_that_step():
+    whole = NeuralNetwork([4, 5, 3])
+    whole.train(*rows_and_targets(), epochs=1, batch_size=20)
+    assert parameters_after(3) == whole.parameters.tobytes()
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["between steps", "within a step"])
+def test_after_ctrl_c_a_network_warns_and_has_the_parameters_of_the_last_complete_step(within, monkeypatch):
+    handler, reduce_scatter, steps = signal.getsignal(signal.SIGINT), Exchange.reduce_scatter, []
+
+    def interrupt():
+        steps.append(None)
+        if len(steps) == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupted_reduce_scatter(exchange):
+        interrupt()
+        return reduce_scatter(exchange)
+
+    network = NeuralNetwork([4, 5, 3])
+    if within:
+        monkeypatch.setattr(Exchange, "reduce_scatter", interrupted_reduce_scatter)
+    with pytest.warns(UserWarning, match="training interrupted in epoch 2, after step 1 of 3"):
+        network.train(
+            *rows_and_targets(), epochs=5, batch_size=20, on_step=(lambda t: None) if within else lambda t: interrupt()
+        )
+    monkeypatch.undo()
+    assert network.parameters.tobytes() == parameters_after(4)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_under_mpirun_an_error_in_a_callback_aborts_all_ranks_even_where_it_is_caught(tmp_path):
+    script = """
+import numpy as np
+from distnet import NeuralNetwork
+from distnet.world import launched_world
+def give_up(epoch):
+    if launched_world().rank == 1:
+        raise OSError("my own mistake")
+try:
+    NeuralNetwork([4, 2]).train(np.ones((9, 4)), np.eye(2)[np.arange(9) % 2], on_epoch=give_up)
+except OSError:
+    pass
+"""
+    ended = run(tmp_path, ranks=2, script=script)
+    assert ended.status != 0
+    assert "distnet: rank 1 failed" in ended.err
+    assert "my own mistake" in ended.err
 
 
 def test_a_network_tells_of_its_steps_too():

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -23,6 +24,7 @@ import distnet
 from distnet import Classifier, NeuralNetwork
 from distnet.errors import InputError
 from distnet.optimizers import Hyperparameters
+from distnet.trainer import Trainer
 
 X, Y = load_iris(return_X_y=True)
 X = (X - X.mean(0)) / X.std(0)
@@ -127,6 +129,24 @@ def test_early_stopping_keeps_the_epoch_that_was_best_on_the_rows_held_out():
     kept = Classifier(**options | {"max_iter": 12}).fit(X, Y)
     until = Classifier(**options | {"max_iter": best}).fit(X, Y)
     assert kept.network_.parameters.tobytes() == until.network_.parameters.tobytes()
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_after_ctrl_c_it_warns_and_is_fitted_so_far(early_stopping, monkeypatch):
+    options = QUICK | {"max_iter": 9, "early_stopping": early_stopping}
+    expected = Classifier(**options | {"max_iter": 2}).fit(X, Y)
+    epoch = Trainer.epoch
+
+    def interrupted(trainer, *arguments):
+        if trainer.epochs_done == 2:
+            signal.raise_signal(signal.SIGINT)
+        return epoch(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "epoch", interrupted)
+    with pytest.warns(UserWarning, match="training interrupted in epoch 3, after step 0 of"):
+        fitted = Classifier(**options).fit(X, Y)
+    assert fitted.n_iter_ == 2
+    assert fitted.predict_proba(X).tobytes() == expected.predict_proba(X).tobytes()
 
 
 def test_the_precision_is_that_of_the_data():

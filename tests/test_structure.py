@@ -15,6 +15,7 @@ FLOORS = (
         "draws",
         "errors",
         "functional",
+        "interrupts",
         "pages.__init__",
         "pages.charts",
         "pages.png",
