@@ -1,8 +1,8 @@
 """Every test, serial and under MPI: python tests/run.py [--skipped FILE] [arguments for pytest].
 
-A test that no run executed is a failure, unless it says that it needs what this machine lacks; with
-DISTNET_TEST_ALL=1 in the environment that is a failure, too. --skipped writes the names of the tests that were
-skipped to a file, and `@FILE` among the arguments runs those.
+Serial tests run in one process per core. A test that no run executed is a failure, unless it says that it needs what
+this machine lacks; with DISTNET_TEST_ALL=1 in the environment that is a failure, too. --skipped writes the names of
+the tests that were skipped to a file, and `@FILE` among the arguments runs those.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 NEEDS = ("needs the extra ", "real MNIST is not at hand", "needs root", "needs Open MPI")
 NO_TESTS = 5  # the status of a pytest that found none
+MOST_PROCESSES = 4  # of the serial run; its tests start up to 6 each
 SERIAL_LIMIT, MPI_LIMIT = 1200, 300  # seconds
 
 
@@ -116,12 +117,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--skipped", type=Path)
     options, arguments = parser.parse_known_args()
-    pytest = [sys.executable, "-m", "pytest", *arguments]
-    mpi = [sys.executable, "-m", "mpi4py", *pytest[1:], "--only-mpi", "-x"]
+    processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+    serial = [sys.executable, "-m", "pytest", "-n", str(processes), "--dist", "worksteal", *arguments]
+    mpi = [sys.executable, "-m", "mpi4py", "-m", "pytest", *arguments, "--only-mpi", "-x"]
     mpi += ["-o", "faulthandler_timeout=60", "-o", "faulthandler_exit_on_timeout=true"]
     mpirun = str(Path(sys.executable).with_name("mpirun"))
     with tempfile.TemporaryDirectory() as folder:
-        good, records = run("serial", pytest, SERIAL_LIMIT, Path(folder, "serial"))
+        good, records = run("serial", serial, SERIAL_LIMIT, Path(folder, "serial"))
         for ranks in sorted({count for record in records for count in record.ranks}):
             command = [mpirun, "-n", str(ranks), *mpi]
             passed, more = run(f"mpirun -n {ranks}", command, MPI_LIMIT, Path(folder, str(ranks)))
