@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,19 +11,27 @@ from conftest import write_idx
 from distnet import NeuralNetwork, datasets
 from distnet.errors import InputError
 from distnet.idx import FILES
+from distnet.train import train as train_here
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
 SOON = 20  # seconds: much more than any of these needs, and less than a hang
 
 
-def check_refused(train, folder, *arguments, ranks=None, named, **how):
-    """Run the command in `folder`, whose files it may not touch; `named` are parts of the one line."""
+@contextmanager
+def files_unchanged(folder, arguments):
+    """Gives the arguments with results to write in `folder`, none of whose files may change."""
     outputs = {"--model": folder / "model.pkl", "--metrics": folder / "metrics.jsonl"}
     for path in outputs.values():
         path.write_text("of an older run")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    options = [part for name, path in outputs.items() if name not in arguments for part in (name, path)]
-    ended = train(*options, *arguments, ranks=ranks, timeout=SOON, cwd=folder, **how)
+    yield [part for name, path in outputs.items() if name not in arguments for part in (name, path)] + [*arguments]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def check_refused(train, folder, *arguments, ranks=None, named, **how):
+    """Run the command in `folder`, whose files it may not touch; `named` are parts of the one line."""
+    with files_unchanged(folder, arguments) as complete:
+        ended = train(*complete, ranks=ranks, timeout=SOON, cwd=folder, **how)
     ours = [line for line in ended.err.splitlines() if line.startswith("distnet: ")]
     assert len(ours) == 1, ended.err
     assert all(part in ours[0] for part in named), (named, ours)
@@ -32,7 +41,21 @@ def check_refused(train, folder, *arguments, ranks=None, named, **how):
     else:  # launchers may have something to say as well
         assert "Traceback" not in ended.err
         assert "abort" not in ended.err.lower()
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def check_raised(capfd, monkeypatch):
+    """As `check_refused`, but of the function that the command calls: what the error says."""
+
+    def check(folder, *arguments, named):
+        monkeypatch.chdir(folder)
+        with files_unchanged(folder, arguments) as complete, pytest.raises(InputError) as caught:
+            train_here([str(each) for each in complete])
+        assert "\n" not in str(caught.value)
+        assert all(part in str(caught.value) for part in named), (named, caught.value)
+        assert capfd.readouterr() == ("", "")
+
+    return check
 
 
 NUMBERS = {
@@ -64,8 +87,8 @@ BAD_OPTIONS = [(option, value) for option, values in NUMBERS.items() for value i
 
 
 @pytest.mark.parametrize(("option", "value"), BAD_OPTIONS)
-def test_a_value_that_an_option_cannot_have(train, tmp_path, option, value):
-    check_refused(train, tmp_path, option, value, named=[f"{option}: ", repr(value)])
+def test_a_value_that_an_option_cannot_have(check_raised, tmp_path, option, value):
+    check_raised(tmp_path, option, value, named=[f"{option}: ", repr(value)])
 
 
 @pytest.mark.parametrize(
@@ -80,10 +103,21 @@ def test_a_value_that_an_option_cannot_have(train, tmp_path, option, value):
         (["--hidden", "20", "0"], ["--hidden: '0' is no whole number from 1 up"]),
         (["--betas", "0.9"], ["--betas: expected 2 arguments"]),
         (["--betas", "0.9", "1"], ["--betas: '1' is no number from 0 up and below 1"]),
-        (["--two\nlines"], ["--two lines: there is no such option"]),
     ],
 )
-def test_an_option_that_does_not_exist_or_lacks_its_value(train, tmp_path, arguments, named):
+def test_an_option_that_does_not_exist_or_lacks_its_value(check_raised, tmp_path, arguments, named):
+    check_raised(tmp_path, *arguments, named=named)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--two\nlines"], ["--two lines: there is no such option"]),
+        (["--batch-size", "many"], ["--batch-size: 'many'"]),
+        (["--model", "missing/a.pkl"], ["--model missing/a.pkl: there is no folder missing"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(train, tmp_path, arguments, named):
     check_refused(train, tmp_path, *arguments, named=named)
 
 
@@ -97,18 +131,20 @@ def test_an_option_that_does_not_exist_or_lacks_its_value(train, tmp_path, argum
         ("/proc/a.pkl", "can't be written"),
     ],
 )
-def test_a_result_that_could_not_be_written_is_found_before_the_training(train, digits, tmp_path, option, place, why):
+def test_a_result_that_could_not_be_written_is_found_before_the_training(
+    check_raised, digits, tmp_path, option, place, why
+):
     (tmp_path / "file").write_text("a file")
     (tmp_path / "folder.pkl").mkdir()
     path = tmp_path / place
-    check_refused(train, tmp_path, "--data-dir", digits, option, path, named=[f"{option} {path}", why])
+    check_raised(tmp_path, "--data-dir", digits, option, path, named=[f"{option} {path}", why])
 
 
 def test_a_path_that_the_configuration_beside_the_model_cannot_hold_is_found_before_the_training(
-    train, digits, tmp_path
+    check_raised, digits, tmp_path
 ):
     arguments = ("--data-dir", digits, "--metrics", tmp_path / "\udcff.jsonl")
-    check_refused(train, tmp_path, *arguments, named=["--model ", "a path in it isn't text"])
+    check_raised(tmp_path, *arguments, named=["--model ", "a path in it isn't text"])
 
 
 def cut(path, count):
@@ -153,9 +189,9 @@ def damage(digits, folder, name):
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_file_is_named_with_what_is_wrong(train, digits, tmp_path, name):
+def test_a_damaged_file_is_named_with_what_is_wrong(check_raised, digits, tmp_path, name):
     data, named = damage(digits, tmp_path, name)
-    check_refused(train, tmp_path, "--data-dir", data, named=[*named, str(data)])
+    check_raised(tmp_path, "--data-dir", data, named=[*named, str(data)])
 
 
 @pytest.mark.parametrize("name", ["missing test labels", "truncated images", "wrong magic of labels", "label 10"])
@@ -181,14 +217,14 @@ def test_a_bad_option_ends_all_ranks_with_one_line(train, tmp_path, arguments, n
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_one_flipped_bit_in_real_mnist_is_seen(train, mnist, tmp_path, file):
+def test_one_flipped_bit_in_real_mnist_is_seen(check_raised, mnist, tmp_path, file):
     for name in FILES:
         (tmp_path / f"{name}.gz").symlink_to(mnist / f"{name}.gz")
     content = bytearray(gzip.decompress((tmp_path / f"{file}.gz").read_bytes()))
     content[len(content) // 2] ^= 1
     (tmp_path / file).write_bytes(content)
     (tmp_path / f"{file}.gz").unlink()
-    check_refused(train, tmp_path, "--data-dir", tmp_path, named=[f"{tmp_path / file}: ", "sha256"])
+    check_raised(tmp_path, "--data-dir", tmp_path, named=[f"{tmp_path / file}: ", "sha256"])
 
 
 def test_mnist_is_neither_taken_for_fashion_mnist_nor_replaced_by_it(mnist, tmp_path, monkeypatch):
