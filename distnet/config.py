@@ -171,7 +171,7 @@ class Config:
     data_dir: Path = option(
         Path(os.environ.get("DISTNET_DATA") or "data"),
         "data",
-        "where the IDX files are (default: $DISTNET_DATA, else data)",
+        "folder of the IDX files or of mnist.npz (default: $DISTNET_DATA, else data)",
         Path,
     )
     train_limit: int | None = option(

@@ -4,9 +4,12 @@
 """
 
 import hashlib
+import os
+import re
 import string
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +21,7 @@ from distnet.errors import InputError, input_error_on_every_rank
 from distnet.functional import Array
 from distnet.guard import run
 from distnet.idx import EMNIST_REMEDY, FILES, read_idx_pair, sha256_of
+from distnet.keras import read_keras
 from distnet.layers import padded
 from distnet.shards import share
 from distnet.synthetic import synthetic_digits
@@ -41,9 +45,14 @@ FIRST_LABEL = {"emnist-letters": 1}  # 0 of all others
 SYNTHETIC_TEST_SAMPLES = 10_000
 SYNTHETIC_TRAIN_SEED, SYNTHETIC_TEST_SEED = 0, 1
 KNOWN_SAMPLES = (60_000, 10_000)  # of MNIST and Fashion-MNIST, training and test
+KERAS = "mnist.npz"
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # the folder, in which `raw` has the files
+# Names of MNIST in any form, but not of Fashion-MNIST, EMNIST or KMNIST.
+LIKE_MNIST = re.compile(r"(?!.*fashion)(.*(?<![a-z])mnist|(train|test|t10k)[-_.]?(images|labels))", re.IGNORECASE)
 # Where Debian's package dataset-fashion-mnist puts its files.
 INSTALLED = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
 VALIDATION = (0, 2)  # with the seed, names the draw of the samples held out; tables' test rows have (0, 1)
+SHOWN = 5  # files that are there instead of MNIST, in a message
 FIRST_ANSWER = 5.0  # seconds that training waits for a mirror
 ROWS_AT_ONCE = 500  # of the standardisation, to stay in the cache
 
@@ -94,31 +103,72 @@ def home(name: str, directory: Path) -> Path:
     return directory / name if name == "fashion-mnist" and directory.name != name else directory
 
 
-def find_files(name: str, directory: Path) -> list[Path] | None:
-    """The four IDX files (train images, train labels, test images, test labels), or None if none is there.
+def folders(name: str, directory: Path) -> list[Path]:
+    """Where the files of a data set may lie for this --data-dir: there, or where torchvision or Debian put them."""
+    found = [home(name, directory), directory]
+    if below := TORCHVISION.get(name):
+        found += [directory / below / "raw", *([directory / "raw"] if directory.name == below else [])]
+    if name in INSTALLED:
+        found.append(INSTALLED[name])
+    return list(dict.fromkeys(found))
 
-    Raises InputError where some are there and some are missing.
+
+def find_files(name: str, directory: Path) -> list[Path] | None:
+    """The four IDX files (train images, train labels, test images, test labels), or Keras's one .npz file.
+
+    None if there is nothing of them. Raises InputError where some are there and some are missing.
     """
-    for folder in dict.fromkeys((home(name, directory), directory, INSTALLED.get(name))):
-        if folder is None or (folder != home(name, directory) and has_mnist(folder)):
+    trouble = ""
+    for folder in folders(name, directory):
+        found = [next(filter(os.path.isfile, spellings(folder / file)), None) for file in file_names(name)]
+        if name == "fashion-mnist" and folder != home(name, directory) and found[3] and is_mnist(found[3]):
             continue
-        plain = [folder / file for file in file_names(name)]
-        found = [next((p for p in (path, path.with_name(path.name + ".gz")) if p.exists()), path) for path in plain]
-        missing = [path for path in found if not path.exists()]
-        if not missing:
-            return found
-        if len(missing) < len(found):
-            raise InputError(
-                f"--data-dir {folder}: {missing[0].name} is missing beside the others; {how_to_get(name, folder)}"
+        there = [path for path in found if path]
+        if len(there) == len(found):
+            return there
+        if name == "mnist" and os.path.isfile(folder / KERAS):
+            return [folder / KERAS]
+        if there and not trouble:
+            missing = [file for file, path in zip(file_names(name), found, strict=True) if not path]
+            trouble = (
+                f"--data-dir {folder}: {listed(missing)} {'is' if len(missing) == 1 else 'are'} missing beside "
+                f"{listed([path.name for path in there])}; {how_to_get(name, folder)}"
             )
+    if trouble:
+        raise InputError(trouble)
     return None
 
 
-def has_mnist(folder: Path) -> bool:
-    """Whether its test labels, which are few bytes, are those of MNIST. Collective: no."""
+def spellings(path: Path) -> list[Path]:
+    """An IDX file as LeCun names it, and as 7-Zip does, both with .gz behind it or not."""
+    return [
+        path.with_name(f"{name}{ending}")
+        for name in (path.name, path.name.replace("-idx", ".idx"))
+        for ending in ("", ".gz")
+    ]
+
+
+def is_mnist(test_labels: Path) -> bool:
+    """Whether these test labels, which are few bytes, are those of MNIST. Collective: no."""
     from distnet import mirrors
 
-    return any(mirrors.is_file_of("mnist", folder / f"{FILES[3]}{ending}") for ending in ("", ".gz"))
+    return mirrors.is_file_of("mnist", FILES[3], test_labels)
+
+
+def traces(directory: Path) -> list[str]:
+    """The files and folders in a folder whose names look like MNIST, whatever their form; no empty folders."""
+    found = []
+    with suppress(OSError):
+        for entry in os.scandir(directory):
+            if LIKE_MNIST.match(entry.name) and (not entry.is_dir() or os.listdir(entry)):
+                found.append(entry.name)
+    return sorted(found)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Some names for a message: "a", "a and b" or "a, b and c"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def how_to_get(name: str, folder: Path) -> str:
@@ -132,7 +182,8 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
     """The files of data set `name`, or None for drawn digits, and what to tell the user.
 
     Where the folder is the default one, the mirrors are tried once. asked_for: whether the user named the
-    data set or the folder, and so would not want another one. Collective: no, for rank 0.
+    data set or the folder, and so would not want another one. Nor does who has a file that looks like MNIST.
+    Collective: no, for rank 0.
     """
     if name == "synthetic":
         return None, ""
@@ -142,10 +193,7 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
         *most, last = file_names(name)
         raise InputError(f"--data-dir {directory}: put {', '.join(most)} and {last} there, with .gz behind them or not")
     if folder_given:
-        raise InputError(
-            f"--data-dir {directory}: {FILES[0]} and the other files of {name} aren't there; "
-            f"{how_to_get(name, directory)}"
-        )
+        raise InputError(missing_files(name, directory))
     from distnet import mirrors  # its imports take a while, and few runs need it
 
     try:
@@ -153,11 +201,24 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
     except InputError:
         if asked_for:
             raise
+        if traces(directory):
+            raise InputError(missing_files(name, directory)) from None
         return None, (
             f"no {name} in {directory}/, and no mirror gave it within {FIRST_ANSWER:g} s; "
             f"going on with synthetic digits (python -m distnet.datasets {name} tries again)"
         )
     return find_files(name, directory), ""
+
+
+def missing_files(name: str, directory: Path) -> str:
+    """That a data set isn't in a folder, and what is there instead."""
+    found = traces(directory) if name == "mnist" else []
+    there = f", but {listed(found[:SHOWN])}{' and others' * (len(found) > SHOWN)}" if found else ""
+    npz = f", nor is {KERAS}" if name == "mnist" else ""
+    return (
+        f"--data-dir {directory}: {FILES[0]} and the other files of {name} aren't there{npz}{there}; "
+        f"{how_to_get(name, directory)}"
+    )
 
 
 def load(
@@ -192,7 +253,7 @@ def load(
         train = min(train_samples, train_limit or train_samples)
         raw, shape = draw(world, train, SYNTHETIC_TEST_SAMPLES), (28, 28)
     else:
-        source = str(files[0].parent)
+        source = str(files[0].parent if len(files) > 1 else files[0])
         train, raw, shape = broadcast_files(world, name, files, train_limit)
     classes = EMNIST_CLASSES.get(name, DIGITS)
     mean, deviation = (0.0, 1.0) if raw_inputs else moments(world, raw[:train, :-1])
@@ -290,52 +351,62 @@ def broadcast_files(
 
     Read on rank 0, broadcast once a node. Collective.
     """
-    read: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
+    read: list[NDArray[np.uint8]] = []
 
     def read_all() -> tuple[int, int, tuple[int, int]]:
-        for pair in (files[:2], files[2:]):
-            classes, first = EMNIST_CLASSES.get(name, DIGITS), FIRST_LABEL.get(name, 0)
-            images, labels = read_idx_pair(pair[0], pair[1], len(classes), first)
-            if name in EMNIST:
-                images = images.transpose(0, 2, 1)  # they lie on their side there
-                labels = labels - np.uint8(first)
-            else:
-                check_bytes(name, pair[0], images)
-                check_bytes(name, pair[1], labels)
-            shape = (images.shape[1], images.shape[2])
-            read.append((images.reshape(len(images), -1), labels))
-        (train, _), (test, _) = read
-        if train.shape[1] != test.shape[1]:
+        read.extend(read_files(name, files))
+        if name not in EMNIST:
+            check_bytes(name, files, read)
+        train, _, test, _ = read
+        if train[0].size != test[0].size:
             raise InputError(
-                f"{files[2]}: images of {test.shape[1]} pixels, and {train.shape[1]} in {files[0]}; "
+                f"{files[2 % len(files)]}: images of {test[0].size} pixels, and {train[0].size} in {files[0]}; "
                 "take training and test set from the same place"
             )
-        return min(limit or len(train), len(train)), len(test), shape
+        return min(limit or len(train), len(train)), len(test), (test.shape[1], test.shape[2])
 
     train, test, shape = world.on_root(read_all)
     raw = world.shared((train + test, shape[0] * shape[1] + 1), np.uint8)
     if world.rank == 0:
-        for part, (images, labels) in zip((raw[:train], raw[train:]), read, strict=True):
-            part[:, :-1] = images[: len(part)]
+        for part, images, labels in ((raw[:train], *read[:2]), (raw[train:], *read[2:])):
+            part[:, :-1] = images[: len(part)].reshape(len(part), -1)
             part[:, -1] = labels[: len(part)]
     world.send_to_nodes(raw)
     return train, raw, shape
 
 
-def check_bytes(name: str, path: Path, array: NDArray[np.uint8]) -> None:
-    """Raise InputError where a file of the known size hasn't the known bytes. Collective: no.
+def read_files(name: str, files: Sequence[Path]) -> list[NDArray[np.uint8]]:
+    """Training images (n, rows, columns), labels (n,) from 0, test images and labels. files: as of `find_files`.
+
+    Raises InputError. Collective: no.
+    """
+    classes, first = EMNIST_CLASSES.get(name, DIGITS), FIRST_LABEL.get(name, 0)
+    if len(files) == 1:
+        return read_keras(files[0], len(classes))
+    found = []
+    for pair in (files[:2], files[2:]):
+        images, labels = read_idx_pair(pair[0], pair[1], len(classes), first)
+        if name in EMNIST:
+            images, labels = images.transpose(0, 2, 1), labels - np.uint8(first)  # they lie on their side there
+        found += [images, labels]
+    return found
+
+
+def check_bytes(name: str, files: Sequence[Path], arrays: Sequence[NDArray[np.uint8]]) -> None:
+    """Raise InputError where one of the four arrays has the known size, but not the known bytes. Collective: no.
 
     Another number of samples is somebody's own data in the same form.
     """
     from distnet import mirrors
 
-    known = mirrors.DATASETS[name].sha256[path.name.removesuffix(".gz")]
-    if len(array) in KNOWN_SAMPLES and sha256_of(array) != known:
-        raise InputError(
-            f"{path}: its bytes aren't those of {name} "
-            f"(sha256 {sha256_of(array)[:8]}..., not {known[:8]}...); "
-            f"download it again: python -m distnet.datasets {name} --data-dir {path.parent}"
-        )
+    for number, (file, array) in enumerate(zip(FILES, arrays, strict=True)):
+        path, known = files[number % len(files)], mirrors.DATASETS[name].sha256[file]
+        if len(array) in KNOWN_SAMPLES and sha256_of(array) != known:
+            raise InputError(
+                f"{path}: its bytes aren't those of {name} "
+                f"(sha256 {sha256_of(array)[:8]}..., not {known[:8]}...); "
+                f"download it again: python -m distnet.datasets {name} --data-dir {path.parent}"
+            )
 
 
 def moments(world: World, images: NDArray[np.uint8]) -> tuple[float, float]:

@@ -52,12 +52,17 @@ def read_idx_pair(
     reader = Reader(path="")
     reader.train_img_fname, reader.train_lbl_fname = str(images_path), str(labels_path)
     images, labels = reader.load_training()
+    check_labels(labels_path, labels, classes, first)
+    return images, labels
+
+
+def check_labels(path: Path, labels: NDArray[np.uint8], classes: int, first: int = 0) -> None:
+    """Raise InputError where one isn't from `first` to first + classes - 1. Collective: no."""
     last = first + classes - 1
     wrong = np.flatnonzero((labels < first) | (labels > last))
     if wrong.size:
         index = wrong[0]
-        raise _bad(labels_path, f"label {labels[index]} at index {index} is not one of {first} to {last}")
-    return images, labels
+        raise _bad(path, f"label {labels[index]} at index {index} is not one of {first} to {last}")
 
 
 def read_idx_images(path: Path) -> NDArray[np.uint8]:

@@ -59,9 +59,9 @@ DATASETS = {
 }
 
 
-def is_file_of(dataset: str, path: Path) -> bool:
-    """Whether `path`, named as in DATASETS with or without `.gz`, has that file's bytes. Collective: no."""
-    return not _flaw(path, DATASETS[dataset].sha256[path.name.removesuffix(".gz")])
+def is_file_of(dataset: str, name: str, path: Path) -> bool:
+    """Whether `path`, gzipped or not, has the bytes of the file of that name in DATASETS. Collective: no."""
+    return not _flaw(path, DATASETS[dataset].sha256[name])
 
 
 def download(

@@ -331,6 +331,9 @@ def test_data_that_are_missing_or_cut_off_are_named(digits, tmp_path):
     check_fetched_again(tmp_path, f"no mnist in {tmp_path}")
     finding = checks.data(tmp_path, False)  # nobody named the folder, and training helps itself
     assert (finding.mark, finding.remedy) == (NOTE, f"python -m distnet.datasets mnist --data-dir {tmp_path}")
+    (tmp_path / "mnist.csv").write_text("")
+    finding = checks.data(tmp_path, False)
+    assert (finding.mark, finding.told) == (PROBLEM, f"no mnist in {tmp_path}, but mnist.csv")
     for path in digits.iterdir():
         shutil.copy(path, tmp_path)
     assert checks.data(tmp_path, True).mark == OK
@@ -338,7 +341,7 @@ def test_data_that_are_missing_or_cut_off_are_named(digits, tmp_path):
     os.truncate(images, 5000)
     check_fetched_again(tmp_path, f"{images}: it ends after 4,984 of the 78,400 bytes")
     images.unlink()
-    check_fetched_again(tmp_path, "t10k-images-idx3-ubyte is missing beside the others")
+    check_fetched_again(tmp_path, "t10k-images-idx3-ubyte is missing beside train-images-idx3-ubyte")
 
 
 def test_intact_mnist_is_recognised(mnist):

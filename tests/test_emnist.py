@@ -74,7 +74,7 @@ def test_files_that_are_missing_are_named(tmp_path):
     write_part(tmp_path, "emnist-letters")
     (tmp_path / "emnist-letters-test-labels-idx1-ubyte").unlink()
     told = refusal("emnist-letters", tmp_path)
-    assert "emnist-letters-test-labels-idx1-ubyte is missing beside the others" in told
+    assert "emnist-letters-test-labels-idx1-ubyte is missing beside emnist-letters-" in told
     assert "www.nist.gov" in told
 
 

@@ -446,10 +446,10 @@ def test_progress_on_a_terminal_redraws_its_line(
 def test_a_changed_pixel_of_a_raw_file_is_seen(small: None, tmp_path: Path) -> None:
     path = tmp_path / FIRST
     path.write_bytes(RAW[FIRST])
-    assert is_file_of("mnist", path)
+    assert is_file_of("mnist", FIRST, path)
     path.write_bytes(RAW[FIRST][:-1] + bytes([RAW[FIRST][-1] ^ 1]))
-    assert not is_file_of("mnist", path)
-    assert not is_file_of("mnist", tmp_path / f"{FIRST}.gz")
+    assert not is_file_of("mnist", FIRST, path)
+    assert not is_file_of("mnist", FIRST, tmp_path / f"{FIRST}.gz")
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -472,4 +472,4 @@ def test_the_real_mnist_comes_whole_through_two_cuts(
     download("mnist", tmp_path, [mirror.url])
     assert mirror.starts() == [0, 3_000_000, 7_000_000]
     for name in FILES:
-        assert is_file_of("mnist", tmp_path / f"{name}.gz")
+        assert is_file_of("mnist", name, tmp_path / f"{name}.gz")

@@ -46,6 +46,7 @@ FLOORS = (
     {
         "augmentation",
         "checkpoint",
+        "keras",
         "mirrors",
         "model_file",
         "pictures",

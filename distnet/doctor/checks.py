@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from distnet.config import Config
-from distnet.datasets import KNOWN_SAMPLES, check_bytes, find_files
+from distnet.datasets import KNOWN_SAMPLES, check_bytes, find_files, listed, read_files, traces
 from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
 from distnet.doctor.machine import Facts
 from distnet.doctor.trial import CLASSES, PARAMETERS, PIXELS, Bits, Speed
 from distnet.errors import InputError
-from distnet.idx import read_idx_pair
 from distnet.layers import padded
 from distnet.shards import default_shards
 from distnet.shared_memory import SHARED_MEMORY
@@ -177,12 +176,14 @@ def data(directory: Path, named: bool) -> Finding:
     fetch = f"python -m distnet.datasets mnist --data-dir {directory}"
     try:
         files = find_files("mnist", directory)
-        if files is None and named:
-            return Finding(PROBLEM, "files", f"no mnist in {directory}", fetch)
+        there = traces(directory)
+        if files is None and (named or there):
+            told = f"no mnist in {directory}" + (f", but {listed(there)}" if there else "")
+            return Finding(PROBLEM, "files", told, fetch)
         if files is None:
             told = f"no mnist in {directory}: training asks the mirrors, and draws digits if none answers"
             return Finding(NOTE, "files", told, fetch)
-        arrays = [array for pair in (files[:2], files[2:]) for array in read_idx_pair(pair[0], pair[1], CLASSES)]
+        arrays = read_files("mnist", files)
     except InputError as error:
         return Finding(PROBLEM, "files", without_remedy(error), fetch)
     counts = (len(arrays[0]), len(arrays[2]))
@@ -191,8 +192,7 @@ def data(directory: Path, named: bool) -> Finding:
     troubles = {}
     for name in ("mnist", "fashion-mnist"):  # whose files have the same names
         try:
-            for path, array in zip(files, arrays, strict=True):
-                check_bytes(name, path, array)
+            check_bytes(name, files, arrays)
             return Finding(OK, "files", f"{name} in {directory}, every byte as published")
         except InputError as error:
             troubles[name] = without_remedy(error)
