@@ -25,6 +25,7 @@ from distnet.keras import read_keras
 from distnet.layers import padded
 from distnet.shards import share
 from distnet.synthetic import synthetic_digits
+from distnet.text import join_names
 from distnet.world import World, launched_world
 
 NAMES = ("fashion-mnist", "mnist")  # those that can be downloaded
@@ -131,8 +132,8 @@ def find_files(name: str, directory: Path) -> list[Path] | None:
         if there and not trouble:
             missing = [file for file, path in zip(file_names(name), found, strict=True) if not path]
             trouble = (
-                f"--data-dir {folder}: {listed(missing)} {'is' if len(missing) == 1 else 'are'} missing beside "
-                f"{listed([path.name for path in there])}; {how_to_get(name, folder)}"
+                f"--data-dir {folder}: {join_names(missing)} {'is' if len(missing) == 1 else 'are'} missing beside "
+                f"{join_names([path.name for path in there])}; {how_to_get(name, folder)}"
             )
     if trouble:
         raise InputError(trouble)
@@ -163,12 +164,6 @@ def traces(directory: Path) -> list[str]:
             if LIKE_MNIST.match(entry.name) and (not entry.is_dir() or os.listdir(entry)):
                 found.append(entry.name)
     return sorted(found)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Some names for a message: "a", "a and b" or "a, b and c"."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def how_to_get(name: str, folder: Path) -> str:
@@ -213,7 +208,7 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
 def missing_files(name: str, directory: Path) -> str:
     """That a data set isn't in a folder, and what is there instead."""
     found = traces(directory) if name == "mnist" else []
-    there = f", but {listed(found[:SHOWN])}{' and others' * (len(found) > SHOWN)}" if found else ""
+    there = f", but {join_names(found[:SHOWN])}{' and others' * (len(found) > SHOWN)}" if found else ""
     npz = f", nor is {KERAS}" if name == "mnist" else ""
     return (
         f"--data-dir {directory}: {FILES[0]} and the other files of {name} aren't there{npz}{there}; "

@@ -11,6 +11,12 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
+def join_names(names: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of words as a table: the first column to the left, the others to the right; what can't be printed is '?'."""
     clean = [["".join(c if c.isprintable() else "?" for c in word) for word in row] for row in rows]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from distnet.config import Config
-from distnet.datasets import KNOWN_SAMPLES, check_bytes, find_files, listed, read_files, traces
+from distnet.datasets import KNOWN_SAMPLES, check_bytes, find_files, read_files, traces
 from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
 from distnet.doctor.machine import Facts
 from distnet.doctor.trial import CLASSES, PARAMETERS, PIXELS, Bits, Speed
@@ -17,7 +17,7 @@ from distnet.errors import InputError
 from distnet.layers import padded
 from distnet.shards import default_shards
 from distnet.shared_memory import SHARED_MEMORY
-from distnet.text import counted
+from distnet.text import counted, join_names
 from distnet.world import World
 
 MIB = 1 << 20
@@ -178,7 +178,7 @@ def data(directory: Path, named: bool) -> Finding:
         files = find_files("mnist", directory)
         there = traces(directory)
         if files is None and (named or there):
-            told = f"no mnist in {directory}" + (f", but {listed(there)}" if there else "")
+            told = f"no mnist in {directory}" + (f", but {join_names(there)}" if there else "")
             return Finding(PROBLEM, "files", told, fetch)
         if files is None:
             told = f"no mnist in {directory}: training asks the mirrors, and draws digits if none answers"
