@@ -347,13 +347,15 @@ def test_a_bad_table_ends_all_ranks_with_one_line(train, tmp_path):
     check_refused(train, tmp_path, "--dataset", "npz:b.npz", "--raw-inputs", ranks=3, named=told)
 
 
-def test_a_table_is_resumed_to_the_same_bits_and_no_other_one(train, iris, tmp_path):
+def test_a_table_is_resumed_to_the_same_bits_wherever_it_is_now_and_no_other_one(train, iris, tmp_path):
     job = ("--dataset", f"csv:{iris}", *SMALL, "--checkpoint-dir", tmp_path / "run", "--quiet")
     whole = train(*job, ranks=2)
     (tmp_path / "run" / "completed.json").unlink()
     for path in sorted((tmp_path / "run").glob("checkpoint-*"))[1:]:
         path.unlink()
-    assert train(*job, "--resume", ranks=3).out == whole.out
+    moved = ("--dataset", f"csv:{iris.rename(iris.with_name('moved.csv'))}", *job[2:])
+    assert train(*moved, "--resume", ranks=3).out == whole.out
+    iris.with_name("moved.csv").rename(iris)
     iris.write_text(iris.read_text() + "1,2,3,4,setosa\n")
     refused = train(*job, "--epochs", 4, "--resume")
     assert refused.status == 2
