@@ -3,6 +3,7 @@
 import json
 import pickle
 import pickletools
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from distnet.config import ACTIVATIONS, MODEL_ENDINGS
 from distnet.errors import InputError
-from distnet.files import write_whole
+from distnet.files import read_arrays, write_whole
 from distnet.functional import Array
 from distnet.layers import parameter_count
 
@@ -18,8 +19,17 @@ FORMAT = "distnet model"
 VERSION = 1
 STORED_DTYPES = ("<f4", "<f8")
 LARGEST_LAYER = 2**31 - 1
-# Opcodes that our pickles have no use for: the first can ask for any amount of memory, the last changes objects.
-REFUSED = ("PUT", "BINPUT", "LONG_BINPUT", "BUILD")
+# The opcodes of our pickles. Others ask for any amount of memory, change objects, or write the same again.
+TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+GETS = {"BINGET", "LONG_BINGET"}
+OPCODES = {
+    *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "STACK_GLOBAL", "REDUCE"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND", "APPENDS"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", *TEXTS, *GETS),
+}
+ROOM = 1 << 16  # characters that texts which a pickle repeats may have beyond its own length
 
 
 class Model(NamedTuple):
@@ -46,7 +56,7 @@ def save_model(path: Path, model: Model) -> None:
         "version": VERSION,
         "sizes": list(model.sizes),
         "activation": model.activation,
-        "about": model.about,
+        "about": json.loads(json.dumps(model.about)),  # which repeats no container
     }
 
     def write(file: BinaryIO) -> None:
@@ -89,12 +99,35 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def _unpickled(file: BinaryIO) -> dict[str, Any]:
+def _check_pickle(content: bytes) -> None:
+    """Raise UnpicklingError where a pickle holds something else than ours do, or unpacks to more than its length.
+
+    Ours repeat nothing but texts. Lists of lists that repeat each other would need memory, or time to compare, that
+    doubles with every few bytes.
+    """
+    memo: list[int | None] = []  # the length of what is repeatable, None for what isn't
+    room, length = len(content) + ROOM, None
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name not in OPCODES:
+            raise pickle.UnpicklingError(f"it uses {opcode.name}")
+        if opcode.name == "MEMOIZE":
+            memo.append(length)
+        elif opcode.name in GETS:
+            assert isinstance(argument, int)
+            repeated = memo[argument]
+            if repeated is None:
+                raise pickle.UnpicklingError("it repeats a container")
+            room -= repeated
+        length = len(argument) if opcode.name in TEXTS and isinstance(argument, str) else None
+    if room < 0:
+        raise pickle.UnpicklingError("it unpacks to more than it holds")
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
     """What a .pkl holds, plain values but for its parameters. Raises almost anything for foreign bytes."""
-    if refused := [op.name for op, _, _ in pickletools.genops(file) if op.name in REFUSED]:
-        raise pickle.UnpicklingError(f"it uses {refused[0]}")
-    file.seek(0)
-    content = _ArraysOnly(file).load()
+    packed = path.read_bytes()
+    _check_pickle(packed)
+    content = _ArraysOnly(BytesIO(packed)).load()
     header = {name: value for name, value in content.items() if name != "parameters"}
     plain: dict[str, Any] = json.loads(json.dumps(header))
     return plain | {"parameters": content.get("parameters")}
@@ -107,14 +140,15 @@ def load_model(path: Path) -> Model:
     that a file holds is ever run.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError("it is a device or a pipe")  # and might never end
         with path.open("rb") as file:
             zipped = file.read(2) == b"PK"
-            file.seek(0)
-            if zipped:
-                with np.load(file, allow_pickle=False) as stored:
-                    content = json.loads(str(stored["header"])) | {"parameters": stored["parameters"]}
-            else:
-                content = _unpickled(file)
+        if zipped:
+            texts, arrays = read_arrays(path)
+            content = json.loads(texts["header"]) | {"parameters": arrays["parameters"]}
+        else:
+            content = _unpickled(path)
     except OSError as error:
         raise InputError(
             f"model {path}: can't be read ({error.strerror or error}); name a model of distnet's"

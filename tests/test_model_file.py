@@ -5,6 +5,7 @@ import os
 import pickle
 import resource
 import struct
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from contextlib import suppress
@@ -204,6 +205,64 @@ def test_huge_claims_are_refused_and_take_no_memory(tmp_path):
         archive.writestr("parameters.npy", array)
     refusal(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start < 100_000  # KiB
+
+
+def nested(leaf, wrap, depth):
+    """A few bytes for 2 ** depth leaves."""
+    for _ in range(depth):
+        leaf = wrap(leaf)
+    return leaf
+
+
+BOMBS = {
+    "lists": nested("x", lambda each: [each, each], 60),
+    "dictionaries": nested("x", lambda each: {"a": each, "b": each}, 60),
+    "a long text": ["x" * 50_000] * 50_000,
+}
+
+
+@pytest.mark.parametrize("name", [*BOMBS, "tuples as a key"])
+def test_a_pickle_that_unpacks_to_more_than_it_holds_is_refused_at_once(tmp_path, name):
+    if name in BOMBS:
+        whole = {"format": "distnet model", "version": 1, "parameters": None, "about": BOMBS[name]}
+        contents = [pickle.dumps(each, 4) for each in (BOMBS[name], whole)]
+    else:  # whose hash takes for ever, so that only bytes can be written down
+        pairs = b"".join(b"h" + bytes([place]) + b"\x86\x94" for place in range(60))
+        contents = [b"\x80\x04}\x8c\x01x\x94" + pairs + b"K\x01s."]
+    for content in contents:
+        assert len(content) < 200_000
+        tracemalloc.start()
+        told = refusal(tmp_path / "a.pkl", content)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert "it repeats a container" in told or "it unpacks to more than it holds" in told
+        assert peak < 3_000_000
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, header=np.array("{}"), parameters=np.zeros(20_000_000, "f4"))
+    tracemalloc.start()
+    assert "it is compressed, which ours never are" in refusal(path)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_a_pickle_of_what_shares_lists_and_has_tuples_is_read_all_the_same(tmp_path):
+    shared = [1, 2]
+    path = tmp_path / "a.pkl"
+    save_model(path, model()._replace(about={"a": shared, "b": shared, "c": (shared, shared)}))
+    assert load_model(path).about == {"a": shared, "b": shared, "c": [shared, shared]}
+    older = pickle.loads(path.read_bytes()) | {
+        "about": {"hidden": (256, 128, 64, 32), "betas": (0.9, 0.999), "none": ()}
+    }
+    assert load_model(write(path, older)).about == {"hidden": [256, 128, 64, 32], "betas": [0.9, 0.999], "none": []}
+
+
+def test_a_device_and_a_pipe_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        assert "it is a device or a pipe" in refusal(path)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
