@@ -581,9 +581,9 @@ def option_value(option: Mapping[str, Any], value: Any) -> Any:
 def written_config(config: Config) -> str:
     """The configuration as a TOML file that `read_config` reads back to the same.
 
-    Options that are none, or mean nothing beside the others, aren't in it.
+    Options that are none, or mean nothing beside the others, aren't in it, nor is the usual folder of data.
     """
-    left_out = without_effect(config)
+    left_out = {*without_effect(config), *(["data_dir"] if config.data_dir == Config.data_dir else [])}
     values = {k: v for k, v in config.described().items() if v is not None and k not in left_out}
     if "checkpoint_every" in values:
         values["checkpoint_every"] = " ".join(map(str, config.checkpoint_every))

@@ -197,6 +197,7 @@ def main() -> None:
     if typed.standardise and not knows_moments(model):
         raise InputError(f"--standardise: {typed.source} holds no mean and deviation of its inputs; leave it out")
     write(typed.target, model, typed.standardise)
+    print(f"wrote {typed.target}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 import hashlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from distnet import __version__
@@ -144,6 +145,12 @@ class Report:
         kept = f" (the last good checkpoint is {checkpoint})" * (checkpoint is not None)
         remedy = f"start over with a lower --learning-rate than {rate:g}, or with --clip-norm 1"
         self.world.on_root(lambda: say(f"training stopped: {why}{kept}; {remedy}"))
+
+    def wrote(self, paths: Iterable[Path]) -> None:
+        """Which files are there now."""
+        if self.speaks and not self.config.quiet:
+            for path in paths:
+                print(f"wrote {path}")
 
     def end(self, parameters: Array, phases: list[dict[str, Any]]) -> None:
         """Where the time went, if that was measured; then the last two lines, whose form is fixed."""

@@ -135,13 +135,13 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
     if trainer.diverged:
         report.diverged(trainer.diverged, saver.diverged() if saver else None)
         if watch and config.timeline:
-            tried(world, partial(write_timeline, world, watch, config.timeline))
+            tried(report, partial(write_timeline, world, watch, config.timeline), config.timeline)
         trainer.close()
         return Outcome(guard.DIVERGED, None)
     if saver and not finished:
         status = saver.stopped()
         if watch and config.timeline:
-            tried(world, partial(write_timeline, world, watch, config.timeline))
+            tried(report, partial(write_timeline, world, watch, config.timeline), config.timeline)
         trainer.close()
         return Outcome(status, None)
     if config.validation:
@@ -150,31 +150,38 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
     network.parameters[:] = trainer.exchange.parameters
     effective = again(config, data, trainer)
     network.about = {
-        "config": effective.described(),
+        "config": {k: v for k, v in effective.described().items() if k != "data_dir"},  # which is this machine's
         "mean": data.mean,
         "deviation": data.deviation,
         "classes": list(data.classes),
     }
-    statuses = [tried(world, lambda: world.on_root(lambda: save(network, config.model, effective)))]
+    statuses = [0]
+    if path := config.model:
+        write = partial(save, network, path, effective)
+        statuses.append(tried(report, lambda: world.on_root(write), path, path.with_suffix(".toml")))
+    if watch and config.timeline:
+        statuses.append(tried(report, partial(write_timeline, world, watch, config.timeline), config.timeline))
+    if answers is not None and config.report:
+        page = partial(write_page, world, effective, data, network, report, answers, phases)
+        statuses.append(tried(report, lambda: world.on_root(page), config.report))
     report.end(network.parameters, phases if config.profile else [])
     statuses.append(saver.completed(parameters_sha256(network.parameters)) if saver else 0)
-    if watch and config.timeline:
-        statuses.append(tried(world, partial(write_timeline, world, watch, config.timeline)))
-    if answers is not None:
-        page = partial(write_page, world, effective, data, network, report, answers, phases)
-        statuses.append(tried(world, lambda: world.on_root(page)))
     trainer.close()
     return Outcome(max(statuses), network)
 
 
-def tried(world: World, write: Callable[[], object]) -> int:
-    """Write a result of the run. Returns 0, or, where that can't be, says why and returns UNWRITTEN. Collective."""
+def tried(report: Report, write: Callable[[], object], *paths: Path) -> int:
+    """Write results of the run to `paths`, and print that they are there.
+
+    Returns 0, or, where that can't be, says why and returns UNWRITTEN. Collective.
+    """
     try:
         write()
     except InputError as error:
-        if world.rank == 0:
+        if report.speaks:
             guard.say(str(error))
         return guard.UNWRITTEN
+    report.wrote(paths)
     return 0
 
 
@@ -247,14 +254,16 @@ def loop(
 def again(config: Config, data: Dataset, trainer: Trainer) -> Config:
     """What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
 
-    Where this run wrote isn't part of that, or the next one would write over it.
+    Where this run wrote isn't part of that, or the next one would write over it; nor is a folder of data by its
+    absolute path, which is another one on another machine.
     """
     outputs: dict[str, Any] = {
         each.name: each.default for each in fields(Config) if each.metadata["group"] in ("output", "recovery")
     }
     kept = {"tutorial_loss": config.tutorial_loss, "stall_timeout": config.stall_timeout}
     dataset = "synthetic" if data.source == "drawn" else config.dataset
-    return replace(config, **outputs | kept | {"dataset": dataset, "shards": trainer.shards})
+    folder = Config.data_dir if config.data_dir.is_absolute() else config.data_dir
+    return replace(config, **outputs | kept | {"dataset": dataset, "data_dir": folder, "shards": trainer.shards})
 
 
 def made(
@@ -371,10 +380,8 @@ def check_config_file(config: Config, path: Path) -> None:
         ) from None
 
 
-def save(network: NeuralNetwork, path: Path | None, effective: Config) -> None:
-    """Write the network, and its configuration beside it, where that is wanted. Collective: no, for rank 0."""
-    if path is None:
-        return
+def save(network: NeuralNetwork, path: Path, effective: Config) -> None:
+    """Write the network, and its configuration beside it. Collective: no, for rank 0."""
     network.save(path)
     beside = path.with_suffix(".toml")
     write_content(beside, written_config(effective).encode(errors="replace"), f"--model: its configuration {beside}")

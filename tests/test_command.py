@@ -9,7 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -144,12 +147,37 @@ def test_the_configuration_beside_the_model_trains_it_again_and_writes_over_noth
     options = ("--data-dir", digits, "--epochs", 2, "--hidden", 9, "--optimizer", "adam", "--model", model)
     first = train(*options, ranks=2)
     told = read_config(["--config", str(tmp_path / "model.toml")])[0]
-    typed = {"data_dir": digits, "epochs": 2, "hidden": (9,), "optimizer": "adam", "shards": 4}
+    typed = {"epochs": 2, "hidden": (9,), "optimizer": "adam", "shards": 4}
     assert told == replace(read_config([])[0], **typed)
-    assert json.loads(json.dumps(told.described())) == NeuralNetwork.load(model).about["config"]
+    kept = NeuralNetwork.load(model).about["config"]
+    assert json.loads(json.dumps(told.described())) == kept | {"data_dir": str(told.data_dir)}
     before = model.stat()
-    assert train("--config", tmp_path / "model.toml", ranks=3).sha256 == first.sha256
+    assert train("--config", tmp_path / "model.toml", "--data-dir", digits, ranks=3).sha256 == first.sha256
     assert model.stat() == before
+
+
+def test_a_configuration_names_a_folder_of_data_by_a_relative_path_alone(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(digits, "digits")
+    for folder, told in [("digits", {"data_dir": "digits"}), (str(digits), {})]:
+        options = ["--data-dir", folder, "--hidden", "9", "--epochs", "1", "--model", "m.npz", "--quiet"]
+        assert train_here(options).status == 0
+        written = tomllib.loads(Path("m.toml").read_text())
+        assert {name: value for name, value in written.items() if name == "data_dir"} == told
+        assert str(digits).encode() not in Path("m.npz").read_bytes().replace(b"\0", b"")
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)], ids=["aloud", "quiet"])
+def test_a_run_prints_which_files_it_wrote_before_the_last_two_lines(digits, tmp_path, monkeypatch, quiet):
+    monkeypatch.chdir(tmp_path)
+    options = ["--data-dir", str(digits), "--hidden", "9", "--epochs", "1", *quiet]
+    with redirect_stdout(StringIO()) as printed:
+        train_here([*options, "--model", "m.npz", "--report", "r.html", "--timeline", "t.json"])
+    lines = printed.getvalue().splitlines()
+    assert [line for line in lines if line.startswith("wrote ")] == (
+        [] if quiet else ["wrote m.npz", "wrote m.toml", "wrote t.json", "wrote r.html"]
+    )
+    assert [line.split()[:2] for line in lines[-2:]] == [["test", "accuracy"], ["parameters", "sha256"]]
 
 
 def test_without_a_model_no_configuration_is_written(train, digits, tmp_path):

@@ -43,7 +43,7 @@ def saved(folder, *, about=None, ending=".npz", **how):
 
 def exported(*arguments):
     ended = command(*arguments, module="distnet.export")
-    assert (ended.status, ended.out, ended.err) == (0, "", "")
+    assert (ended.status, ended.out, ended.err) == (0, f"wrote {arguments[1]}\n", "")
 
 
 def refusal(*arguments):

@@ -134,7 +134,7 @@ def test_images_keep_their_shape(tmp_path):
 def test_a_models_configuration_trains_it_again_also_if_it_was_checkpointed(digits, tmp_path):
     run = ("--data-dir", digits, *OPTIONS, "--epochs", 2, "--checkpoint-dir", tmp_path / "run")
     ended = command(*run, "--model", tmp_path / "model.npz")
-    again = command("--config", tmp_path / "model.toml")
+    again = command("--config", tmp_path / "model.toml", "--data-dir", digits)
     assert (again.status, again.sha256) == (0, ended.sha256)
 
 
