@@ -31,10 +31,15 @@ def mnist() -> Path:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the four files, with 600 drawn digits to train on and 100 to test."""
+    return write_digits(tmp_path_factory.mktemp("digits"), 600, 100)
+
+
+def write_digits(folder: Path, train: int, test: int) -> Path:
+    """Write the four files with so many drawn digits to a folder, and return it."""
     from distnet.synthetic import synthetic_digits
 
-    folder = tmp_path_factory.mktemp("digits")
-    for prefix, count, seed in (("train", 600, 0), ("t10k", 100, 1)):
+    folder.mkdir(exist_ok=True)
+    for prefix, count, seed in (("train", train, 0), ("t10k", test, 1)):
         images, labels = synthetic_digits(count, seed)
         write_idx(folder / f"{prefix}-images-idx3-ubyte", images)
         write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)

@@ -1,8 +1,8 @@
 """Code blocks of README, CONTRIBUTING and docs run as they stand, each page in order and in a folder of its own.
 
 The language of a block says what becomes of it: `bash` and `python` are run, `sh` isn't and has the reason in a
-comment before it, all others are output or files. What is other than for a reader: the folder `data` has 600 drawn
-digits to train on and 100 to test instead of MNIST, so that a run takes a second, and `files` makes what the
+comment before it, all others are output or files. What is other than for a reader: the folder `data` has 150 drawn
+digits to train on and 50 to test instead of MNIST, so that a run takes a second, and `folder` makes what the
 commands name as a reader's own.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import ROOT, mpirun
+from conftest import ROOT, mpirun, write_digits
 
 from distnet import NeuralNetwork
 
@@ -56,19 +56,19 @@ def name(page: Path) -> str:
 
 
 @pytest.fixture
-def folder(digits, tmp_path):
+def folder(tmp_path):
     """A reader's folder: the data and the files that commands name."""
     from PIL import Image
     from safetensors.numpy import save_file
 
     from distnet.idx import read_idx_pair
 
-    (tmp_path / "data").symlink_to(digits)
-    images, labels = read_idx_pair(digits / "t10k-images-idx3-ubyte", digits / "t10k-labels-idx1-ubyte", 10)
+    data = write_digits(tmp_path / "data", 150, 50)
+    images, labels = read_idx_pair(data / "t10k-images-idx3-ubyte", data / "t10k-labels-idx1-ubyte", 10)
     (tmp_path / "page").mkdir()
     for path in ("seven.png", "page/one.jpg"):
         Image.fromarray(255 - images[0]).resize((200, 200)).save(tmp_path / path)
-    packed = (digits / "t10k-images-idx3-ubyte").read_bytes()
+    packed = (data / "t10k-images-idx3-ubyte").read_bytes()
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(packed))
     rows = images.reshape(len(images), -1)
     np.savetxt(tmp_path / "rows.txt", rows[:3], "%d")
