@@ -147,6 +147,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train on X (samples, features) and their classes y (samples,); returns itself.
 
         Under mpirun all ranks train together, each with the same arguments, to the same parameters.
+        Where the loss is NaN or infinite, training ends: with early_stopping the best epoch counts, else InputError, a
+        ValueError, is raised.
         Raises InputError for parameters that can't be, and where ranks have not the same data.
         Collective: yes.
         """
@@ -170,7 +172,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         network.about = {"classes": classes.tolist()}
         losses, accuracies = self._train(world, network, rows, np.eye(len(classes), dtype=rows.dtype)[codes])
-        if not np.isfinite(network.parameters).all():
+        if not np.isfinite(network.parameters).all():  # interrupted within an epoch that had diverged
             raise input_error_on_every_rank(
                 f"learning_rate_init {self.learning_rate_init!r}: the parameters grew without bound; use a smaller one"
             )
@@ -225,7 +227,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 merit = epoch.validation.accuracy
                 accuracies.append(merit)
             without = without + 1 if merit < best + self.tol else 0
-            if merit > best:
+            if merit > best and not trainer.diverged:
                 best = merit
                 if held:
                     trainer.keep()
@@ -238,6 +240,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if accuracies:
             trainer.recall()
         network.parameters[:] = trainer.close()
+        if trainer.diverged:
+            if not held or best == -np.inf:
+                raise input_error_on_every_rank(
+                    f"learning_rate_init {network.learning_rate:g}: {trainer.diverged}; use a smaller one, or scale X"
+                )
+            warnings.warn(f"training stopped: {trainer.diverged}; the best epoch before it is kept", stacklevel=3)
         return losses, accuracies
 
     def _held_out(self, samples: int) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from distnet.blas import single_blas_thread
 from distnet.config import ACTIVATIONS, INITIALISATIONS
 from distnet.datasets import shared_split
-from distnet.errors import InputError
+from distnet.errors import InputError, input_error_on_every_rank
 from distnet.functional import Array, cross_entropy
 from distnet.layers import aligned_zeros, initial_parameters, layer_views
 from distnet.model_file import Model, load_model, save_model
@@ -160,6 +160,7 @@ class NeuralNetwork:
         epoch; training ends where it returns True on all of them.
         In one process, Ctrl-C warns and ends the training, and an exception in a callback propagates; the network
         keeps the parameters of the last complete step. Under mpirun both abort all ranks.
+        Raises InputError after an epoch whose loss is NaN or infinite; the network is then as it was before.
         Collective: yes.
         """
         if epochs < 1 or batch_size < 1:
@@ -192,9 +193,15 @@ class NeuralNetwork:
         except KeyboardInterrupt:
             warnings.warn(f"training interrupted {trainer.position()}; the network keeps its parameters", stacklevel=2)
         finally:
-            self.parameters[:] = trainer.close()
+            parameters = trainer.close()
+            if not trainer.diverged:
+                self.parameters[:] = parameters
         if comm is not None:
             world.close()
+        if trainer.diverged:
+            raise input_error_on_every_rank(
+                f"learning_rate {self.learning_rate:g}: {trainer.diverged}; use a smaller one, or scale X"
+            )
 
     def test(self, X: ArrayLike, Y: ArrayLike) -> float:
         """Accuracy on X (samples, inputs) and one-hot Y (samples, classes). Collective: no."""

@@ -367,7 +367,7 @@ def inputs(config: Config) -> dict[str, Path]:
 
 def check_config_file(config: Config, path: Path) -> None:
     """Raise InputError where the configuration can't be written to `path`, or what is there isn't ours."""
-    if path.exists() and not path.read_bytes().startswith(WRITTEN.encode()):
+    if path.is_file() and not path.read_bytes().startswith(WRITTEN.encode()):
         raise InputError(
             f"--model {config.model}: its configuration would replace {path}, which distnet didn't write; "
             "name another model"

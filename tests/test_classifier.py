@@ -197,6 +197,51 @@ def test_a_rate_that_is_too_large_is_told_instead_of_a_model_of_nan():
         Classifier((3,), solver="sgd", learning_rate_init=1e300, max_iter=3, random_state=0).fit(X, Y)
 
 
+@pytest.fixture
+def spoiled(monkeypatch):
+    """Makes a parameter NaN in the epoch of this number."""
+    step, spoiled = Trainer.step, []
+
+    def spoil(trainer, samples, first):
+        step(trainer, samples, first)
+        if trainer.epochs_done + 1 in spoiled:
+            trainer.exchange.parameters[0] = np.nan
+
+    monkeypatch.setattr(Trainer, "step", spoil)
+    return spoiled.append
+
+
+def test_a_loss_that_is_nan_ends_early_stopping_with_the_best_epoch_before(spoiled):
+    options = QUICK | {"early_stopping": True, "validation_fraction": 0.2}
+    before = Classifier(**options | {"max_iter": 2}).fit(X, NAMES)
+    spoiled(3)
+    with pytest.warns(UserWarning, match="training stopped: the loss is NaN in epoch 3; the best epoch before"):
+        fitted = Classifier(**options | {"max_iter": 9}).fit(X, NAMES)
+    assert fitted.n_iter_ == 3
+    assert np.isfinite(fitted.loss_curve_[:2]).all()
+    assert fitted.network_.parameters.tobytes() == before.network_.parameters.tobytes()
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_loss_that_is_nan_with_nothing_to_go_back_to_is_a_value_error(spoiled, early_stopping):
+    spoiled(1)
+    classifier = Classifier(**QUICK, early_stopping=early_stopping)
+    with pytest.raises(ValueError, match=r"learning_rate_init 0\.001: the loss is NaN in epoch 1; use a smaller one"):
+        classifier.fit(X, NAMES)
+    assert not hasattr(classifier, "network_")
+
+
+def test_a_network_whose_loss_is_nan_is_as_it_was_before(spoiled):
+    network = NeuralNetwork((4, 3, 3))
+    before = network.parameters.tobytes()
+    epochs = []
+    spoiled(2)
+    with pytest.raises(ValueError, match=r"learning_rate 0\.1: the loss is NaN in epoch 2; use a smaller one"):
+        network.train(X, np.eye(3)[Y], epochs=5, on_epoch=lambda epoch: epochs.append(epoch.number))
+    assert epochs == [1, 2]
+    assert network.parameters.tobytes() == before
+
+
 def test_without_scikit_learn_distnet_works_and_classifier_says_what_it_needs():
     code = """if True:
         import sys
