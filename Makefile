@@ -6,6 +6,7 @@ PYTHON ?= python3
 RANKS ?= 4
 ARGS ?=
 BIN := .venv/bin
+unexport ARGS PYTHON RANKS  # launch/ takes variables of these names, and tests start that
 
 .PHONY: train test check docs
 train: .venv/train.installed
