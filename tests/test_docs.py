@@ -23,7 +23,15 @@ KEYS = re.findall(r"\*\*`([^`]+)`\*\*", TROUBLES)
 KEYS_OF_OTHERS = re.findall(r"\*\*`([^`]+)`\*\*", TROUBLES.partition("of others\n")[2].partition("\n## ")[0])
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *LAUNCH.iterdir()]
 OTHERS_OPTIONS = {"--oversubscribe", "--mpi", "--cpu-bind", "--cpus-per-task", "--hint", "--job-name", "--nodes"}
-OTHERS_OPTIONS |= {"--ntasks-per-node", "--time", "--only-mpi", "--no-install-recommends", "--guard", "--array"}
+OTHERS_OPTIONS |= {
+    "--ntasks-per-node",
+    "--time",
+    "--only-mpi",
+    "--skipped",
+    "--no-install-recommends",
+    "--guard",
+    "--array",
+}
 OTHERS_OPTIONS |= {"--kill-on-bad-exit", "--open-mode", "--requeue", "--signal", "--preserve-status", "--bind-to"}
 OTHERS_OPTIONS |= {"--create-home", "--uid", "--no-cache-dir", "--rm", "--shm-size", "--version", "--host", "--mca"}
 
