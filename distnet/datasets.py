@@ -309,16 +309,29 @@ def load_table(
     return Dataset(kind, str(path), train_set, test_set, mean, deviation, fingerprint, classes, None)
 
 
-def load_mnist(
-    data_dir: str | Path = Config.data_dir, dtype: DTypeLike = np.float32
-) -> tuple[Array, Array, Array, Array]:
+class Arrays(tuple[Array, Array, Array, Array]):
+    """X_train, Y_train, X_test and Y_test. about: what `NeuralNetwork.about` needs to predict and evaluate raw images."""
+
+    about: dict[str, Any]
+
+
+def load_mnist(data_dir: str | Path = Config.data_dir, dtype: DTypeLike = np.float32) -> Arrays:
     """MNIST as X_train (60000, 784), Y_train (60000, 10), X_test (10000, 784), Y_test (10000, 10).
 
-    Standardised and one-hot; the ranks of a node share one copy. Raises InputError where it isn't there.
-    Collective: yes, under mpirun.
+    Standardised and one-hot; the ranks of a node share one copy. `about` has the mean and the deviation. Raises
+    InputError where MNIST isn't there. Collective: yes, under mpirun.
     """
-    train, test = load(launched_world(), "mnist", Path(data_dir), dtype)[2:4]
-    return train.inputs[:, : train.features], train.targets, test.inputs[:, : test.features], test.targets
+    data = load(launched_world(), "mnist", Path(data_dir), dtype)
+    arrays = Arrays(
+        array for split in (data.train, data.test) for array in (split.inputs[:, : split.features], split.targets)
+    )
+    arrays.about = {
+        "config": {"dataset": data.name},
+        "mean": data.mean,
+        "deviation": data.deviation,
+        "classes": list(data.classes),
+    }
+    return arrays
 
 
 # Raw samples are one shared array of bytes: a row a sample, its pixels and then its label, the training set
