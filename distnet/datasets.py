@@ -310,7 +310,7 @@ def load_table(
 
 
 class Arrays(tuple[Array, Array, Array, Array]):
-    """X_train, Y_train, X_test and Y_test. about: what `NeuralNetwork.about` needs to predict and evaluate raw images."""
+    """X_train, Y_train, X_test, Y_test. about: what `NeuralNetwork.about` needs to predict and evaluate raw images."""
 
     about: dict[str, Any]
 
