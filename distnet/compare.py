@@ -1,5 +1,10 @@
 """Runs over each other, from their metrics files: python -m distnet.compare a/metrics.jsonl b/metrics.jsonl."""
 
+from distnet import guard
+
+if __name__ == "__main__":
+    guard.watch()  # before any import that can fail
+
 import json
 import math
 from collections.abc import Sequence

@@ -3,6 +3,11 @@
 `python -m distnet.datasets mnist` downloads one.
 """
 
+from distnet import guard
+
+if __name__ == "__main__":
+    guard.watch()  # before any import that can fail
+
 import hashlib
 import os
 import re

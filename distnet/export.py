@@ -1,5 +1,10 @@
 """Models in the forms of others: python -m distnet.export model.npz model.onnx, or .safetensors out and in."""
 
+from distnet import guard
+
+if __name__ == "__main__":
+    guard.watch()  # before any import that can fail
+
 import json
 from importlib import import_module
 from pathlib import Path

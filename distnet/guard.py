@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
@@ -27,8 +28,11 @@ DIVERGED = 70  # the loss is NaN or infinite, and would be so again; EX_SOFTWARE
 UNWRITTEN = 74  # the last checkpoint could not be written; EX_IOERR
 INTERRUPTED = 128 + signal.SIGINT
 
+REQUIRED = ("mnist", "numpy", "threadpoolctl")  # what distnet doesn't work without
+
 ALL_COME = 1.0  # seconds; ranks that start together fail together
 PASSED_ON = 0.2  # seconds for the launcher to pass on what was printed, which an abort would overtake
+INIT_PATIENCE = 5.0  # seconds for the others to come to MPI_Init, too; what they do before it may take long
 RANK_0_SPEAKS = 0.3  # seconds; Open MPI's mpirun ends the other ranks as soon as one has ended with a status
 
 # How launchers tell a process, before MPI starts, which rank it is to be and of how many: MPICH's and
@@ -40,8 +44,29 @@ SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 def say(text: str) -> None:
     """Lines for the person who watches, on standard error."""
-    sys.stderr.write(f"distnet: {text}\n")
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.write(f"distnet: {text}\n")
+        sys.stderr.flush()
+
+
+def open_streams() -> None:
+    """Let what is written to a stream that was closed before the start (`>&-`) go nowhere, instead of raising."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+def error_descriptor() -> int:
+    """Where faulthandler writes: standard error, also where a program has put an object without a descriptor there."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return 2
+
+
+def in_main_thread() -> bool:
+    """Whether this thread may install signal handlers."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def launched_rank() -> int:
@@ -97,14 +122,18 @@ def is_inside_rank() -> bool:
 
 def abort(status: int) -> NoReturn:
     """End all ranks with this non-zero status, from whatever state this one is in. Doesn't return."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     if launched() and launched_size() > 1:
         time.sleep(PASSED_ON)
         try:
             from mpi4py import MPI
 
             if not MPI.Is_initialized():
+                if in_main_thread():
+                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, INIT_PATIENCE)  # which ends this process inside MPI_Init, too
                 MPI.Init()  # the others may wait there, and have their own word to say
                 time.sleep(RANK_0_SPEAKS)
             MPI.COMM_WORLD.Abort(status)
@@ -123,8 +152,21 @@ def fail(
     """
     if issubclass(kind, KeyboardInterrupt):
         interrupted()
+    if isinstance(error, ModuleNotFoundError) and error.name in REQUIRED:
+        not_installed(error.name)
     report(f"failed{where}", "".join(traceback.format_exception(kind, error, trace)))
     abort(1)
+
+
+def not_installed(module: str) -> NoReturn:
+    """One line from rank 0 about this Python, which isn't the one that distnet is installed for; status 2."""
+    script = Path(__file__).parents[1] / ".venv" / "bin" / "activate"
+    remedy = f": source {script}" if script.exists() else " that distnet is installed in"
+    if launched_rank() == 0:
+        say(f"{sys.executable}: {module} isn't installed for this Python; activate the environment{remedy}")
+    else:
+        time.sleep(RANK_0_SPEAKS)
+    abort(BAD_INPUT)
 
 
 def not_training() -> str:
@@ -165,7 +207,9 @@ def watch_progress(seconds: float) -> Callable[[], None]:
         pause = min(seconds / 10, 1.0)
         seen, since = Context.position(), time.monotonic()
         while not ended.is_set():
-            faulthandler.dump_traceback_later(min(seconds + 10, threading.TIMEOUT_MAX), exit=True)
+            faulthandler.dump_traceback_later(
+                min(seconds + 10, threading.TIMEOUT_MAX), exit=True, file=error_descriptor()
+            )
             ended.wait(pause)
             if Context.position() != seen:
                 seen, since = Context.position(), time.monotonic()
@@ -193,9 +237,10 @@ def watch_progress(seconds: float) -> Callable[[], None]:
 
 def interrupted(*ignored: object) -> NoReturn:
     """Ctrl-C, which all ranks get: one line from rank 0, and all end with status 130."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if in_main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if launched_rank() == 0:
-        sys.stderr.write("distnet: interrupted\n")
+        say("interrupted")
     else:
         time.sleep(RANK_0_SPEAKS)
     abort(INTERRUPTED)
@@ -203,10 +248,11 @@ def interrupted(*ignored: object) -> NoReturn:
 
 def watch() -> None:
     """From here on, an exception that nobody catches ends all ranks: in any thread, and while importing."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    open_streams()
+    if in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Imports may turn a KeyboardInterrupt into any other error.
         signal.signal(signal.SIGINT, interrupted)
-    faulthandler.enable()  # a stack on standard error for a rank that ends by a signal of its own
+    faulthandler.enable(error_descriptor())  # a stack on standard error for a rank that ends by a signal of its own
     sys.excepthook = fail
     threading.excepthook = lambda args: fail(
         args.exc_type, args.exc_value, args.exc_traceback, f" in thread {args.thread and args.thread.name}"

@@ -3,6 +3,11 @@
 A latency-bandwidth model, as a pure function. docs/scaling.md explains it and says how far off it was.
 """
 
+from distnet import guard
+
+if __name__ == "__main__":
+    guard.watch()  # before any import that can fail
+
 from collections.abc import Sequence
 from typing import NamedTuple
 

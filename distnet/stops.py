@@ -1,12 +1,12 @@
 """Requests to stop: SIGTERM, SIGINT and SIGUSR1, which are noted from the first moment on and obeyed later."""
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from distnet.guard import in_main_thread
 from distnet.logs import log
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -82,11 +82,6 @@ class StopRequests:
         if not self.pending:
             self.pending = True
             log(f"signal {signal.Signals(number).name}: to stop after this step")
-
-
-def in_main_thread() -> bool:
-    """Whether this thread may install signal handlers."""
-    return threading.current_thread() is threading.main_thread()
 
 
 stop_requests = StopRequests()

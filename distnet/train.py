@@ -81,6 +81,7 @@ def train(
     Raises InputError where the command would say what is wrong.
     Collective: yes, every rank calls it with the same arguments.
     """
+    guard.open_streams()
     config, names = read_config(arguments)
     end_watch = guard.watch_progress(config.stall_timeout)
     try:

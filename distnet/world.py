@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnet.errors import InputError, input_error_on_every_rank
-from distnet.guard import is_inside_rank, launched, launched_size, mark_rank, say, watch
+from distnet.guard import in_main_thread, is_inside_rank, launched, launched_size, mark_rank, say, watch
 from distnet.layers import CACHE_LINE, aligned_zeros
 from distnet.shared_memory import map_shared
 
@@ -252,7 +252,7 @@ def _launched_world(ranks_per_node: int | None) -> World:
                 f"{launcher} started {size} processes, but mpi4py loads {library}: "
                 f"start them with the mpirun that belongs to {library}"
             )
-        MPI.Init_thread(MPI.THREAD_FUNNELED)
+        MPI.Init_thread(MPI.THREAD_FUNNELED if in_main_thread() else MPI.THREAD_SERIALIZED)
         mark_rank()
         import atexit
 

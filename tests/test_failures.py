@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, command, end, fault, start
+from conftest import ROOT, command, end, fault, mpirun, start
 
 SOON = 20  # seconds: much more than any of these needs, and less than a hang
 FOREVER = ("--epochs", 1_000_000, "--quiet")
@@ -179,3 +179,47 @@ if launched_world().rank == 1:
     assert ended.out == f"{one}0\n{one}0\n2\n"
     assert ended.err.count("distnet: a rank of an MPI job started this; it runs as one process\n") == 2
     assert "distnet: mpirun started this, and it starts mpirun itself" in ended.err
+
+
+@pytest.mark.parametrize("module", ["train", "compare", "datasets", "export", "plan", "supervise"])
+def test_a_python_without_what_distnet_needs_is_one_line_that_says_what_to_activate(module):
+    ended = command(module=f"distnet.{module}", env=fault("not activated"))
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    told = r"distnet: .*python.*: (numpy|threadpoolctl) isn't installed for this Python; activate the environment"
+    assert re.match(told, ended.err)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_program_may_train_in_a_thread_with_any_standard_error_and_none_at_all_for_output(digits, tmp_path, ranks):
+    """Standard error is an object without a descriptor, as in a notebook, and standard output was closed by `>&-`."""
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import io, os, sys, threading
+sys.stderr, sys.stdout = io.StringIO(), None
+import numpy as np
+from distnet import NeuralNetwork
+from distnet.train import train
+
+def work():
+    network = NeuralNetwork([4, 3])
+    network.train(np.ones((9, 4)), np.eye(3)[np.arange(9) % 3], epochs=2, batch_size=3)
+    options = ["--data-dir", {str(digits)!r}, "--epochs", "1", "--checkpoint-dir", "run"]
+    status, network = train(options)
+    sums.append(network.parameters.sum())
+
+sums = []
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+os.write(1, f"{{len(sums)}}\\n".encode())
+""")
+    ended = end(start(ranks=ranks, script=script, cwd=tmp_path), 60)
+    assert (ended.status, ended.out, ended.err) == (0, "1\n" * (ranks or 1), "")
+
+
+@pytest.mark.parametrize("launcher", [[], [mpirun(), "-n", "2"]], ids=["one process", "2 ranks"])
+def test_the_command_works_with_closed_standard_streams(digits, tmp_path, launcher):
+    model = tmp_path / "model.npz"
+    shell = f"exec {sys.executable} -m distnet.train --data-dir {digits} --epochs 1 --model {model} >&- 2>&-"
+    done = subprocess.run([*launcher, "bash", "-c", shell], cwd=ROOT, timeout=60)
+    assert (done.returncode, model.exists()) == (0, True)

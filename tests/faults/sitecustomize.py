@@ -107,6 +107,10 @@ def missing(module, load):
     raise ImportError("a fault for a test")
 
 
+def not_there(module, load):
+    raise ModuleNotFoundError(f"No module named {module.__name__!r}", name=module.__name__)
+
+
 def no_network(name, *arguments, **options):
     print(f"rank {rank} looked for {name}", file=sys.stderr)
     raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
@@ -139,6 +143,9 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
             AtImport("distnet.datasets", stop_while_loading)
         case "import":
             AtImport("threadpoolctl", missing)
+        case "not activated":
+            for name in ("numpy", "threadpoolctl"):
+                AtImport(name, not_there)
         case "late":
             AtImport("distnet.datasets", lambda module, load: time.sleep(1000))
         case "before MPI":
