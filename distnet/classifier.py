@@ -8,6 +8,7 @@ import multiprocessing
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from distnet.network import NeuralNetwork
 from distnet.optimizers import Hyperparameters
 from distnet.schedules import Schedule
 from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
-from distnet.world import World, launched_world
+from distnet.world import World, launched_world, together
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -153,6 +154,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Collective: yes.
         """
         world = training_world()
+        with together("Classifier.fit") if world.size > 1 else nullcontext():
+            return self._fit(world, X, y)
+
+    def _fit(self, world: World, X: ArrayLike, y: ArrayLike) -> Classifier:
+        """The same, once all ranks are here. Collective."""
         fault: Exception | None = None
         try:
             data = self._prepared(world, X, y)

@@ -31,7 +31,7 @@ from distnet.layers import padded
 from distnet.shards import share
 from distnet.synthetic import synthetic_digits
 from distnet.text import join_names
-from distnet.world import World, launched_world
+from distnet.world import World, collective, launched_world
 
 NAMES = ("fashion-mnist", "mnist")  # those that can be downloaded
 DIGITS = tuple(range(10))
@@ -320,6 +320,7 @@ class Arrays(tuple[Array, Array, Array, Array]):
     about: dict[str, Any]
 
 
+@collective
 def load_mnist(data_dir: str | Path = Config.data_dir, dtype: DTypeLike = np.float32) -> Arrays:
     """MNIST as X_train (60000, 784), Y_train (60000, 10), X_test (10000, 784), Y_test (10000, 10).
 
@@ -462,8 +463,23 @@ def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
 
     X: (samples, features). Y: (samples, classes), each row sums to 1. Both the same on every rank, each of
     which writes a share of the rows.
-    Collective: yes.
+    Raises InputError, on every rank, where they can't be that on one. Collective: yes.
     """
+    problem = ""
+    try:
+        X, Y = as_numbers("X", X, dtype), as_numbers("Y", Y, dtype)
+    except InputError as error:
+        problem = str(error)
+    if world.comm is not None and world.size > 1:
+        shapes: tuple[int, ...] | None = None
+        for rank, (theirs, what) in enumerate(world.comm.allgather(((*X.shape, *Y.shape), problem))):
+            shapes = shapes or theirs
+            if what:
+                problem = f"{what} (on rank {rank})"
+            elif theirs != shapes:
+                problem = f"X and Y: rank {rank} has others than rank 0; give all ranks the same arrays"
+    if problem:
+        raise input_error_on_every_rank(problem)
     split = empty_split(world, len(X), X.shape[1], Y.shape[1], dtype)
     mine = share(len(X), world.node_rank, world.node_size)
     rows = slice(mine.start, mine.stop)
@@ -472,6 +488,18 @@ def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
     split.targets[rows] = Y[rows]
     world.node_barrier()
     return split
+
+
+def as_numbers(name: str, values: Array, dtype: DTypeLike) -> Array:
+    """`values` as they are where they are real numbers, else converted. Raises InputError. Collective: no."""
+    if values.dtype.kind in "biuf":
+        return values
+    try:
+        if values.dtype.kind == "c":
+            raise ValueError("complex numbers")
+        return values.astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: not all of its values are numbers ({error}); convert or remove them") from None
 
 
 def hold_out(world: World, split: Split, count: int, seed: int) -> tuple[Split, NDArray[np.int64]]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from distnet.errors import HelpWanted, InputError
 
@@ -27,6 +27,9 @@ COME_AGAIN = 75  # stopped, and can be resumed; EX_TEMPFAIL of sysexits.h
 DIVERGED = 70  # the loss is NaN or infinite, and would be so again; EX_SOFTWARE
 UNWRITTEN = 74  # the last checkpoint could not be written; EX_IOERR
 INTERRUPTED = 128 + signal.SIGINT
+
+WARN_AFTER = 60.0  # seconds that a rank waits for others in silence
+STALL_TIMEOUT = 300.0  # seconds, where no option says otherwise; DISTNET_STALL_TIMEOUT does for programs
 
 REQUIRED = ("mnist", "numpy", "threadpoolctl")  # what distnet doesn't work without
 
@@ -120,6 +123,13 @@ def is_inside_rank() -> bool:
     return bool(process) and process != str(os.getpid()) and theirs == place
 
 
+def end_soon() -> None:
+    """End this process by a signal in INIT_PATIENCE seconds, also within MPI_Init, where it waits for all ranks."""
+    if in_main_thread():
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, INIT_PATIENCE)
+
+
 def abort(status: int) -> NoReturn:
     """End all ranks with this non-zero status, from whatever state this one is in. Doesn't return."""
     for stream in (sys.stdout, sys.stderr):
@@ -128,13 +138,14 @@ def abort(status: int) -> NoReturn:
     if launched() and launched_size() > 1:
         time.sleep(PASSED_ON)
         try:
+            end_soon()
+            is_late = "mpi4py.MPI" not in sys.modules
             from mpi4py import MPI
 
             if not MPI.Is_initialized():
-                if in_main_thread():
-                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.setitimer(signal.ITIMER_REAL, INIT_PATIENCE)  # which ends this process inside MPI_Init, too
+                is_late = True
                 MPI.Init()  # the others may wait there, and have their own word to say
+            if is_late:
                 time.sleep(RANK_0_SPEAKS)
             MPI.COMM_WORLD.Abort(status)
         except BaseException:
@@ -178,6 +189,9 @@ class Context:
     """What a report of a failure tells beside the traceback: where the rank stands, once it is training."""
 
     position: Callable[[], str] = staticmethod(not_training)
+    missing: Callable[[], str] = staticmethod(str)  # the ranks that it waits for, "" where it doesn't
+    command = False  # whether this process is one of distnet's commands, and no program of somebody else's
+    timeout: float | None = None  # seconds without a step after which it ends all
     folder: str | None = None  # where reports are kept, since an aborting MPI can lose standard error
 
 
@@ -198,22 +212,33 @@ def watch_progress(seconds: float) -> Callable[[], None]:
     """End all ranks when Context.position stays for so many seconds; every rank first tells where it waits.
 
     Loading counts as one step. A thread looks now and then, so that a step costs nothing. faulthandler's own
-    timer stands behind it, for a rank that doesn't even let its threads run.
+    timer stands behind it, for a rank that doesn't even let its threads run. Who waits for other ranks is told of
+    earlier, after WARN_AFTER seconds.
     Returns what ends the watch, for a program that has other things to do afterwards.
     """
     ended = threading.Event()
+    before = Context.position, Context.missing, Context.timeout, Context.folder
+    Context.timeout = seconds
 
     def look() -> None:
-        pause = min(seconds / 10, 1.0)
+        pause = min(seconds / 10, WARN_AFTER / 10, 1.0)
         seen, since = Context.position(), time.monotonic()
+        waiting, warned = since, False
         while not ended.is_set():
             faulthandler.dump_traceback_later(
                 min(seconds + 10, threading.TIMEOUT_MAX), exit=True, file=error_descriptor()
             )
             ended.wait(pause)
+            now, missing = time.monotonic(), Context.missing()
             if Context.position() != seen:
-                seen, since = Context.position(), time.monotonic()
-            elif time.monotonic() - since > seconds:
+                seen, since = Context.position(), now
+                waiting, warned = now, False
+            elif not missing:
+                waiting = now
+            elif now - waiting > WARN_AFTER and not warned:
+                warned = True
+                say(f"rank {launched_rank()} has waited {WARN_AFTER:g} s for {missing}, {Context.position()}")
+            if now - since > seconds:
                 stacks = [
                     "".join(traceback.format_stack(frame))
                     for thread, frame in sys._current_frames().items()
@@ -230,9 +255,39 @@ def watch_progress(seconds: float) -> Callable[[], None]:
     def end() -> None:
         ended.set()
         thread.join()
-        Context.position, Context.folder = staticmethod(not_training), None
+        Context.position, Context.missing, Context.timeout, Context.folder = before
 
     return end
+
+
+def stall_timeout() -> float:
+    """Seconds without a step after which all ranks are ended: of the watch that is on, or of programs."""
+    if Context.timeout is not None:
+        return Context.timeout
+    try:
+        return max(float(os.environ["DISTNET_STALL_TIMEOUT"]), 1.0)
+    except (KeyError, ValueError):
+        return STALL_TIMEOUT
+
+
+class Exit(SystemExit):
+    """What sys.exit raises once `note_exit` was called: it notes a status that nobody caught."""
+
+    status: int | None = None
+
+    def __del__(self) -> None:
+        # Who catches it drops it in a Python frame. Where the interpreter ends, there is none any more.
+        if sys._getframe().f_back is None and in_main_thread():
+            Exit.status = self.code if isinstance(self.code, int) else int(self.code is not None)
+
+
+def note_exit() -> None:
+    """From here on Exit.status is what sys.exit ends this process with, for functions that run at the exit."""
+
+    def leave(status: Any = None, /) -> NoReturn:
+        raise Exit(status)
+
+    sys.exit = leave
 
 
 def interrupted(*ignored: object) -> NoReturn:
@@ -286,6 +341,7 @@ def run(main: Callable[[], int | None]) -> None:
     ends `main` early ends all ranks. Collective: yes, as `main` is.
     """
     watch()
+    Context.command = True
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # no µ and no class's name is worth a failure
     if signal.getsignal(signal.SIGINT) is interrupted:

@@ -21,7 +21,7 @@ from distnet.optimizers import Hyperparameters
 from distnet.propagation import Propagation
 from distnet.schedules import Schedule
 from distnet.trainer import Epoch, Regularisation, Trainer
-from distnet.world import World, launched_world
+from distnet.world import World, collective, launched_world
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -134,6 +134,7 @@ class NeuralNetwork:
         """Mean categorical cross-entropy of probabilities (rows, classes), in nats. Collective: no."""
         return cross_entropy(probabilities, Y)
 
+    @collective
     def train(
         self,
         X: ArrayLike,

@@ -38,7 +38,7 @@ from distnet.schedules import Schedule
 from distnet.stopwatch import Stopwatch, no_lap
 from distnet.tensorboard import Board
 from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
-from distnet.world import World, launched_world
+from distnet.world import World, launched_world, together
 
 
 class Callbacks(NamedTuple):
@@ -83,9 +83,12 @@ def train(
     """
     guard.open_streams()
     config, names = read_config(arguments)
-    end_watch = guard.watch_progress(config.stall_timeout)
+    end_watch = guard.watch_progress(config.stall_timeout)  # also of MPI's start, in which ranks wait for each other
     try:
-        with stop_requests.lent() if config.checkpoint_dir else nullcontext():
+        with (
+            together("distnet.train.train"),
+            stop_requests.lent() if config.checkpoint_dir else nullcontext(),
+        ):
             return run(config, names, Callbacks(on_step, on_epoch, on_checkpoint))
     finally:
         end_watch()

@@ -18,7 +18,7 @@ from distnet.errors import InputError, input_error_on_every_rank
 from distnet.evaluation import Answers, Evaluation, Scores
 from distnet.exchange import Exchange
 from distnet.functional import Array
-from distnet.guard import fail
+from distnet.guard import Context, fail
 from distnet.interrupts import Interrupts
 from distnet.layers import layer_views, weight_runs
 from distnet.optimizers import Hyperparameters, Optimizer, clipping
@@ -305,6 +305,8 @@ class Trainer:
         On one rank, an exception and Ctrl-C leave the parameters of the last complete step. On several they abort all.
         """
         alone = self.world.size == 1
+        if not alone:
+            Context.position, Context.missing = self.position, self.world.missing
         # More threads than one round otherwise, and the ranks are there for the other cores.
         with single_blas_thread, self.interrupts.between_steps() if alone else nullcontext():
             try:

@@ -6,27 +6,35 @@ have the same face, so that nothing above this file asks which it is.
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from distnet import guard
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.guard import in_main_thread, is_inside_rank, launched, launched_size, mark_rank, say, watch
 from distnet.layers import CACHE_LINE, aligned_zeros
+from distnet.mailbox import LEFT, Mailbox
 from distnet.shared_memory import map_shared
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 BROADCAST_BYTES = 1 << 30  # in one call, whose count is a C int
+IMPATIENT = 0.01  # seconds in which a rank looks for others as often as it can
+EXCUSED = 5.0  # seconds in which all ranks raise what all raise
 POLITE_WAIT = 0.0005  # seconds between looks, while rank 0 works alone and needs the core
 
 
@@ -48,6 +56,8 @@ class World:
         self.size = self.node_size = self.nodes = 1
         self.node_sizes = [1]
         self.library = "none"
+        self._arrival = self._waits = 0  # how often this rank came to node_barrier, and to wait
+        self._is_waiting = False
         if comm is None:
             return
         from mpi4py import MPI
@@ -70,7 +80,7 @@ class World:
         if self.node_size == 1:
             return
         self._arrivals = arrivals.reshape(-1).data.cast("B").cast("q")
-        self._arrival = 0
+        self._launched = MPI.Group.Translate_ranks(self.node_comm.group, None, MPI.COMM_WORLD.group)
         self._mine = self.node_rank * CACHE_LINE // 8
         self._others = [rank * CACHE_LINE // 8 for rank in range(self.node_size) if rank != self.node_rank]
         self._fence = MPI.Win.Allocate_shared(0, comm=self.node_comm)
@@ -95,10 +105,28 @@ class World:
                 wait()
         self._fence.Sync()
 
+    def missing(self) -> str:
+        """The ranks that this one waits for, as the first that waits for them tells. Collective: no.
+
+        "" where it doesn't wait, or another rank tells.
+        """
+        line = CACHE_LINE // 8
+        place, own = (1, self._waits) if self._is_waiting else (0, self._arrival)
+        counts = [self._arrivals[rank * line + place] for rank in range(self.node_size)] if self.node_size > 1 else []
+        late = [self._launched[rank] for rank, count in enumerate(counts) if count < own]
+        if any(count >= own for count in counts[: self.node_rank]):
+            return ""
+        return names(late) if late else "ranks on other nodes" * (self._is_waiting and self.nodes > 1)
+
     def wait(self, request: MPI.Request) -> None:
         """Wait for a collective that was started, giving the core away between looks, as node_barrier does."""
+        self._waits += 1
+        self._is_waiting = True
+        if self.node_size > 1:
+            self._arrivals[self._mine + 1] = self._waits
         while not request.Test():
             os.sched_yield()
+        self._is_waiting = False
 
     def shared(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """A zeroed array on a cache line that all ranks of a node read and write. Collective.
@@ -225,17 +253,32 @@ def launched_world(ranks_per_node: int | None = None) -> World:
 
 @cache
 def _launched_world(ranks_per_node: int | None) -> World:
+    if not start_mpi():
+        return World()
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.size > 1:
+        meet("distnet.world.launched_world")
+    return World(MPI.COMM_WORLD, ranks_per_node)
+
+
+@cache
+def start_mpi() -> bool:
+    """Start MPI where a launcher started this process, or the program has loaded it; returns whether there is one.
+
+    Raises InputError as `launched_world`. Collective: the first call.
+    """
     if is_inside_rank():
         say("a rank of an MPI job started this; it runs as one process")
-        return World()
+        return False
     if not launched() and "mpi4py.MPI" not in sys.modules:
-        return World()
+        return False
     size = launched_size()
     try:
         version = load_mpi()
     except (ImportError, RuntimeError) as error:
         if size == 1:
-            return World()
+            return False
         raise input_error_on_every_rank(
             f"the launcher started {size} processes, but mpi4py can't be used here "
             f"({str(error).splitlines()[0]}): pip install mpi4py, "
@@ -253,15 +296,187 @@ def _launched_world(ranks_per_node: int | None) -> World:
                 f"start them with the mpirun that belongs to {library}"
             )
         MPI.Init_thread(MPI.THREAD_FUNNELED if in_main_thread() else MPI.THREAD_SERIALIZED)
-        mark_rank()
-        import atexit
-
-        atexit.register(MPI.Finalize)
+        atexit.register(finalize)
+        atexit.unregister(leave)
+        if size > 1:
+            atexit.register(leave, os.getpid())  # the last that is registered comes first
     if size > 1 and MPI.COMM_WORLD.size == 1:
         raise input_error_on_every_rank(
             f"the launcher started {size} processes, but each is alone in its {library}: "
             f"start them with the mpirun that belongs to {library}"
         )
     if size > 1:
-        watch()
-    return World(MPI.COMM_WORLD, ranks_per_node)
+        mark_rank()
+    return True
+
+
+def finalize() -> None:
+    """End MPI, which `start_mpi` started. Collective."""
+    from mpi4py import MPI
+
+    if not MPI.Is_finalized():
+        MPI.Finalize()
+
+
+def names(ranks: Iterable[int]) -> str:
+    """'rank 2', 'ranks 1, 3 and 4'."""
+    *most, last = map(str, sorted(ranks))
+    return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"
+
+
+@cache
+def mailbox() -> Mailbox:
+    """The one of this rank, once MPI is started."""
+    return Mailbox()
+
+
+def meet(what: str, comm: MPI.Intracomm | None = None) -> None:
+    """Wait until all ranks of a communicator, of all where none is given, are at this call. MPI has to be started.
+
+    Where one has left, or is in another call of distnet's, or doesn't come, all ranks end, and it is named.
+    Collective.
+    """
+    mail = mailbox()
+    others = mail.others(comm)
+    mail.send(what, others)
+    missing, begin, warned = set(others), time.monotonic(), False
+    while True:
+        for rank in sorted(missing):
+            word = mail.receive(rank)
+            if word == LEFT:
+                end_all(f"rank {rank} has ended, and rank {mail.rank} is in {what}; let all ranks make the same calls")
+            if word not in (None, what):
+                end_all(
+                    f"rank {rank} is in {word}, and rank {mail.rank} in {what}; let all ranks make the same calls",
+                    mail.rank < rank,
+                )
+            if word:
+                missing.discard(rank)
+        if not missing:
+            return
+        waited = time.monotonic() - begin
+        is_first = all(mail.rank < rank for rank in others if rank not in missing)
+        if waited > guard.WARN_AFTER and not warned:
+            warned = True
+            if is_first:
+                say(
+                    f"rank {mail.rank} has waited {guard.WARN_AFTER:g} s in {what} for {names(missing)}; "
+                    "let all ranks make the same calls"
+                )
+        if waited > guard.stall_timeout():
+            end_all(
+                f"rank {mail.rank} has waited {waited:.0f} s in {what} for {names(missing)}, and ends all", is_first
+            )
+        if waited < IMPATIENT:
+            os.sched_yield()
+        else:
+            time.sleep(POLITE_WAIT)
+
+
+def end_all(why: str, is_first: bool = True) -> NoReturn:
+    """Say why and end all ranks."""
+    time.sleep(0 if is_first else guard.RANK_0_SPEAKS)
+    say(why)
+    guard.abort(1)
+
+
+def collective(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Run a function `together` with all ranks of its argument `comm`, or of all where it has none."""
+
+    @wraps(function)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with together(function.__qualname__, kwargs.get("comm")):  # type: ignore[arg-type]
+            return function(*args, **kwargs)
+
+    return run
+
+
+@contextmanager
+def together(what: str, comm: MPI.Intracomm | None = None) -> Iterator[None]:
+    """What all ranks of a communicator do together, of all where none is given. Whoever doesn't ends all ranks.
+
+    An exception is raised from it only where every rank raises one; on some alone it ends all, and so does sys.exit
+    within. Ranks that make no step end, unless somebody watches over that already. Collective.
+    """
+    if not (start_mpi() and (comm or mailbox().comm).size > 1):
+        yield
+        return
+    meet(what, comm)
+    context = guard.Context
+    before = context.position, context.missing
+    end_watch = guard.watch_progress(guard.stall_timeout()) if context.timeout is None else None
+    try:
+        yield
+    except SystemExit as error:
+        guard.fail(type(error), error, error.__traceback__, " by sys.exit before the end")
+    except KeyboardInterrupt:
+        guard.interrupted()
+    except BaseException as error:
+        if not all_raise(what, comm):
+            guard.fail(type(error), error, error.__traceback__)
+        raise
+    finally:
+        context.position, context.missing = before
+        if end_watch:
+            end_watch()
+
+
+def all_raise(what: str, comm: MPI.Intracomm | None) -> bool:
+    """Whether all ranks of a communicator call this within EXCUSED seconds. Collective."""
+    mail = mailbox()
+    missing, deadline = set(mail.others(comm)), time.monotonic() + EXCUSED
+    mail.send(f"an error of {what}", list(missing))
+    while missing and time.monotonic() < deadline:
+        for rank in sorted(missing):
+            word = mail.receive(rank)
+            if word == f"an error of {what}":
+                missing.discard(rank)
+            elif word:
+                return False
+        time.sleep(POLITE_WAIT)
+    return not missing
+
+
+def leave(process: int) -> None:
+    """At the end of a program: tell the other ranks, wait until they have left, too, and then finalize MPI.
+
+    A rank that needs this one by then ends all ranks, see `meet`. Where sys.exit had a status, and not all ranks end
+    now, this one does that. process: which registered it, since processes that it forks inherit that.
+    """
+    if guard.Context.command or process != os.getpid():
+        return
+    is_late = "mpi4py.MPI" not in sys.modules  # too late to register what is to be done at the end
+    if is_late and guard.Exit.status:
+        say(f"rank {guard.launched_rank()} has ended with status {guard.Exit.status} before MPI was started")
+        guard.end_soon()
+    try:
+        if not start_mpi():
+            return
+    except InputError:
+        return
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    from mpi4py import MPI
+
+    if MPI.Is_finalized() or MPI.COMM_WORLD.size == 1:
+        return
+    mail = mailbox()
+    others = mail.others()
+    mail.send(LEFT, others)
+    begin = time.monotonic()
+    while mail.left != set(others):
+        for rank in others:
+            mail.receive(rank)
+        if guard.Exit.status and time.monotonic() > begin + guard.RANK_0_SPEAKS:
+            say(f"rank {mail.rank} has ended with status {guard.Exit.status}, and others go on; all ranks end")
+            guard.abort(guard.Exit.status)
+        time.sleep(POLITE_WAIT)
+    if is_late:
+        finalize()
+
+
+if launched() and launched_size() > 1:
+    # A program whose ranks part before its first call of distnet's hangs in MPI as well as one in the middle of it.
+    watch()
+    guard.note_exit()
+    atexit.register(leave, os.getpid())

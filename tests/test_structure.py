@@ -16,6 +16,7 @@ FLOORS = (
         "errors",
         "functional",
         "interrupts",
+        "mailbox",
         "pages.__init__",
         "pages.charts",
         "pages.png",
@@ -68,7 +69,7 @@ HOUSE = ROOT / "distnet"
 # By their dotted names: doctor/checks.py is "doctor.checks".
 FILES = {".".join(path.relative_to(HOUSE).with_suffix("").parts): path for path in HOUSE.rglob("*.py")}
 OTHERS = {  # who may import it, and who for its types alone
-    "mpi4py": ({"exchange", "guard", "world"}, {"network", "shared_memory"}),
+    "mpi4py": ({"exchange", "guard", "mailbox", "world"}, {"network", "shared_memory"}),
     "mnist": ({"idx"}, set()),
     "onnx": ({"export"}, set()),
     "PIL": ({"pictures"}, set()),
