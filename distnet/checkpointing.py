@@ -179,6 +179,17 @@ def check_arrays(found: Found, trainer: Trainer) -> None:
         raise InputError(f"checkpoint {found.path}: its arrays are not those of this network; use another one")
 
 
+class Requests:
+    """What this rank asks of all at a step. save: whether it is time to; to stop, where that was requested of it."""
+
+    def __init__(self) -> None:
+        self.save = False
+
+    def __call__(self) -> int:
+        """The number that all ranks' are added to. Collective: no."""
+        return SAVE * self.save + STOP * stop_requests.pending
+
+
 class Checkpointing:
     """Checkpoints of one run, into config.checkpoint_dir.
 
@@ -202,8 +213,7 @@ class Checkpointing:
         self.number, self.unit = config.checkpoint_every
         self._writer = Writer(config.keep, on_checkpoint) if world.rank == 0 else None
         self._next = time.monotonic() + self.number
-        self._due = False
-        trainer.exchange.ask = self._ask
+        self._requests = trainer.exchange.ask = Requests()
         self._saved: tuple[int, int] | None = None
 
     def resume(self, found: Found) -> str:
@@ -241,11 +251,11 @@ class Checkpointing:
             self.save()
         elif self.unit == "s":
             if asked % STOP:
-                self._due = False
+                self._requests.save = False
                 self.save()
                 self._next = time.monotonic() + self.number
             elif self.world.rank == 0 and time.monotonic() >= self._next:
-                self._due = True
+                self._requests.save = True
         if asked < STOP:
             return False
         self.save()
@@ -281,10 +291,6 @@ class Checkpointing:
         # By its own text: the history grows while the thread writes.
         header = json.loads(json.dumps(header))
         self._writer.write(checkpoint_path(self.directory, trainer.global_step), Checkpoint(header, arrays))
-
-    def _ask(self) -> int:
-        """What this rank asks of all at this step. Collective: no."""
-        return SAVE * self._due + STOP * stop_requests.pending
 
     def stopped(self) -> int:
         """Wait for the last checkpoint, tell what happened, and return the status. After `after_step` said so."""
