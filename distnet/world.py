@@ -25,6 +25,7 @@ from distnet.guard import in_main_thread, is_inside_rank, launched, launched_siz
 from distnet.layers import CACHE_LINE, aligned_zeros
 from distnet.mailbox import LEFT, Mailbox
 from distnet.shared_memory import map_shared
+from distnet.text import join_names
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -320,8 +321,8 @@ def finalize() -> None:
 
 def names(ranks: Iterable[int]) -> str:
     """'rank 2', 'ranks 1, 3 and 4'."""
-    *most, last = map(str, sorted(ranks))
-    return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"
+    numbers = [str(rank) for rank in sorted(ranks)]
+    return f"rank{'s' * (len(numbers) > 1)} {join_names(numbers)}"
 
 
 @cache
