@@ -77,9 +77,9 @@ def row(action: argparse.Action) -> str:
 
 
 def table(actions: Iterable[argparse.Action]) -> list[str]:
-    """The lines of a table of options; --help is no news."""
-    head = ["| option | meaning | default |", "| --- | --- | --- |"]
-    return [*head, *(row(each) for each in actions if "--help" not in each.option_strings), ""]
+    """The lines of a table of options, none for no options; --help is no news."""
+    rows = [row(each) for each in actions if "--help" not in each.option_strings]
+    return ["| option | meaning | default |", "| --- | --- | --- |", *rows, ""] if rows else []
 
 
 def section(command: str) -> str:
@@ -91,8 +91,8 @@ def section(command: str) -> str:
     if command != FIRST:
         return "\n".join([*lines, *table(parser._actions)])
     for group in parser._action_groups:
-        if group._group_actions:
-            lines += [f"### {group.title}", "", *table(group._group_actions)]
+        if rows := table(group._group_actions):
+            lines += [f"### {group.title}", "", *rows]
     anew = ", ".join(f"`--{dashed(name)}`" for name in sorted(MAY_CHANGE))
     told = f"A run that goes on with `--resume` may have other values of {anew}; no others."
     return "\n".join([*lines, told + " With `--schedule cosine` the `--epochs` have to stay, too.", ""])

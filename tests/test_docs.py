@@ -12,7 +12,6 @@ from conftest import ROOT
 from test_structure import FILES, FLOOR
 
 from distnet import NeuralNetwork
-from distnet.config import parser
 
 README = (ROOT / "README.md").read_text()
 DESIGN = (ROOT / "docs" / "design.md").read_text()
@@ -22,18 +21,32 @@ TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text()
 KEYS = re.findall(r"\*\*`([^`]+)`\*\*", TROUBLES)
 KEYS_OF_OTHERS = re.findall(r"\*\*`([^`]+)`\*\*", TROUBLES.partition("of others\n")[2].partition("\n## ")[0])
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *LAUNCH.iterdir()]
-OTHERS_OPTIONS = {"--oversubscribe", "--mpi", "--cpu-bind", "--cpus-per-task", "--hint", "--job-name", "--nodes"}
-OTHERS_OPTIONS |= {
-    "--ntasks-per-node",
-    "--time",
-    "--only-mpi",
-    "--skipped",
-    "--no-install-recommends",
-    "--guard",
-    "--array",
+COMMANDS = {
+    command: {name for action in OPTIONS["parser_of"](command)._actions for name in action.option_strings}
+    for command in OPTIONS["commands"]()
 }
-OTHERS_OPTIONS |= {"--kill-on-bad-exit", "--open-mode", "--requeue", "--signal", "--preserve-status", "--bind-to"}
-OTHERS_OPTIONS |= {"--create-home", "--uid", "--no-cache-dir", "--rm", "--shm-size", "--version", "--host", "--mca"}
+# What passes its options on, or what follows its `--`.
+PASSES_ON = dict.fromkeys(("local.sh", "slurm.sbatch", "pbs.sh", "make train", "qsub"), "train")
+OTHERS_OPTIONS = {  # of commands that aren't ours, as far as pages name them
+    "apt-get": {"--no-install-recommends"},
+    "benchmarks/compare.py": {"--guard"},
+    "docker": {"--rm", "--shm-size"},
+    "make test": {"--skipped"},
+    "mpirun": {"--bind-to", "--host", "--mca", "--oversubscribe", "--version"},
+    "pip": {"--no-cache-dir"},
+    "pytest": {"--only-mpi"},
+    "sbatch": {"--array", "--cpus-per-task", "--hint", "--job-name", "--nodes", "--ntasks-per-node", "--open-mode"}
+    | {"--requeue", "--signal", "--time"},
+    "srun": {"--cpu-bind", "--cpus-per-task", "--kill-on-bad-exit", "--mpi"},
+    "timeout": {"--preserve-status", "--signal"},
+    "useradd": {"--create-home", "--uid"},
+}
+NAMED = sorted([*PASSES_ON, *OTHERS_OPTIONS], key=len, reverse=True)
+WORD = re.compile(
+    r"(?P<option>(?<![\w-])--[a-z][a-z-]*)|(?P<rest>(?<!\S)--(?!\S))|(?P<end>[;|]|&&| # )"
+    rf"|(?P<lines>#SBATCH)|\bdistnet\.(?P<ours>{'|'.join(COMMANDS)})\b"
+    rf"|(?<![\w.-])(?:launch/)?(?P<named>{'|'.join(map(re.escape, NAMED))})\b(?!:)"
+)
 
 
 def run(command, **environment):
@@ -62,10 +75,65 @@ def test_readmes_signatures_are_the_codes():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_option_that_a_page_names_exists(page):
-    known = {option for action in parser()._actions for option in action.option_strings} | OTHERS_OPTIONS
-    for file in FILES.values():
-        known |= set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', file.read_text()))
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text())) - known == set()
+    assert [wrong for text in command_lines(page) for wrong in foreign_options(text)] == []
+
+
+def command_lines(page):
+    """The lines of code of a page, whole where a backslash continues them, its spans of code, and the rest as one."""
+    text = page.read_text().replace("\\\n", " ")
+    if page.suffix != ".md":
+        return text.splitlines()
+    blocks = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+    prose = blocks.sub("", text)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    rest = re.findall(r"--[a-z][a-z-]*", re.sub(r"`[^`]+`", "", prose))
+    return [*(line for block in blocks.findall(text) for line in block.splitlines()), *spans, *rest]
+
+
+def foreign_options(line):
+    """The options in a line that the command before them hasn't, or no command has, if none is before them."""
+    command, wrong = None, []
+    for found in WORD.finditer(line):
+        match found.lastgroup, found[0]:
+            case "option", option if command is None:
+                if not any(option in options for options in (COMMANDS | OTHERS_OPTIONS).values()):
+                    wrong.append(option)
+            case "option", option if option not in (COMMANDS | OTHERS_OPTIONS)[command]:
+                wrong.append(f"{command} {option}")
+            case "rest", _:
+                command = "train"
+            case "end", _:
+                command = None
+            case "lines", _:
+                command = "sbatch"
+            case "ours", _:
+                command = found["ours"]
+            case "named", _:
+                command = PASSES_ON.get(found["named"], found["named"])
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("python -m distnet.train --epochs 3", []),
+        ("python -m distnet.train --uid 3", ["train --uid"]),
+        ("python -m distnet.predict model.npz --epochs 3", ["predict --epochs"]),
+        ("mpirun --oversubscribe -n 4 python -m distnet.train --oversubscribe", ["train --oversubscribe"]),
+        (
+            "python -m distnet.supervise -n 4 --epochs 3 -- --max-restarts 5",
+            ["supervise --epochs", "train --max-restarts"],
+        ),
+        ("timeout --epochs 5 python -m distnet.train", ["timeout --epochs"]),
+        ('make train ARGS="--guard"', ["train --guard"]),
+        ("launch/slurm.sbatch --array=0-5", ["train --array"]),
+        ("#SBATCH --preset=best", ["sbatch --preset"]),
+        ("--preset best --shards 2", []),
+        ("--no-such-option", ["--no-such-option"]),
+    ],
+)
+def test_an_option_belongs_to_the_command_that_it_stands_beside(line, wrong):
+    assert foreign_options(line) == wrong
 
 
 @pytest.mark.parametrize(
@@ -85,8 +153,20 @@ def test_the_table_of_the_house_has_every_file_on_its_floor():
     assert table.keys() | {"__init__"} == FILES.keys()
 
 
-def test_the_page_of_options_is_what_the_parsers_say():
+def test_the_page_of_options_is_up_to_date():
     assert (ROOT / "docs" / "options.md").read_text() == OPTIONS["page"](), "run python docs/options.py"
+
+
+def test_the_page_of_options_has_every_option_of_every_command_once_and_no_empty_table():
+    sections = re.split(r"^## python -m distnet\.", (ROOT / "docs" / "options.md").read_text(), flags=re.MULTILINE)[1:]
+    assert {section.partition("\n")[0] for section in sections} == COMMANDS.keys()
+    for section in sections:
+        rows = re.findall(r"^\| `(--[a-z-]+)[^|]*` \|", section, re.MULTILINE)
+        wanted = {option for option in COMMANDS[section.partition("\n")[0]] if option.startswith("--")}
+        assert sorted(rows) == sorted(wanted - {"--help"})
+        tables = re.findall(r"^\| --- \| --- \| --- \|\n(.*)", section, re.MULTILINE)
+        assert tables
+        assert all(row.startswith("| `") for row in tables)
 
 
 @pytest.mark.parametrize("command", OPTIONS["commands"]())
