@@ -177,7 +177,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             rows.dtype,
         )
         network.about = {"classes": classes.tolist()}
-        losses, accuracies = self._train(world, network, rows, np.eye(len(classes), dtype=rows.dtype)[codes])
+        losses, accuracies = self._train(world, network, rows, np.eye(len(classes), dtype=rows.dtype)[codes], classes)
         if not np.isfinite(network.parameters).all():  # interrupted within an epoch that had diverged
             raise input_error_on_every_rank(
                 f"learning_rate_init {self.learning_rate_init!r}: the parameters grew without bound; use a smaller one"
@@ -196,13 +196,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parameters = {name: value for name, value in self.get_params().items() if name != "random_state"}
         return Prepared(repr(parameters), hidden, rows, *np.unique(labels, return_inverse=True), self._seed())
 
-    def _train(self, world: World, network: NeuralNetwork, X: Array, Y: Array) -> tuple[list[float], list[float]]:
+    def _train(
+        self, world: World, network: NeuralNetwork, X: Array, Y: Array, classes: NDArray[Any]
+    ) -> tuple[list[float], list[float]]:
         """Train the network; returns the loss of each epoch, and its accuracy on the rows held out. Collective."""
         held_out = self._held_out(len(X))
         left = len(X) - held_out
         batch_size = min(AUTO_BATCH if isinstance(self.batch_size, str) else self.batch_size, left)
         split = shared_split(world, X, Y, X.dtype)
-        held, chosen = hold_out(world, split, held_out, network.seed) if held_out else (None, None)
+        held, chosen = None, None
+        if held_out:
+            names = classes.tolist()
+            held, chosen = hold_out(world, split, held_out, network.seed, names, "early_stopping True")
         trainer = Trainer(
             world,
             network.sizes,

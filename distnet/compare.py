@@ -12,13 +12,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distnet.config import Parser
+from distnet.config import Parser, file_path
 from distnet.errors import InputError
 from distnet.files import check_writable, is_same_file, write_content
 from distnet.guard import launched_rank, run
 from distnet.pages.charts import COLOURS, STYLE, Curve, escaped, line_chart
 from distnet.pages.page import document, figure, key, section, table
-from distnet.text import aligned, counted
+from distnet.text import aligned, counted, printable
 
 NEEDED = ("epoch", "loss", "learning_rate", "seconds", "samples_per_second")
 SCORES = ("test_accuracy", "validation_accuracy")
@@ -42,8 +42,8 @@ def parser() -> Parser:
     made = Parser(prog="python -m distnet.compare", description="Draw training runs over each other.",
                   usage="python -m distnet.compare METRICS [METRICS ...] [options]",
                   allow_abbrev=False)  # fmt: skip
-    made.add_argument("metrics", type=Path, nargs="+", metavar="METRICS", help="files that --metrics wrote")
-    made.add_argument("--output", type=Path, default=Path("compare.html"), metavar="FILE",
+    made.add_argument("metrics", type=file_path, nargs="+", metavar="METRICS", help="files that --metrics wrote")
+    made.add_argument("--output", type=file_path, default=Path("compare.html"), metavar="FILE",
                       help="where to draw, .html or .svg (default: compare.html)")  # fmt: skip
     return made
 
@@ -62,7 +62,7 @@ def main() -> None:
     runs = [Run(label, read(path)) for label, path in zip(labels(typed.metrics), typed.metrics, strict=True)]
     write_content(typed.output, draw(runs).encode(errors="replace"), f"--output {typed.output}:")
     print(aligned(figures(runs)))
-    print(f"drawn in {typed.output}")
+    print(f"drawn in {printable(typed.output)}")
 
 
 def read(path: Path) -> list[Record]:

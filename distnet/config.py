@@ -33,7 +33,8 @@ FOR_OPTIMIZERS = {
 # To some schedules alone.
 FOR_SCHEDULES = {"decay": ("step", "exponential"), "decay_epochs": ("step", "exponential")}
 # And to some kinds of tables alone.
-FOR_TABLES = {"label": ("csv",), "test_share": TABLES}
+FOR_TABLES = {"label": ("csv",), "header": ("csv",), "ignore": ("csv",), "test_share": TABLES}
+HEADERS = ("yes", "no")
 SEVERAL = (2, "*", "+")  # nargs of options that have several words
 DTYPES = ("float32", "float64")
 MODEL_ENDINGS = (".pkl", ".npz")
@@ -114,21 +115,31 @@ def dataset_name(text: str) -> str:
     kind, _, path = text.partition(":")
     if text not in DATASETS and (kind not in TABLES or not path):
         raise argparse.ArgumentTypeError(f"{text!r} is no data set (choose from {', '.join(DATASETS)}, {OWN})")
-    return text
+    return f"{kind}:{os.path.expanduser(path)}" if path else text
+
+
+def file_path(text: str) -> Path:
+    """A path, in which ~ is the home folder: shells know it at the start of a word alone, and files of options not."""
+    return Path(os.path.expanduser(text))
+
+
+def checkpoint_name(text: str) -> str:
+    """The same for a checkpoint to resume from, where an empty name is the newest."""
+    return os.path.expanduser(text)
 
 
 def model_path(text: str) -> Path:
     """A file name that says in which form the model is to be written."""
     if Path(text).suffix not in MODEL_ENDINGS:
         raise argparse.ArgumentTypeError(f"{text!r} doesn't end in {' or '.join(MODEL_ENDINGS)}")
-    return Path(text)
+    return file_path(text)
 
 
 def page_path(text: str) -> Path:
     """A file name that a browser knows as a page."""
     if Path(text).suffix != ".html":
         raise argparse.ArgumentTypeError(f"{text!r} doesn't end in .html")
-    return Path(text)
+    return file_path(text)
 
 
 def interval(words: Sequence[str]) -> tuple[int, str]:
@@ -169,10 +180,10 @@ class Config:
         metavar="NAME",
     )
     data_dir: Path = option(
-        Path(os.environ.get("DISTNET_DATA") or "data"),
+        file_path(os.environ.get("DISTNET_DATA") or "data"),
         "data",
         "folder of the IDX files or of mnist.npz (default: $DISTNET_DATA, else data)",
-        Path,
+        file_path,
     )
     train_limit: int | None = option(
         None, "data", "only the first K training samples (default: all)", positive_count, metavar="K"
@@ -186,9 +197,27 @@ class Config:
         "the column of the classes, by its name or its number from 1, of csv (default: the last one)",
         metavar="COLUMN",
     )
-    test_share: float = option(
-        0.2, "data", "part of the rows to hold out, of csv, and of npz without a test part", part, metavar="SHARE"
+    header: str | None = option(
+        None,
+        "data",
+        "whether the first line is a header, of csv (default: found out from its cells)",
+        choices=HEADERS,
     )
+    ignore: tuple[str, ...] = option(
+        (),
+        "data",
+        "columns to leave out, each by its name or its number from 1, of csv",
+        nargs="*",
+        metavar="COLUMN",
+    )
+    test_share: float = option(
+        0.2,
+        "data",
+        "share of each class's rows to test on, of csv, and of npz without a test part",
+        part,
+        metavar="SHARE",
+    )
+    split_seed: int = option(0, "data", "random seed of the rows held out, to test on and for validation", seed_number)
     raw_inputs: bool = option(
         False,
         "data",
@@ -277,7 +306,7 @@ class Config:
     validation: int = option(
         0,
         "regularisation",
-        "how many training samples, drawn from the seed, to hold out; the parameters of the epoch with the lowest "
+        "how many training samples to hold out, of each class its share; the parameters of the epoch with the lowest "
         "loss on them are what is saved",
         number(int, lambda value: 0 <= value < 2**31, "whole number from 0 up"),
         metavar="K",
@@ -317,21 +346,23 @@ class Config:
     model: Path | None = option(
         None, "output", "where rank 0 writes the network, .pkl or .npz", model_path, metavar="FILE"
     )
-    metrics: Path | None = option(None, "output", "where rank 0 writes a JSON object an epoch", Path, metavar="FILE")
+    metrics: Path | None = option(
+        None, "output", "where rank 0 writes a JSON object an epoch", file_path, metavar="FILE"
+    )
     tensorboard: Path | None = option(
-        None, "output", "folder for the same as TensorBoard reads it", Path, metavar="DIR"
+        None, "output", "folder for the same as TensorBoard reads it", file_path, metavar="DIR"
     )
     profile: bool = option(False, "output", "tell at the end where the time of every rank went", action="store_true")
     timeline: Path | None = option(
         None,
         "output",
         "where rank 0 writes what every rank did when, a Chrome trace for Perfetto",
-        Path,
+        file_path,
         metavar="FILE",
     )
     verbose: bool = option(False, "output", "every rank tells on standard error what it does", action="store_true")
     log_dir: Path | None = option(
-        None, "output", "a folder in which every rank tells that in a file of its own", Path, metavar="DIR"
+        None, "output", "a folder in which every rank tells that in a file of its own", file_path, metavar="DIR"
     )
     report: Path | None = option(
         None, "output", "where rank 0 writes a page about the run, .html", page_path, metavar="FILE"
@@ -343,7 +374,7 @@ class Config:
         None,
         "recovery",
         "where rank 0 keeps checkpoints; SIGTERM, SIGINT and SIGUSR1 then stop after a step",
-        Path,
+        file_path,
         metavar="DIR",
     )
     checkpoint_every: tuple[int, str] = option(
@@ -359,6 +390,7 @@ class Config:
         None,
         "recovery",
         "go on from the newest good checkpoint, or from this one",
+        checkpoint_name,
         nargs="?",
         const="",
         metavar="FILE",
@@ -447,7 +479,7 @@ def parser() -> Parser:
             details["help"] += f" (default: {' '.join('none' if v is None else str(v) for v in shown) or 'none'})"
         groups[group].add_argument(f"--{dashed(each.name)}", **details)
     groups["task"].add_argument(
-        "--config", type=Path, metavar="FILE", help="options in TOML, named as here; the others typed override it"
+        "--config", type=file_path, metavar="FILE", help="options in TOML, named as here; the others typed override it"
     )
     return made
 
@@ -511,6 +543,8 @@ def without_effect(config: Config) -> dict[str, str]:
         told["profile"] = "--quiet prints the last two lines alone; leave one of the two out"
     if not config.validation:
         told["patience"] = "there is nothing to measure by without --validation K"
+    if not config.validation and config.dataset.partition(":")[0] not in TABLES:
+        told["split_seed"] = "no rows are held out without --validation K or a table"
     for name, kinds in FOR_TABLES.items():
         if config.dataset.partition(":")[0] not in kinds:
             right = " or ".join(f"--dataset {kind}:FILE" for kind in kinds)

@@ -21,15 +21,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distnet.config import EMNIST, TABLES, Config, Parser
+from distnet.config import EMNIST, TABLES, Config, Parser, file_path
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.functional import Array
-from distnet.guard import run
+from distnet.guard import run, say
 from distnet.idx import EMNIST_REMEDY, FILES, read_idx_pair, sha256_of
 from distnet.keras import read_keras
 from distnet.layers import padded
-from distnet.shards import share
+from distnet.shards import row_blocks, share
+from distnet.split import draw_held_out, find_single
 from distnet.synthetic import synthetic_digits
+from distnet.tables import Table, TableOptions, column_moments, read_table
 from distnet.text import join_names
 from distnet.world import World, collective, launched_world
 
@@ -84,6 +86,7 @@ class Dataset(NamedTuple):
 
     mean, deviation: what inputs were standardised by, for all at once, or a list with one a column.
     classes: their names, in the order of the targets. shape: rows and columns of images; None for tables.
+    columns: names of a table's inputs, label: that of its classes; None where it has none.
     """
 
     name: str
@@ -95,6 +98,8 @@ class Dataset(NamedTuple):
     fingerprint: str
     classes: tuple[str | int | float, ...]
     shape: tuple[int, int] | None
+    columns: tuple[str, ...] | None = None
+    label: str | None = None
 
 
 def file_names(name: str) -> list[str]:
@@ -231,23 +236,21 @@ def load(
     train_samples: int = 60_000,
     asked_for: bool = True,
     folder_given: bool = True,
-    label: str | None = None,
-    test_share: float = Config.test_share,
-    seed: int = 0,
+    table: TableOptions = TableOptions(),
     raw_inputs: bool = False,
 ) -> Dataset:
     """Training and test set, standardised by the mean and deviation of all pixels of the training set.
 
-    name: as --dataset has it; for a table see `load_table`. raw_inputs: don't standardise.
+    name: as --dataset has it. table: how to read one. raw_inputs: don't standardise.
     Rank 0 alone reads files; every rank draws a part of synthetic digits. Raises InputError on every rank.
     Collective: yes.
     """
     kind, _, path = name.partition(":")
     if kind in TABLES:
-        return load_table(world, kind, Path(path), dtype, train_limit, label, test_share, seed, raw_inputs)
+        return load_table(world, kind, Path(path), dtype, train_limit, table, raw_inputs)
     files, remark = world.on_root(lambda: locate(name, directory, asked_for, folder_given))
     if remark and world.rank == 0:
-        print(f"distnet: {remark}", file=sys.stderr)
+        say(remark)
     if files is None:
         name, source = "synthetic", "drawn"
         train = min(train_samples, train_limit or train_samples)
@@ -269,34 +272,33 @@ def load_table(
     path: Path,
     dtype: DTypeLike,
     train_limit: int | None,
-    label: str | None,
-    test_share: float,
-    seed: int,
+    options: TableOptions,
     raw_inputs: bool,
 ) -> Dataset:
     """A person's own table, standardised by the mean and deviation of each column over the training rows.
 
-    kind, label, test_share, seed: see `tables.read_table`. Rank 0 alone reads and standardises, and holds all
-    values once more while it does. Raises InputError on every rank. Collective: yes.
+    Rank 0 alone reads and standardises, and holds all values once more while it does.
+    Raises InputError on every rank. Collective: yes.
     """
-    from distnet import tables  # few runs need it
-
-    read: list[tuple[tables.Table, Array, Array]] = []
+    read: list[tuple[Table, Array, Array]] = []
 
     def read_all() -> tuple[int, int, int, Any]:
-        table = tables.read_table(kind, path, label, test_share, seed)
+        table = read_table(kind, path, options)
+        for remark in table.remarks:
+            say(remark)
         table = table._replace(train=table.train[:train_limit])
         mean, deviation = np.zeros(table.values.shape[1]), np.ones(table.values.shape[1])
         if not raw_inputs:
-            mean, deviation = tables.column_moments(path, table)
+            mean, deviation = column_moments(path, table)
         read.append((table, mean, deviation))
         rows = len(table.train), len(table.test)
-        return *rows, len(mean), (mean.tolist(), deviation.tolist(), table.fingerprint(), tuple(table.classes))
+        names = tuple(table.classes), table.columns, table.label
+        return *rows, len(mean), (mean.tolist(), deviation.tolist(), table.fingerprint(), *names)
 
     def fill() -> None:
         table, mean, deviation = read[0]
         order = np.concatenate([table.train, table.test])
-        for rows in tables.row_blocks(len(order), features):
+        for rows in row_blocks(len(order), features):
             with np.errstate(over="ignore"):
                 whole.inputs[rows, :features] = (table.values[order[rows]] - mean) / deviation
             if not np.isfinite(whole.inputs[rows]).all():
@@ -305,13 +307,17 @@ def load_table(
         whole.inputs[:, features] = 1
         whole.targets[np.arange(len(order)), table.codes[order]] = 1
 
-    train, test, features, (mean, deviation, fingerprint, classes) = world.on_root(read_all)
+    train, test, features, (mean, deviation, fingerprint, *names) = world.on_root(read_all)
+    classes, columns, label = names
     whole = empty_split(world, train + test, features, len(classes), dtype)
     world.on_root(fill)
     world.send_to_nodes(whole.inputs)
     world.send_to_nodes(whole.targets)
     train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    return Dataset(kind, str(path), train_set, test_set, mean, deviation, fingerprint, classes, None)
+    moments = mean, deviation
+    return Dataset(
+        kind, str(path), train_set, test_set, *moments, fingerprint, classes, None, columns=columns, label=label
+    )
 
 
 class Arrays(tuple[Array, Array, Array, Array]):
@@ -502,31 +508,40 @@ def as_numbers(name: str, values: Array, dtype: DTypeLike) -> Array:
         raise InputError(f"{name}: not all of its values are numbers ({error}); convert or remove them") from None
 
 
-def hold_out(world: World, split: Split, count: int, seed: int) -> tuple[Split, NDArray[np.int64]]:
-    """`count` samples of a training set, drawn from the seed, as a set of their own; and which samples are left.
+def hold_out(
+    world: World, split: Split, count: int, seed: int, classes: Sequence[object], option: str
+) -> tuple[Split, NDArray[np.int64]]:
+    """`count` samples of a training set, of each class its share, as a set of their own; and which samples are left.
 
-    Raises InputError where none would be left. Collective.
+    seed: draws them. classes: their names. option: what asked for them, for messages.
+    Raises InputError where none would be left, and for a class of one sample. Collective.
     """
     samples = len(split.inputs)
     if count >= samples:
         raise input_error_on_every_rank(
-            f"--validation {count}: there are {samples} training samples, and some have to be learned; hold out fewer"
+            f"{option}: there are {samples} training samples, and some have to be learned; hold out fewer"
         )
-    order = np.random.default_rng([seed, *VALIDATION]).permutation(samples)
+    codes = split.targets.argmax(axis=1)
+    if (single := find_single(codes)) is not None:
+        raise input_error_on_every_rank(
+            f"{option}: class {classes[single]!r} has one training sample, which can't be both learned and held out; "
+            "add some, or leave the class out"
+        )
+    chosen, rest = draw_held_out(codes, count, [seed, *VALIDATION])
     held = empty_split(world, count, split.features, split.targets.shape[1], split.inputs.dtype)
     mine = share(count, world.node_rank, world.node_size)
     rows = slice(mine.start, mine.stop)
-    held.inputs[rows] = split.inputs[order[rows]]
-    held.targets[rows] = split.targets[order[rows]]
+    held.inputs[rows] = split.inputs[chosen[rows]]
+    held.targets[rows] = split.targets[chosen[rows]]
     world.node_barrier()
-    return held, np.sort(order[count:])
+    return held, np.sort(rest)
 
 
 def parser() -> Parser:
     """The parser of `python -m distnet.datasets`."""
     made = Parser(prog="python -m distnet.datasets", description="Download a data set and check every byte of it.")
     made.add_argument("dataset", choices=NAMES, help="which one")
-    made.add_argument("--data-dir", type=Path, default=Path("data"), help="where to put it (default: data)")
+    made.add_argument("--data-dir", type=file_path, default=Path("data"), help="where to put it (default: data)")
     made.add_argument(
         "--mirror", action="append", default=[], metavar="URL", help="a folder to try first; may be repeated"
     )

@@ -8,18 +8,30 @@ if __name__ == "__main__":
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from distnet.blas import single_blas_thread
-from distnet.config import TABLES, Config, Parser, dataset_name, part, positive_count, positive_rate, seed_number
+from distnet.config import (
+    HEADERS,
+    TABLES,
+    Config,
+    Parser,
+    dataset_name,
+    file_path,
+    part,
+    positive_count,
+    positive_rate,
+    seed_number,
+)
+from distnet.csv_tables import Learned, as_number
 from distnet.datasets import ROWS_AT_ONCE, Dataset, Split, empty_split, load
 from distnet.errors import input_error_on_every_rank
 from distnet.evaluation import Evaluation, findings
 from distnet.shards import share
-from distnet.text import aligned, json_line
+from distnet.tables import TableOptions
+from distnet.text import aligned, json_line, printable
 from distnet.trained import Class, Trained, load_trained
 from distnet.world import World, launched_world
 
@@ -68,14 +80,26 @@ def parser() -> Parser:
         description="Accuracy, loss, confusion matrix and worst mistakes of a network, the same on any ranks.",
         allow_abbrev=False,
     )
-    made.add_argument("model", type=Path, metavar="MODEL", help="as training wrote it")
+    made.add_argument("model", type=file_path, metavar="MODEL", help="as training wrote it")
     made.add_argument(
         "--dataset", type=dataset_name, metavar="NAME", help="as training has it (default: what MODEL was trained on)"
     )
     made.add_argument(
-        "--data-dir", type=Path, help="where the IDX files are (default: $DISTNET_DATA, else data)", metavar="DIR"
+        "--data-dir", type=file_path, help="where the IDX files are (default: $DISTNET_DATA, else data)", metavar="DIR"
     )
     made.add_argument("--label", help="the column of the classes, of csv (default: as trained)", metavar="COLUMN")
+    made.add_argument(
+        "--header",
+        choices=HEADERS,
+        help="whether the first line is a header, of csv (default: as trained, or found out from its cells)",
+    )
+    made.add_argument(
+        "--ignore",
+        nargs="+",
+        default=[],
+        help="columns to leave out, of csv where MODEL remembers no names of its inputs (default: as trained)",
+        metavar="COLUMN",
+    )
     made.add_argument("--part", choices=PARTS, default="test", help="which rows (default: test)")
     made.add_argument(
         "--mistakes",
@@ -107,8 +131,9 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
             f"--dataset: model {trained.path} doesn't say what it was trained on; name a data set"
         )
     kind, _, path = name.partition(":")
-    if options.label is not None and kind != "csv":
-        raise input_error_on_every_rank(f"--label: --dataset {name} has none; choose --dataset csv:FILE")
+    for option in ("label", "header", "ignore"):
+        if getattr(options, option) and kind != "csv":
+            raise input_error_on_every_rank(f"--{option}: --dataset {name} has none; choose --dataset csv:FILE")
     remembers = trained.mean is not None
     data = load(
         world,
@@ -119,9 +144,7 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
         train_limit=1 if remembers and options.part == "test" else None,  # the others would be of no use
         train_samples=noted(config, "train_samples", positive_count, Config.train_samples),
         folder_given=options.data_dir is not None or bool(os.environ.get("DISTNET_DATA")),
-        label=options.label if options.label is not None else noted(config, "label", str, None),
-        test_share=noted(config, "test_share", part, Config.test_share),
-        seed=noted(config, "seed", seed_number, Config.seed),
+        table=table_options(trained, options),
         raw_inputs=remembers,
     )
     inputs, outputs = trained.model.sizes[0], trained.model.sizes[-1]
@@ -137,6 +160,29 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
             "evaluate it on what it was trained on"
         )
     return data
+
+
+def table_options(trained: Trained, options: argparse.Namespace) -> TableOptions:
+    """How to read a table for this model: as training did, and the same rows of it to test on."""
+    config = trained.config
+    label = noted(config, "label", str, None)
+    ignored = config.get("ignore")
+    as_trained = options.dataset in (None, config.get("dataset"))
+    ignore = options.ignore
+    if not ignore and trained.columns is None and isinstance(ignored, list):
+        ignore = list(map(str, ignored))
+    test_share = None
+    if options.part != "all" or trained.mean is None:
+        test_share = noted(config, "test_share", part, Config.test_share)
+    return TableOptions(
+        label=options.label,
+        header=options.header or (noted(config, "header", str, None) if as_trained else None),
+        ignore=tuple(ignore),
+        test_share=test_share,
+        split_seed=noted(config, "split_seed", seed_number, noted(config, "seed", seed_number, Config.seed)),
+        by_class="split_seed" in config or not config,  # models of before have held out other rows
+        learned=Learned(trained.columns, trained.label, label, frozenset(map(str, trained.classes or ()))),
+    )
 
 
 def noted(config: dict[str, Any], name: str, read: Callable[[str], T], default: T) -> T:
@@ -183,7 +229,7 @@ def matched(trained: Trained, classes: Sequence[Class]) -> list[int]:
     places = {str(name): place for place, name in enumerate(trained.classes)} | {
         name: place for place, name in enumerate(trained.classes)
     }
-    found = [places.get(name, places.get(str(name))) for name in classes]
+    found = [places.get(name, places.get(str(name), places.get(as_measured(name)))) for name in classes]
     if None in found:
         shown = ", ".join(map(str, trained.classes[:10])) + ", ..." * (len(trained.classes) > 10)
         raise input_error_on_every_rank(
@@ -193,12 +239,18 @@ def matched(trained: Trained, classes: Sequence[Class]) -> list[int]:
     return [place for place in found if place is not None]
 
 
+def as_measured(name: Class) -> Class:
+    """The number that a class is written as: models used to take -2 and -2.0 for one class."""
+    number = as_number(name) if isinstance(name, str) else None
+    return name if number is None else number
+
+
 def print_findings(trained: Trained, data: Dataset, about: dict[str, Any], told: dict[str, Any]) -> None:
     """The same for people. Collective: no, for rank 0."""
-    model = trained.model
-    print(f"model: {trained.path}, {'-'.join(map(str, model.sizes))} {model.activation}, {model.parameters.dtype}")
+    model, name = trained.model, printable(trained.path)
+    print(f"model: {name}, {'-'.join(map(str, model.sizes))} {model.activation}, {model.parameters.dtype}")
     rows = f"{told['samples']:,} samples" if about["part"] == "all" else f"{told['samples']:,} {about['part']} samples"
-    print(f"data: {data.name} ({data.source}), {rows}")
+    print(f"data: {data.name} ({printable(data.source)}), {rows}")
     if trained.mean is None:
         moments = "" if isinstance(data.mean, list) else f" (mean {data.mean:.6g}, deviation {data.deviation:.6g})"
         print(f"inputs: standardised by the data set's own training part{moments}, for the model remembers nothing")

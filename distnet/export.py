@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.config import ACTIVATIONS, MODEL_ENDINGS, Parser
+from distnet.config import ACTIVATIONS, MODEL_ENDINGS, Parser, file_path
 from distnet.errors import InputError
 from distnet.files import check_writable, is_same_file, write_content
 from distnet.functional import GELU_CUBIC, GELU_LINEAR, LEAK, Array
 from distnet.guard import run
 from distnet.layers import layer_views, parameter_count
 from distnet.model_file import FORMAT, VERSION, Model, checked, load_model, save_model
+from distnet.text import printable
 
 SOURCES, TARGETS = (*MODEL_ENDINGS, ".safetensors"), (*MODEL_ENDINGS, ".onnx", ".safetensors")
 PACKAGES = {".onnx": "onnx", ".safetensors": "safetensors"}
@@ -167,8 +168,8 @@ def write(path: Path, model: Model, standardise: bool) -> None:
 def parser() -> Parser:
     """The parser of `python -m distnet.export`."""
     made = Parser(prog="python -m distnet.export", description="Write a model in the form of another program.")
-    made.add_argument("source", type=Path, help=f"a model: {', '.join(SOURCES)}")
-    made.add_argument("target", type=Path, help=f"the file to write: {', '.join(TARGETS)}")
+    made.add_argument("source", type=file_path, help=f"a model: {', '.join(SOURCES)}")
+    made.add_argument("target", type=file_path, help=f"the file to write: {', '.join(TARGETS)}")
     made.add_argument(
         "--standardise",
         action="store_true",
@@ -202,7 +203,7 @@ def main() -> None:
     if typed.standardise and not knows_moments(model):
         raise InputError(f"--standardise: {typed.source} holds no mean and deviation of its inputs; leave it out")
     write(typed.target, model, typed.standardise)
-    print(f"wrote {typed.target}")
+    print(f"wrote {printable(typed.target)}")
 
 
 if __name__ == "__main__":

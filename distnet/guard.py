@@ -1,7 +1,7 @@
 """A rank that fails ends all ranks, so that nobody is left hanging in a collective.
 
 A command calls `watch` before its first import that can fail, and `run` for the rest. This file imports
-the standard library and `errors` alone.
+the standard library, `errors` and `text` alone.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from distnet.errors import HelpWanted, InputError
+from distnet.text import printable
 
 BAD_INPUT = 2
 COME_AGAIN = 75  # stopped, and can be resumed; EX_TEMPFAIL of sysexits.h
@@ -48,7 +49,7 @@ SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 def say(text: str) -> None:
     """Lines for the person who watches, on standard error."""
     if sys.stderr is not None:
-        sys.stderr.write(f"distnet: {text}\n")
+        sys.stderr.write(f"distnet: {printable(text.replace(chr(10), ' '))}\n")
         sys.stderr.flush()
 
 
@@ -363,7 +364,7 @@ def run(main: Callable[[], int | None]) -> None:
         everywhere = error.on_every_rank and all_came()
         alone = f"rank {launched_rank()}: " if error.on_every_rank and not everywhere else ""
         if launched_rank() == 0 or not everywhere:
-            sys.stderr.write("distnet: " + alone + str(error).replace("\n", " ") + "\n")
+            sys.stderr.write("distnet: " + alone + printable(str(error).replace("\n", " ")) + "\n")
         else:
             time.sleep(RANK_0_SPEAKS)
         if not everywhere:

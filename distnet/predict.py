@@ -11,7 +11,6 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,19 +18,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnet.blas import single_blas_thread
-from distnet.config import Config, Parser
+from distnet.config import HEADERS, Config, Parser, file_path
+from distnet.csv_tables import (
+    DELIMITERS,
+    as_number,
+    check_columns,
+    counts_up,
+    csv_reader,
+    ignored_columns,
+    is_filled,
+    is_number,
+    is_text,
+    match_columns,
+    missing_columns,
+    no_csv,
+    open_text,
+)
 from distnet.errors import InputError
 from distnet.evaluation import BLOCK_ROWS
 from distnet.functional import Array
 from distnet.idx import read_idx_images
 from distnet.pictures import read_picture
 from distnet.propagation import Propagation
-from distnet.tables import DELIMITERS, as_number, no_csv
-from distnet.text import aligned, json_line
+from distnet.text import aligned, counted, json_line
 from distnet.trained import Trained, load_trained
 from distnet.world import World, launched_world
 
 STANDARD_INPUT = "-"
+CSV_ENDINGS = (".csv", ".csv.gz")
 IDX_STARTS = (b"\x00\x00\x08", b"\x1f\x8b")  # of bytes, plain and gzipped
 
 
@@ -42,32 +56,52 @@ class Source(NamedTuple):
     values: NDArray[Any]
 
 
+class Bad:
+    """The files and rows that can't be predicted: each is a line on standard error, and the others go on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, what: object) -> None:
+        """Print what is wrong with one of them."""
+        self.count += 1
+        guard.say(str(what))
+
+
 def main() -> int:
     """Predict as the command line says; returns the status. Collective: yes, and rank 0 does all of it."""
     options = parser().parse_args()
     with single_blas_thread:  # as in training, for the same bits
-        launched_world().on_root(lambda: predict(options.model, options.files, options.json))
-    return 0
+        bad = launched_world().on_root(lambda: predict(options.model, options.files, options.json, options.header))
+    return guard.BAD_INPUT if bad else 0
 
 
 def parser() -> Parser:
     """The parser of `python -m distnet.predict`."""
     made = Parser(
         prog="python -m distnet.predict",
-        usage="python -m distnet.predict MODEL FILE [FILE ...] [--json]",
+        usage="python -m distnet.predict MODEL FILE [FILE ...] [options]",
         description="What a network says of images (cut out, scaled and centred as those that it learned, MNIST's or "
         "Fashion-MNIST's), of IDX files of images as they are, and of rows of numbers, without a class, in CSV "
         "files; - is standard input, a row of numbers a line.",
         allow_abbrev=False,
     )
-    made.add_argument("model", type=Path, metavar="MODEL", help="as training wrote it")
+    made.add_argument("model", type=file_path, metavar="MODEL", help="as training wrote it")
     made.add_argument("files", nargs="+", metavar="FILE", help="an image, an IDX file, a .csv file or -")
+    made.add_argument(
+        "--header",
+        choices=HEADERS,
+        help="whether the first line of rows is a header (default: found out from its cells)",
+    )
     made.add_argument("--json", action="store_true", help="print a JSON object a row, with all probabilities")
     return made
 
 
-def predict(path: Path, files: Sequence[str], as_json: bool) -> None:
-    """Print what the model in `path` says of each row in the files. Raises InputError. Collective: no."""
+def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None) -> int:
+    """Print what the model in `path` says of each row in the files; returns how many rows and files are bad.
+
+    Raises InputError for a bad model. Collective: no.
+    """
     trained = load_trained(World(), path)
     if trained.mean is None:
         raise InputError(
@@ -75,10 +109,9 @@ def predict(path: Path, files: Sequence[str], as_json: bool) -> None:
             'network.about["mean"] and ["deviation"]'
         )
     classes = trained.classes or list(range(trained.model.sizes[-1]))
-    dataset = str(trained.config.get("dataset", Config.dataset)).partition(":")[0]
-    sources = [read(name, trained.model.sizes[0], dataset) for name in files]
+    bad = Bad()
     table = [["file", "class", "probability", "runner-up", "probability"]]
-    for name, row in probabilities(trained, sources):
+    for name, row in probabilities(trained, read_all(trained, files, header, bad), bad):
         best, *others = np.argsort(-row, kind="stable")[:2]
         record = {
             "file": name,
@@ -92,15 +125,25 @@ def predict(path: Path, files: Sequence[str], as_json: bool) -> None:
         else:
             found = [word for place in (best, *others) for word in (str(classes[place]), f"{row[place]:.4f}")]
             table.append([name, *found, *["-", "-"] * (not others)])
-    if not as_json:
+    if not as_json and table[1:]:
         print(aligned(table))
+    return bad.count
 
 
-def probabilities(trained: Trained, sources: Sequence[Source]) -> Iterator[tuple[str, Array]]:
+def read_all(trained: Trained, files: Sequence[str], header: str | None, bad: Bad) -> Iterator[Source]:
+    """The rows of each file that can be read. header: see `read_rows`. Collective: no."""
+    for name in files:
+        try:
+            yield read(name, trained, header, bad)
+        except InputError as error:
+            bad.add(error)
+
+
+def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iterator[tuple[str, Array]]:
     """Each row's name and probabilities (classes,), which the rows behind it overwrite. Collective: no.
 
-    A row is computed with the rows of its own file alone, so that others change no bit of it. Raises InputError for
-    numbers that are too large for the network's precision.
+    A row is computed with the rows of its own file alone, so that others change no bit of it. Numbers that are too
+    large for the network's precision are bad.
     """
     model = trained.model
 
@@ -114,31 +157,38 @@ def probabilities(trained: Trained, sources: Sequence[Source]) -> Iterator[tuple
             work = workspace(len(source.names[block]))
             inputs = work.inputs[:, : model.sizes[0]]
             trained.standardise(source.values[block], inputs)
-            if not np.isfinite(inputs).all():
-                raise InputError(f"some numbers are too large for this network of {inputs.dtype}; give smaller ones")
+            fits = np.isfinite(inputs).all(axis=1)
+            inputs[~fits] = 0
             work.inputs[:, model.sizes[0]] = 1
             with np.errstate(over="ignore", divide="ignore"):  # saturated activations are exact limits
                 found = work.forward()[0].T
-            yield from zip(source.names[block], found, strict=True)
+            for name, row, has_fit in zip(source.names[block], found, fits, strict=True):
+                if has_fit:
+                    yield name, row
+                else:
+                    bad.add(f"{name}: some numbers are too large for this network of {inputs.dtype}; give smaller ones")
 
 
-def read(name: str, inputs: int, dataset: str) -> Source:
-    """The rows of a file for a network of so many inputs; which kind it is, its name and content tell.
+def read(name: str, trained: Trained, header: str | None, bad: Bad) -> Source:
+    """The rows of a file for a network; which kind it is, its name and content tell.
 
-    dataset: the kind that the network learned, which pictures are made to look like.
+    The kind of data set that the network learned is what pictures are made to look like.
     Raises InputError where it can't be read or doesn't fit. Collective: no.
     """
-    path = Path(name)
+    inputs = trained.model.sizes[0]
     if name == STANDARD_INPUT:
-        return read_rows("standard input", io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig"), inputs)
+        lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig")
+        return read_rows("standard input", lines, inputs, trained.columns, header, bad)
+    path = file_path(name)
     try:
-        if path.suffix.lower() == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                return read_rows(name, file, inputs)
+        if path.name.lower().endswith(CSV_ENDINGS):
+            with open_text(path) as file:
+                return read_rows(name, file, inputs, trained.columns, header, bad)
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); name an image or a file of rows") from None
+        reason = error.strerror or error
+        raise InputError(f"{path}: can't be read ({reason}); name an image or a file of rows") from None
     if start.startswith(IDX_STARTS):
         images = read_idx_images(path)
         if path.name.startswith("emnist-"):
@@ -146,38 +196,78 @@ def read(name: str, inputs: int, dataset: str) -> Source:
         rows = images.reshape(len(images), -1)
         check_inputs(f"{path}: its images have {rows.shape[1]} pixels", rows.shape[1], inputs)
         return Source([f"{path}:{number}" for number in range(len(rows))], rows)
+    dataset = str(trained.config.get("dataset", Config.dataset)).partition(":")[0]
     return Source([name], read_picture(path, inputs, dataset)[None])
 
 
-def read_rows(name: str, file: Iterable[str], inputs: int) -> Source:
+def read_rows(
+    name: str, lines: Iterable[str], inputs: int, columns: Sequence[str] | None, header: str | None, bad: Bad
+) -> Source:
     """Rows of numbers, `inputs` each, with commas, semicolons, tabs or blanks between them.
 
-    A first line without any number is a header. Raises InputError with the line. Collective: no.
+    columns: the names of the inputs where the model remembers them; a header has to have them, in any order, and other
+    columns are left out. header: "yes" or "no"; found out where it isn't given. A bad row is noted in `bad`.
+    Raises InputError where no row is good. Collective: no.
     """
-    names: list[str] = []
-    values: list[NDArray[np.float64]] = []
     try:
-        lines = iter(file)
-        start = next((line for line in lines if line.strip()), "")
-        delimiter = next((each for each in DELIMITERS if each in start), " ")
-        rows = csv.reader(chain([start], lines), delimiter=delimiter, skipinitialspace=True, strict=True)
-        for place, row in enumerate(filter(None, rows)):
-            words = [word for word in row if word] if delimiter == " " else row
-            numbers = [as_number(word) for word in words]
-            if place == 0 and not any(number is not None for number in numbers):
-                continue
-            line = f"{name}: row {len(names) + 1}"
-            check_inputs(f"{line} has {len(words)} number{'s' * (len(words) != 1)}", len(words), inputs)
-            for column, number in enumerate(numbers):
-                if number is None or not math.isfinite(number):
-                    raise InputError(f"{line}, column {column + 1}: {words[column]!r} is no finite number; correct it")
-            names.append(f"{name}:{len(names) + 1}")
-            values.append(np.array(numbers, np.float64))
+        reader = csv_reader(lines, DELIMITERS + " ")
+        rows = [row for row in reader if is_filled(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise no_csv(name, error) from None
+    if reader.dialect.delimiter == " ":
+        rows = [[cell for cell in row if cell] for row in rows]
+    first = [cell.strip() for cell in rows[0]] if rows else []
+    has_header = header == "yes" if header else is_header(name, first, rows[1:], columns)
+    places: list[int] | None = None
+    if has_header and columns is not None:
+        check_columns(name, first, columns)
+        places = match_columns(first, columns)
+        if extra := [first[place] for place in range(len(first)) if place not in places]:
+            guard.say(f"{name}: {ignored_columns(extra)}")
+    names: list[str] = []
+    values: list[list[float]] = []
+    wrong: list[InputError] = []
+    for number, row in enumerate(rows[has_header:], 1):
+        try:
+            if places is not None and len(row) == len(first):
+                row = [row[place] for place in places]
+            values.append(to_numbers(f"{name}: row {number}", row, inputs))
+            names.append(f"{name}:{number}")
+        except InputError as fault:
+            wrong.append(fault)
     if not values:
-        raise InputError(f"{name}: there is no row in it; give it a line of {inputs} numbers")
+        raise wrong[0] if wrong else InputError(f"{name}: there is no row in it; give it a line of {inputs} numbers")
+    for each in wrong:
+        bad.add(each)
     return Source(names, np.array(values))
+
+
+def is_header(name: str, first: list[str], rows: list[list[str]], columns: Sequence[str] | None) -> bool:
+    """Whether the first of some rows is a header: has the model's names, no numbers, text over them, or counts."""
+    if columns is not None and not missing_columns(first, columns):
+        return True
+    if first and not any(map(is_number, first)):
+        return any(map(is_text, first))
+    over_numbers = any(
+        is_text(cell) and rows and all(len(row) > place and is_number(row[place]) for row in rows)
+        for place, cell in enumerate(first)
+    )
+    sign = "text stands over numbers" if over_numbers else "its cells count from 0" if counts_up(first, None) else ""
+    if sign:
+        guard.say(f"{name}: its first line is read as a header, because {sign}; --header no reads it as a row")
+    return bool(sign)
+
+
+def to_numbers(line: str, row: Sequence[str], inputs: int) -> list[float]:
+    """The numbers of a row. Raises InputError, with the line, where it has others than these. Collective: no."""
+    check_inputs(f"{line} has {counted(len(row), 'number')}", len(row), inputs)
+    numbers = []
+    for column, cell in enumerate(row, 1):
+        number = as_number(cell)
+        if number is None or not math.isfinite(number):
+            raise InputError(f"{line}, column {column}: {cell!r} is no finite number; correct it")
+        numbers.append(number)
+    return numbers
 
 
 def check_inputs(what: str, given: int, inputs: int) -> None:

@@ -19,7 +19,7 @@ from distnet.network import NeuralNetwork
 from distnet.profile import told
 from distnet.progress import Progress
 from distnet.tensorboard import Board
-from distnet.text import counted, json_line
+from distnet.text import counted, json_line, printable
 from distnet.trainer import Epoch, Trainer
 from distnet.world import World
 
@@ -59,12 +59,12 @@ class Report:
             + f", seed {config.seed}",
         ]
         if self.speaks and not config.quiet:
-            print("\n".join(self.header), flush=True)
+            print("\n".join(map(printable, self.header)), flush=True)
 
     def resumed(self, what: str) -> None:
         """Where the run goes on from."""
         if self.speaks and not self.config.quiet:
-            print(what, flush=True)
+            print(printable(what), flush=True)
 
     def begin(self, trainer: Trainer) -> Callable[[Trainer], None] | None:
         """The metrics file begins, with the epochs that are done, and a bar, if standard error is a terminal.
@@ -150,7 +150,7 @@ class Report:
         """Which files are there now."""
         if self.speaks and not self.config.quiet:
             for path in paths:
-                print(f"wrote {path}")
+                print(f"wrote {printable(path)}")
 
     def end(self, parameters: Array, phases: list[dict[str, Any]]) -> None:
         """Where the time went, if that was measured; then the last two lines, whose form is fixed."""

@@ -3,10 +3,11 @@
 Nothing here depends on the number of ranks except who owns what, and that is why no bit of the result does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 DEFAULT_SHARDS = 4
+VALUES_AT_ONCE = 1 << 20  # what a pass over a table copies
 
 
 def default_shards(ranks: int) -> int:
@@ -17,6 +18,12 @@ def default_shards(ranks: int) -> int:
 def share(count: int, owner: int, owners: int) -> range:
     """The contiguous run of `count` things that is `owner`'s, of `owners`; runs differ by one at most."""
     return range(count * owner // owners, count * (owner + 1) // owners)
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """All rows in runs of so many that a pass needs little memory; the same for the same shape."""
+    step = max(VALUES_AT_ONCE // max(columns, 1), 1)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def shard_rows(batch_size: int, shards: int) -> int:

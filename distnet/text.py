@@ -2,8 +2,10 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+SHOWN = 20  # names in a message
 
 
 def counted(number: int, what: str) -> str:
@@ -17,9 +19,21 @@ def join_names(names: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, as many as a person reads."""
+    names = list(names)
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def printable(text: object) -> str:
+    r"""Text that came from a file, safe for a terminal: what can't be printed is written as Python does, as in \x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words as a table: the first column to the left, the others to the right; what can't be printed is '?'."""
-    clean = [["".join(c if c.isprintable() else "?" for c in word) for word in row] for row in rows]
+    """Rows of words as a table: the first column to the left, the others to the right; as `printable` has them."""
+    clean = [[printable(word) for word in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *(w.rjust(k) for w, k in zip(row[1:], widths[1:], strict=True))])

@@ -36,6 +36,7 @@ from distnet.profile import KEPT_LAPS, gathered, write_timeline
 from distnet.report import Report, parameters_sha256
 from distnet.schedules import Schedule
 from distnet.stopwatch import Stopwatch, no_lap
+from distnet.tables import TableOptions
 from distnet.tensorboard import Board
 from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
 from distnet.world import World, launched_world, together
@@ -158,6 +159,8 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
         "mean": data.mean,
         "deviation": data.deviation,
         "classes": list(data.classes),
+        "columns": None if data.columns is None else list(data.columns),
+        "label": data.label,
     }
     statuses = [0]
     if path := config.model:
@@ -200,9 +203,7 @@ def loaded(world: World, config: Config, names: frozenset[str]) -> Dataset:
         train_samples=config.train_samples,
         asked_for="dataset" in names or config.dataset != Config.dataset,
         folder_given="data_dir" in names or bool(os.environ.get("DISTNET_DATA")),
-        label=config.label,
-        test_share=config.test_share,
-        seed=config.seed,
+        table=TableOptions(config.label, config.header, config.ignore, config.test_share, config.split_seed),
         raw_inputs=config.raw_inputs,
     )
 
@@ -277,7 +278,14 @@ def made(
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
     validation, chosen = None, None
     if config.validation:
-        validation, chosen = hold_out(world, data.train, config.validation, config.seed)
+        validation, chosen = hold_out(
+            world,
+            data.train,
+            config.validation,
+            config.split_seed,
+            data.classes,
+            f"--validation {config.validation}",
+        )
     rows = min(config.batch_size, len(data.train.inputs if chosen is None else chosen))
     rate = config.learning_rate * (rows / (config.scale_learning_rate or rows))
     network = NeuralNetwork(sizes, config.activation, rate, config.seed, config.dtype, config.initialisation)

@@ -22,6 +22,8 @@ class Trained(NamedTuple):
 
     mean, deviation: float64, of shape () or (inputs,), for all inputs or each; None where the file has none.
     classes: names, in the order of the outputs; None where the file has none.
+    columns: names of a table's columns, in the order of the inputs; label: that of its classes; None where the file
+    has none.
     """
 
     path: Path
@@ -29,6 +31,8 @@ class Trained(NamedTuple):
     mean: NDArray[np.float64] | None
     deviation: NDArray[np.float64] | None
     classes: list[Class] | None
+    columns: tuple[str, ...] | None = None
+    label: str | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -87,6 +91,15 @@ def remembered(path: Path, model: Model) -> Trained:
         and len(set(map(str, classes))) == len(classes) == model.sizes[-1]
     ):
         raise InputError(f"model {path}: its names of classes are damaged; take the file as it was written")
+    columns, label = model.about.get("columns"), model.about.get("label")
+    if not (columns is None or (is_names(columns) and len(columns) == model.sizes[0])) or not is_names([label or ""]):
+        raise InputError(f"model {path}: its names of columns are damaged; take the file as it was written")
+    names = None if columns is None else tuple(columns), label
     if moments is None:
-        return Trained(path, model, None, None, classes)
-    return Trained(path, model, np.asarray(moments[0]), np.asarray(moments[1]), classes)
+        return Trained(path, model, None, None, classes, *names)
+    return Trained(path, model, np.asarray(moments[0]), np.asarray(moments[1]), classes, *names)
+
+
+def is_names(value: object) -> bool:
+    """Whether it is a list of text."""
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)

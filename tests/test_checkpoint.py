@@ -321,7 +321,10 @@ OTHERS = {
     "train_limit": 100,
     "train_samples": 100,
     "label": "species",
+    "header": "no",
+    "ignore": ("id",),
     "test_share": 0.3,
+    "split_seed": 1,
     "raw_inputs": True,
     "hidden": (256,),
     "activation": "tanh",
@@ -383,6 +386,11 @@ def test_an_option_that_is_newer_than_the_checkpoint_counts_as_its_default():
     header = state().header
     del header["config"]["dropout"]
     check_same_run(Path("a"), header, Config(), ranks=4)
+    header["config"] = {name: value for name, value in header["config"].items() if name != "split_seed"}
+    header["config"]["validation"] = 9  # which held out other samples
+    with pytest.raises(InputError, match="--validation 9: a was made by a distnet that held out other samples"):
+        check_same_run(Path("a"), header, Config(validation=9), ranks=4)
+    header["config"]["validation"] = 0
     with pytest.raises(InputError, match=r"--dropout 0.5: a was made with 0.0"):
         check_same_run(Path("a"), header, Config(dropout=0.5), ranks=4)
 

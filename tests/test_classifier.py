@@ -116,6 +116,14 @@ def test_training_ends_where_the_loss_falls_no_more():
     assert fitted.n_iter_ == 5  # the first is always better than none
 
 
+def test_early_stopping_holds_out_every_class_and_refuses_a_class_of_one_row():
+    X, y = np.arange(40.0)[:, None], np.array(["rare"] * 2 + ["usual"] * 38)
+    for random_state in range(5):
+        Classifier(**QUICK | {"random_state": random_state}, early_stopping=True).fit(X, y)
+    with pytest.raises(ValueError, match="early_stopping True: class 'rare' has one training sample"):
+        Classifier(**QUICK, early_stopping=True).fit(X[1:], y[1:])
+
+
 def test_early_stopping_keeps_the_epoch_that_was_best_on_the_rows_held_out():
     options = QUICK | {
         "learning_rate_init": 0.03,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -372,3 +373,19 @@ def test_importing_options_imports_neither_numpy_nor_mpi():
     code = "import sys, distnet.config; print('numpy' in sys.modules, 'mpi4py' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == "False False\n"
+
+
+def test_every_path_may_begin_with_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = {"dataset": "csv:~/a.csv", "model": "~/a.npz", "report": "~/a.html", "resume": "~/c"}
+    given |= dict.fromkeys(("metrics", "tensorboard", "timeline", "log_dir", "checkpoint_dir"), "~/a")
+    words = [word for name, value in given.items() for word in ("--" + name.replace("_", "-"), value)]
+    (tmp_path / "options.toml").write_text("".join(f'{name} = "{value}"\n' for name, value in given.items()))
+    for arguments in (words, ["--config", "~/options.toml"]):
+        config, _ = read_config(arguments)
+        for name, value in given.items():
+            assert str(getattr(config, name)) == value.replace("~", str(tmp_path)), name
+    commands = runpy.run_path(str(ROOT / "docs" / "options.py"))
+    for name in commands["commands"]():
+        for action in commands["parser_of"](name)._actions:
+            assert action.type is not Path, (name, action.dest)

@@ -10,8 +10,12 @@ from conftest import command, fault, write_idx
 
 from distnet import NeuralNetwork
 from distnet.datasets import Split
+from distnet.evaluate import load_as_trained, matched
+from distnet.evaluate import parser as evaluate_parser
 from distnet.evaluation import Evaluation
 from distnet.idx import FILES, read_idx_pair
+from distnet.model_file import Model
+from distnet.trained import Trained, load_trained
 from distnet.world import World
 
 SPECIES = ("setosa", "versicolor", "virginica")
@@ -23,6 +27,8 @@ DAMAGED = {
     "mean that is not finite": {"mean": float("nan"), "deviation": 1.0},
     "too few classes": {"classes": [0, 1, 2]},
     "a class that is there twice": {"classes": [0, 0, 2, 3, 4, 5, 6, 7, 8, 9]},
+    "names of too few columns": {"columns": ["a"]},
+    "a column that is no name": {"columns": [1] * 784},
     "a class that is no name": {"classes": [[], 1, 2, 3, 4, 5, 6, 7, 8, 9]},
 }
 
@@ -177,6 +183,67 @@ def test_a_tables_classes_are_matched_by_name(flowers, tmp_path):
     assert told["confusion"] == [[0, 0, 0], *whole["confusion"][1:]]
     assert told["classes"][0] == {"class": "setosa", "samples": 0, "wrong": 0, "error": None}
     assert told["classes"][1:] == whole["classes"][1:]
+
+
+def test_a_tables_columns_are_matched_by_name(flowers, tmp_path):
+    rows = list(csv.reader((flowers / "flowers.csv").read_text().splitlines()))
+    other = tmp_path / "other.csv"
+    with other.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [[row[3], "note" * (row[0] == "kind"), row[4], row[1], row[0], row[2]] for row in rows]
+        )
+    whole = found(flowers / "flowers.npz", "--part", "all")
+    ended = evaluate(flowers / "flowers.npz", "--dataset", f"csv:{other}", "--part", "all", "--json", ranks=2)
+    told = json.loads(ended.out)
+    assert [told[name] for name in ("confusion", "loss")] == [whole[name] for name in ("confusion", "loss")]
+    assert ended.err == f"distnet: {other}: 1 column that the model doesn't know is ignored: note\n"
+    other.write_text("kind,a,b,d\nsetosa,1,2,3\n")
+    named = ("1 column of the model is missing: c", "its header has kind, a, b, d")
+    check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
+    other.write_text("species,a,b,c,d\nsetosa,1,2,3,4\n")
+    named = ("column kind, of the classes, is missing", "--label")
+    check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
+
+
+def test_new_rows_of_one_class_or_without_a_header_are_evaluated(flowers, tmp_path):
+    new = tmp_path / "new.csv"
+    rows = [f"setosa,{row % 3},0.5,{row},1\n" for row in range(5)]
+    counts = []
+    for header in ("kind,a,b,c,d\n", ""):
+        new.write_text(header + "".join(rows))
+        for part in ("test", "all"):
+            options = ("--dataset", f"csv:{new}", "--label", 1, "--part", part, "--json")
+            ended = evaluate(flowers / "flowers.npz", *options)
+            assert (ended.status, "has no header" in ended.err) == (0, not header)
+            counts.append(json.loads(ended.out)["samples"])
+    assert counts == [2, 5, 2, 5]  # a share of 0.3
+    new.write_text("kind,a,b,c,d\n" + "".join(rows) + "virginica,1,2,3,4\n")
+    named = ("class 'virginica' has one row", "--part all")
+    check_refused(flowers / "flowers.npz", "--dataset", f"csv:{new}", named=named)
+    assert found(flowers / "flowers.npz", "--dataset", f"csv:{new}", "--part", "all")["samples"] == 6
+
+
+def test_a_model_from_before_columns_had_names_takes_them_in_order_and_its_own_test_rows(flowers, tmp_path):
+    network = NeuralNetwork.load(flowers / "flowers.npz")
+    for name in ("columns", "label"):
+        del network.about[name]
+    for name in ("header", "ignore", "split_seed"):
+        del network.about["config"][name]
+    network.save(tmp_path / "old.npz")
+    options = evaluate_parser().parse_args([str(tmp_path / "old.npz")])
+    trained = load_trained(World(), tmp_path / "old.npz")
+    data = load_as_trained(World(), trained, options)
+    held = np.random.default_rng([4, 0, 1]).permutation(150)[:45]
+    assert data.test.targets.argmax(axis=1).tolist() == (held % 3).tolist()
+    swapped = (flowers / "flowers.csv").read_text().replace("kind,a,b,c,d", "kind,d,c,b,a")
+    (tmp_path / "swapped.csv").write_text(swapped)
+    told = found(tmp_path / "old.npz", "--dataset", f"csv:{tmp_path / 'swapped.csv'}", "--part", "all")
+    assert told["confusion"] == found(flowers / "flowers.npz", "--part", "all")["confusion"]
+
+
+def test_classes_of_an_older_model_that_were_numbers_are_found(tmp_path):
+    trained = Trained(tmp_path, Model((2, 3), "relu", np.zeros(9), {}), None, None, [-2.0, 1.5, 7.0])
+    assert matched(trained, ["7", "1.50", "-2"]) == [2, 1, 0]
 
 
 @pytest.mark.parametrize("ranks", [None, 2])

@@ -32,7 +32,7 @@ from distnet.errors import HelpWanted, InputError
 from distnet.idx import read_idx_pair
 from distnet.layers import parameter_count
 from distnet.model_file import Model, load_model, save_model
-from distnet.tables import read_table
+from distnet.tables import TableOptions, read_table
 
 TIMES, BESIDES = 20, 2_500_000  # the memory allowed: so many times the file's size, and so many bytes
 SECONDS = 10
@@ -381,7 +381,7 @@ def test_mutated_csv_files_are_refused_or_valid(folder, changed):
     content = mutated(CSV, changed)
     put(folder / "a.csv", content)
     with harmless(len(content)):
-        table = read_table("csv", folder / "a.csv", None, 0.2, 0)
+        table = read_table("csv", folder / "a.csv", TableOptions())
         assert np.isfinite(table.values).all()
         assert len(table.values) == len(table.codes) == len(table.train) + len(table.test)
         assert set(table.codes) == set(range(len(table.classes)))

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from conftest import command, fault, read_metrics, write_idx
 
-from distnet import NeuralNetwork
-from distnet.config import Config
+from distnet import NeuralNetwork, train
+from distnet.config import Config, read_config
 from distnet.datasets import hold_out, load, shared_split
 from distnet.errors import InputError
 from distnet.layers import initial_parameters
 from distnet.report import Report
 from distnet.schedules import Schedule
+from distnet.split import draw_held_out
+from distnet.stopwatch import no_lap
 from distnet.trainer import Regularisation, Trainer
 from distnet.world import World
 
@@ -64,13 +66,54 @@ def split(rows=40):
 
 def test_the_samples_held_out_are_not_learned_and_none_is_lost():
     world, whole = World(), split()
-    held, chosen = hold_out(world, whole, 15, seed=3)
+    held, chosen = hold_out(world, whole, 15, 3, range(4), "--validation 15")
     rows = {row.tobytes() for row in whole.inputs}
     assert {row.tobytes() for row in held.inputs} | {whole.inputs[k].tobytes() for k in chosen} == rows
     assert len(held.inputs) + len(chosen) == 40
-    assert not np.array_equal(chosen, hold_out(world, whole, 15, seed=4)[1])
+    assert not np.array_equal(chosen, hold_out(world, whole, 15, 4, range(4), "--validation 15")[1])
     with pytest.raises(InputError, match="--validation 40: there are 40 training samples"):
-        hold_out(world, whole, 40, seed=0)
+        hold_out(world, whole, 40, 0, range(4), "--validation 40")
+
+
+def test_every_class_has_its_share_of_the_samples_held_out_and_a_class_of_one_is_refused():
+    codes = np.repeat([0, 1, 2], [270, 25, 5])
+    whole = shared_split(World(), np.arange(300.0)[:, None], np.eye(3)[codes], np.float64)
+    for seed in range(20):
+        held, chosen = hold_out(World(), whole, 60, seed, "abc", "--validation 60")
+        assert held.targets.sum(axis=0).tolist() == [54, 5, 1]
+        assert np.bincount(codes[chosen]).tolist() == [216, 20, 4]
+    few, _ = hold_out(World(), whole, 2, 0, "abc", "--validation 2")
+    assert len(few.inputs) == 2
+    whole.targets[-4:] = np.eye(3)[0]
+    with pytest.raises(InputError, match="--validation 60: class 'c' has one training sample"):
+        hold_out(World(), whole, 60, 0, "abc", "--validation 60")
+
+
+@pytest.mark.parametrize("sizes", [[1, 1, 1], [2, 1, 9], [1, 5], [3], [40, 0, 2, 1, 7]])
+def test_as_many_rows_as_wanted_are_held_out_whatever_the_classes(sizes):
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    for count in range(len(codes) + 1):
+        held, rest = draw_held_out(codes, count, [0])
+        assert len(held) == count
+        assert sorted([*held, *rest]) == list(range(len(codes)))
+
+
+def test_the_split_seed_alone_says_which_rows_are_held_out(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_text("".join(f"{k * 7 % 60},{k % 3}\n" for k in range(60)))
+
+    def held_out(*options):
+        config, names = read_config(["--dataset", f"csv:{table}", "--validation", "12", *options])
+        data = train.loaded(World(), config, names)
+        network, trainer = train.made(World(), config, data, None, no_lap)
+        return data.fingerprint, trainer.validation.split.inputs.tobytes(), network.parameters.tobytes()
+
+    first, other_seed, other_split = held_out(), held_out("--seed", "1"), held_out("--split-seed", "1")
+    assert first[:2] == other_seed[:2]
+    assert first[2] != other_seed[2]
+    assert first[2] == other_split[2]
+    assert first[0] != other_split[0]
+    assert first[1] != other_split[1]
 
 
 def test_label_smoothing_is_torchs():
@@ -153,7 +196,7 @@ def test_augmentation_changes_training_alone_and_is_refused_where_rows_are_no_im
     assert nothing.sha256 == command(*run).sha256
     assert command(*run, "--augment", "shift,elastic").sha256 != nothing.sha256
     table = tmp_path / "table.csv"
-    table.write_text("".join(f"{k},{k % 7},{k % 3},{k % 2}\n" for k in range(20)))
+    table.write_text("".join(f"{k % 8},{k % 7},{k % 3},{k % 2}\n" for k in range(20)))
     ended = command("--dataset", f"csv:{table}", *OPTIONS, "--augment", "shift")
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.startswith(f"distnet: --augment shift=1: rows of {table} are numbers and not images; ")

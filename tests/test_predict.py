@@ -11,9 +11,12 @@ from conftest import ROOT, command, fault, write_idx
 from PIL import Image
 
 from distnet import NeuralNetwork
+from distnet.model_file import Model
 from distnet.pictures import centred, garment, ink, read_picture
-from distnet.predict import read
+from distnet.predict import Bad, read
+from distnet.predict import predict as predict_here
 from distnet.synthetic import synthetic_digits
+from distnet.trained import Trained
 
 SEEN = 300  # digits that the network is asked about
 
@@ -288,7 +291,8 @@ def test_standard_input_has_a_row_of_numbers_a_line(folder, between):
 def test_emnists_images_are_set_upright_as_training_did(tmp_path):
     images, _ = synthetic_digits(3, seed=1)
     write_idx(tmp_path / "emnist-digits-test-images-idx3-ubyte", images.transpose(0, 2, 1))
-    rows = read(str(tmp_path / "emnist-digits-test-images-idx3-ubyte"), 784, "emnist-digits").values
+    trained = Trained(tmp_path, Model((784, 10), "relu", np.zeros(0), {}), None, None, None)
+    rows = read(str(tmp_path / "emnist-digits-test-images-idx3-ubyte"), trained, None, Bad()).values
     np.testing.assert_array_equal(rows, images.reshape(3, -1))
 
 
@@ -312,7 +316,9 @@ BAD_FILES = {  # how it is made, for which model, and what is told
     "square.png": (lambda path: image(path, np.eye(9) * 255), "wide.npz", ("square.png", "5 inputs", "no square")),
     "labels-idx1": (lambda path: write_idx(path, np.arange(5)), "model.pkl", ("labels-idx1", "00000801")),
     "small-idx3": (lambda path: write_idx(path, np.ones((2, 8, 8))), "model.pkl", ("small-idx3", "64 pixels", "784")),
-    "few.csv": (b"1,2,3,4\n1,2,3\n", "table.npz", ("few.csv", "row 2 has 3 numbers", "4 inputs")),
+    "few.csv": (b"1,2,3\n1,2,3,x\n", "table.npz", ("few.csv", "row 1 has 3 numbers", "4 inputs")),
+    "underscore.csv": (b"1,2,1_000,4\n", "table.npz", ("underscore.csv", "row 1, column 3", "'1_000'")),
+    "cut.csv.gz": (gzip.compress(b"1,2,3,4\n")[:-9], "table.npz", ("cut.csv.gz", "gzip wrapper is damaged")),
     "labelled.csv": (b"1,2,3,4,a\n", "table.npz", ("labelled.csv", "row 1 has 5 numbers", "without their class")),
     "words.csv": (b"1,2,three,4\n", "table.npz", ("words.csv", "row 1, column 3", "'three'")),
     "endless.csv": (b"1,2,3,1e999\n", "table.npz", ("endless.csv", "row 1, column 4", "'1e999'")),
@@ -337,6 +343,78 @@ def test_a_bad_file_is_one_line(folder, tmp_path, name):
         network.about = {"mean": 0.0, "deviation": 1.0, "config": {"dataset": "fashion-mnist"}}
         network.save(folder / model)
     check_refused(folder / model, name, named=named, cwd=tmp_path)
+
+
+def test_bad_files_and_rows_among_good_ones_are_a_line_each_and_the_good_ones_are_predicted(
+    folder, drawn, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for number in range(5):
+        Image.fromarray(drawn[0][number]).save(f"{number}.png")
+    image(tmp_path / "blank.png", np.full((50, 50), 255))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "0.png").read_bytes()[:100])
+    good = [f"{number}.png" for number in range(5)]
+    assert predict_here(folder / "model.pkl", good, True, None) == 0
+    alone = capsys.readouterr().out
+    assert alone.count("\n") == 5
+    assert predict_here(folder / "model.pkl", [*good[:2], "blank.png", *good[2:], "cut.png", "none"], True, None) == 3
+    told = capsys.readouterr()
+    assert told.out == alone
+    lines = told.err.splitlines()
+    assert [line.split(":")[:2] for line in lines] == [
+        ["distnet", f" {name}"] for name in ("blank.png", "cut.png", "none")
+    ]
+    (tmp_path / "rows.csv").write_text("w,x,y,z\n1,2,3,4\n1,NA,3,4\n1,2,3\n1,2,3,1e300\n5,6,7,8\n")
+    assert predict_here(folder / "table.npz", ["rows.csv"], True, None) == 3
+    told = capsys.readouterr()
+    assert [json.loads(line)["file"] for line in told.out.splitlines()] == ["rows.csv:1", "rows.csv:5"]
+    assert [line.split(",")[0].split(" has")[0] for line in told.err.splitlines()] == [
+        "distnet: rows.csv: row 2",
+        "distnet: rows.csv: row 3",
+        "distnet: rows.csv:4: some numbers are too large for this network of float32; give smaller ones",
+    ]
+    ended = predict(folder / "model.pkl", "0.png", "blank.png", cwd=tmp_path)
+    assert (ended.status, len(ended.out.splitlines()), len(ended.err.splitlines())) == (2, 2, 1)
+
+
+def test_rows_are_matched_with_the_models_columns_by_name(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    network = NeuralNetwork.load(folder / "table.npz")
+    network.about |= {"columns": ["w", "x", "0", "w"], "label": "kind"}
+    network.save(tmp_path / "named.npz")
+
+    def found(text, header=None, name="~/new.csv"):
+        content = text.encode()
+        (tmp_path / name[2:]).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        bad = predict_here(tmp_path / "named.npz", [name], True, header)
+        told = capsys.readouterr()
+        rows = [json.loads(line) for line in told.out.splitlines()]
+        return bad, [each["probabilities"] for each in rows], told.err
+
+    _, plain, told = found("0.1,0.2,0.3,0.4\n6,5,6.5,7\n")
+    assert told == ""
+    other = "kind,w,0,,w,x\na,0.1,0.3,,0.4,0.2\nb,6,6.5,7,7,5\n"
+    ignored = "distnet: ~/new.csv: 2 columns that the model doesn't know are ignored: kind, (unnamed)\n"
+    assert found(other) == (0, plain, ignored)
+    assert found(other, name="~/new.csv.gz") == (0, plain, ignored.replace(".csv", ".csv.gz"))
+    bad, rows, told = found("w,x,y,w\n1,2,3,4\n")
+    assert (bad, rows) == (1, [])
+    assert told.startswith("distnet: ~/new.csv: 1 column of the model is missing: 0; its header has w, x, y, w")
+    bad, rows, told = found("0,1,2,3\n0.1,0.2,0.3,0.4\n", "no")
+    assert (bad, len(rows), told) == (0, 2, "")
+    assert found("0.1,0.2,0.3,0.4\n6,5,6.5,7\n", "yes")[0] == 1
+
+
+def test_a_first_row_that_may_be_a_header_is_told_of(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for text, why in (("0,1,2,3\n5,2,6,1\n", "its cells count from 0"), ("1,x,3,4\n5,2,6,1\n", "text stands over")):
+        (tmp_path / "new.csv").write_text(text)
+        assert predict_here(folder / "table.npz", ["new.csv"], True, None) == 0
+        told = capsys.readouterr()
+        assert told.out.count("\n") == 1
+        assert why in told.err
+        assert predict_here(folder / "table.npz", ["new.csv"], True, "no") == ("x" in text)
+        capsys.readouterr()
 
 
 def test_a_damaged_image_is_one_line(folder, drawn, tmp_path):

@@ -42,7 +42,7 @@ def trained(
     X = generator.normal(size=(rows, sizes[0]))
     Y = np.eye(sizes[-1])[generator.integers(0, sizes[-1], rows)]
     split = shared_split(world, X, Y, dtype)
-    held, chosen = hold_out(world, split, validation, 0) if validation else (None, None)
+    held, chosen = hold_out(world, split, validation, 0, range(99), "--validation") if validation else (None, None)
     augmentation = augment and Augmentation((7, 7), augment, -0.5, dtype)
     trainer = Trainer(
         world,

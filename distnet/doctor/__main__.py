@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distnet import __version__
-from distnet.config import Config, Parser
+from distnet.config import Config, Parser, file_path
 from distnet.doctor import checks, mpi, trial
 from distnet.doctor.findings import NOTE, OK, PROBLEM, Finding, coloured, shown, summary
 from distnet.doctor.machine import Facts, facts
@@ -70,7 +70,7 @@ def parser() -> Parser:
     )
     launcher.required = False
     made.add_argument(
-        "--data-dir", type=Path, help="where the IDX files are (default: $DISTNET_DATA, else data)", metavar="DIR"
+        "--data-dir", type=file_path, help="where the IDX files are (default: $DISTNET_DATA, else data)", metavar="DIR"
     )
     return made
 
