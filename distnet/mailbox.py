@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 TAG = 29_541  # below the least upper bound of tags, 32,767
+END = "end "  # the beginning of a rank's last word, which its status follows
 LENGTH = 64  # bytes of a word, which MPI sends at once, without waiting for its receiver
-LEFT = "left"
 
 
 class Mailbox:
@@ -26,7 +26,7 @@ class Mailbox:
 
         self.comm: MPI.Intracomm = MPI.COMM_WORLD
         self.rank = self.comm.rank
-        self.left: set[int] = set()
+        self.ended: dict[int, int] = {}  # ranks that have ended, and with which status
         self._sent: list[tuple[MPI.Request, bytes]] = []
 
     def others(self, comm: MPI.Intracomm | None = None) -> list[int]:
@@ -43,17 +43,20 @@ class Mailbox:
         """Send a word to each of these ranks, without waiting."""
         data = word.encode()[:LENGTH].ljust(LENGTH)
         self._sent = [(request, kept) for request, kept in self._sent if not request.Test()]
-        self._sent += [(self.comm.Isend(data, rank, TAG), data) for rank in ranks if rank not in self.left]
+        self._sent += [(self.comm.Isend(data, rank, TAG), data) for rank in ranks if rank not in self.ended]
+
+    def send_end(self, status: int, ranks: list[int]) -> None:
+        """Let these ranks know that this one has ended. Nothing can be sent afterwards."""
+        self.send(f"{END}{status}", ranks)
 
     def receive(self, rank: int) -> str | None:
-        """The next word of a rank; None where none has come yet, LEFT for ever after that."""
-        if rank in self.left:
-            return LEFT
-        if not self.comm.Iprobe(rank, TAG):
+        """The next word of a rank; None where none has come, or it has ended."""
+        if rank in self.ended or not self.comm.Iprobe(rank, TAG):
             return None
         data = bytearray(LENGTH)
         self.comm.Recv(data, rank, TAG)
         word = data.decode().rstrip()
-        if word == LEFT:
-            self.left.add(rank)
+        if word.startswith(END):
+            self.ended[rank] = int(word.removeprefix(END))
+            return None
         return word

@@ -23,7 +23,7 @@ from distnet import guard
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.guard import in_main_thread, is_inside_rank, launched, launched_size, mark_rank, say, watch
 from distnet.layers import CACHE_LINE, aligned_zeros
-from distnet.mailbox import LEFT, Mailbox
+from distnet.mailbox import Mailbox
 from distnet.shared_memory import map_shared
 from distnet.text import join_names
 
@@ -246,7 +246,7 @@ def launched_world(ranks_per_node: int | None = None) -> World:
     ranks_per_node: see World.
     Collective: the first call with each ranks_per_node.
 
-    From then on, an exception that nobody catches ends all ranks, see `guard.watch`.
+    Under mpirun, an exception that nobody catches ends all ranks, once this file is imported: see `guard.watch`.
     Raises InputError where the launcher doesn't belong to the MPI that mpi4py loads.
     """
     return _launched_world(ranks_per_node)  # one key for `cache`, whether or not it was given
@@ -344,8 +344,13 @@ def meet(what: str, comm: MPI.Intracomm | None = None) -> None:
     while True:
         for rank in sorted(missing):
             word = mail.receive(rank)
-            if word == LEFT:
-                end_all(f"rank {rank} has ended, and rank {mail.rank} is in {what}; let all ranks make the same calls")
+            if rank in mail.ended:
+                status = mail.ended[rank]
+                how = f" with status {status}" if status else ""
+                end_all(
+                    f"rank {rank} has ended{how}, and rank {mail.rank} is in {what}; let all ranks make the same calls",
+                    status=status or 1,
+                )
             if word not in (None, what):
                 end_all(
                     f"rank {rank} is in {word}, and rank {mail.rank} in {what}; let all ranks make the same calls",
@@ -374,11 +379,11 @@ def meet(what: str, comm: MPI.Intracomm | None = None) -> None:
             time.sleep(POLITE_WAIT)
 
 
-def end_all(why: str, is_first: bool = True) -> NoReturn:
+def end_all(why: str, is_first: bool = True, status: int = 1) -> NoReturn:
     """Say why and end all ranks."""
     time.sleep(0 if is_first else guard.RANK_0_SPEAKS)
     say(why)
-    guard.abort(1)
+    guard.abort(status)
 
 
 def collective(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -432,7 +437,7 @@ def all_raise(what: str, comm: MPI.Intracomm | None) -> bool:
             word = mail.receive(rank)
             if word == f"an error of {what}":
                 missing.discard(rank)
-            elif word:
+            elif word or rank in mail.ended:
                 return False
         time.sleep(POLITE_WAIT)
     return not missing
@@ -463,9 +468,9 @@ def leave(process: int) -> None:
         return
     mail = mailbox()
     others = mail.others()
-    mail.send(LEFT, others)
+    mail.send_end(guard.Exit.status or 0, others)
     begin = time.monotonic()
-    while mail.left != set(others):
+    while len(mail.ended) < len(others):
         for rank in others:
             mail.receive(rank)
         if guard.Exit.status and time.monotonic() > begin + guard.RANK_0_SPEAKS:

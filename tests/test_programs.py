@@ -63,10 +63,17 @@ def test_the_same_goes_for_a_program_that_leaves_starting_mpi_to_distnet(program
     assert "distnet: rank 1 has ended, and rank 0 is in " in ended.err
 
 
-def test_sys_exit_with_a_status_ends_all_ranks_at_once_with_it(program):
-    ended = program("if rank == 1: sys.exit(3)\ntime.sleep(600)")
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ("time.sleep(600)", "and others go on; all ranks end"),
+        ("network.train(X, Y)", "and "),
+    ],
+)
+def test_sys_exit_with_a_status_ends_all_ranks_at_once_with_it(program, others, told):
+    ended = program(f"if rank == 1: sys.exit(3)\n{others}")
     assert ended.status == 3
-    assert "distnet: rank 1 has ended with status 3, and others go on; all ranks end\n" in ended.err
+    assert f"distnet: rank 1 has ended with status 3, {told}" in ended.err
 
 
 @pytest.mark.parametrize(
