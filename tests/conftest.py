@@ -169,6 +169,13 @@ def record(*entries: tuple[object, ...]) -> None:
             file.writelines(json.dumps(entry) + "\n" for entry in entries)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Under tests/run.py, keep temporary files apart: pytests that clean up the folder of all of them collide."""
+    if (folder := os.environ.get("DISTNET_TEST_RECORD")) and not config.option.basetemp:
+        config.option.basetemp = f"{folder}.{os.getpid()}"
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Under MPI, import only files with tests for it, unless they are named."""
     left_out = config.getoption("--only-mpi") and collection_path.match("test_*.py")
