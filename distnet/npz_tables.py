@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from distnet.errors import InputError
 from distnet.shards import row_blocks
 from distnet.text import listed
+from distnet.unpacking import check_unpacked_size
 
 # What the arrays of a part may be called, in small letters.
 NAMES = {
@@ -66,6 +67,7 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as stored:
                 named = find_names(path, stored.files)
+                check_unpacked_size(stored.zip.getinfo(member_of(stored, name)) for name in named.values())
                 found = {part: read_member(path, stored, name) for part, name in named.items()}
     except (OSError, InputError):
         raise
@@ -94,10 +96,14 @@ def find_names(path: Path, names: Sequence[str]) -> dict[str, str]:
     return named
 
 
+def member_of(stored: Any, name: str) -> str:
+    """What an array of an .npz file is called in the zip file."""
+    return name if name in stored.zip.namelist() else f"{name}.npy"
+
+
 def read_member(path: Path, stored: Any, name: str) -> NDArray[Any]:
     """One array of an .npz file; of objects, as pandas saves text, where all are text or all are numbers."""
-    member = name if name in stored.zip.namelist() else f"{name}.npy"
-    with stored.zip.open(member) as file:
+    with stored.zip.open(member_of(stored, name)) as file:
         version = npy.read_magic(file)
         shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
         if not dtype.hasobject:

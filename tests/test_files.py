@@ -5,13 +5,17 @@ import os
 import socket
 import stat
 import threading
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import command
 
+from distnet import unpacking
 from distnet.errors import InputError
 from distnet.files import GrowingFile, check_writable, write_content, write_whole
+from distnet.npz_tables import read_npz
 
 
 def write(path, content=b"new"):
@@ -146,3 +150,20 @@ def test_a_run_writes_into_its_own_output_and_leaves_links_as_they_are(digits, t
     assert ended.out.splitlines()[2].startswith("test accuracy ")
     assert model.is_symlink()
     assert (tmp_path / "store" / "model.npz").stat().st_size > 784 * 9 * 4
+
+
+def test_a_table_that_unpacks_to_more_than_the_memory_that_is_left_is_refused_before_it_is_unpacked(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "table.npz"
+    np.savez_compressed(path, X=np.zeros((200_000, 100), "f4"), y=np.arange(200_000) % 2)
+    assert path.stat().st_size < 1_000_000
+    monkeypatch.setattr(unpacking, "MEMORY", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable:   40960 kB\n")
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"it unpacks to 77 MiB, and 40 MiB of memory are left"):
+        read_npz(path)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+    (tmp_path / "meminfo").write_text("MemAvailable:   90000 kB\n")
+    assert read_npz(path)[0].shape == (200_000, 100)

@@ -27,6 +27,7 @@ FLOORS = (
         "stopwatch",
         "text",
         "toml",
+        "unpacking",
     },
     {
         "config",
