@@ -30,6 +30,7 @@ def map_shared(comm: MPI.Intracomm, size: int) -> tuple[mmap.mmap | None, str]:
     Collective: every rank calls it, and looks at what became of it on the others.
     """
     path, room, problem, memory = "", None, "", None
+    comm.Barrier()  # there is no file, whose name would stay, as long as one has to be waited for that may never come
     with ExitStack() as stack:
         if comm.rank == 0:
             try:
