@@ -1,6 +1,7 @@
 """The promise: byte-identical parameters at every rank count. Run under mpirun."""
 
 import itertools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,24 @@ def test_shared_memory_lives_as_long_as_a_view_of_it_and_has_no_name():
         shared_mappings() == before,
     )
     assert MPI.COMM_WORLD.allgather(checks) == [(True,) * 4] * MPI.COMM_WORLD.size
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_rank_that_never_comes_leaves_no_file_of_shared_memory(monkeypatch, tmp_path):
+    from mpi4py import MPI
+
+    from distnet import shared_memory
+
+    world = World(MPI.COMM_WORLD)
+    folder = Path(MPI.COMM_WORLD.bcast(str(tmp_path)))
+    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", folder)
+    if late := world.rank == world.size - 1:
+        time.sleep(0.3)
+    seen = late and list(folder.iterdir())
+    world.shared((10,), np.uint8)
+    checks = not seen, not list(folder.iterdir())
+    world.close()
+    assert MPI.COMM_WORLD.allgather(checks) == [(True, True)] * MPI.COMM_WORLD.size
 
 
 @pytest.mark.mpi(min_size=3)
