@@ -27,12 +27,14 @@ class Interrupts:
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
-        """While this lasts, the handler of SIGINT runs between steps. Only the main thread gets signals."""
-        handler = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        """While this lasts, SIGINT raises KeyboardInterrupt between steps alone. Only the main thread gets signals.
+
+        A handler of somebody's own, such as that of a request to stop, runs at once: the step can still obey it.
+        """
+        own = signal.default_int_handler
+        if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not own:
             yield
             return
-        own = handler
 
         def wait_for_step(number: int, frame: FrameType | None) -> None:
             if self._in_step:
