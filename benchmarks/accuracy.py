@@ -29,7 +29,7 @@ def seconds_of_distnet(seed: int) -> float:
     mpirun = str(Path(sys.executable).with_name("mpirun"))
     with tempfile.TemporaryDirectory() as folder:
         metrics = Path(folder, "metrics.jsonl")
-        constant = ["--learning-rate", str(Config.learning_rate), "--schedule", "constant"]
+        constant = ["--learning-rate", str(Config().learning_rate), "--schedule", "constant"]
         options = [
             *constant,
             "--weight-decay",

@@ -30,7 +30,7 @@ STEPS = 469  # an epoch of 60,000 samples in mini-batches of 128
 def prepared(world: World, config: Config, data: Dataset) -> Trainer:
     """A trainer before its first step."""
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
-    initial = initial_parameters(sizes, config.activation, config.seed, config.dtype)
+    initial = initial_parameters(sizes, config.activation, config.seed, config.dtype, config.initialisation)
     return Trainer(
         world,
         sizes,

@@ -18,8 +18,9 @@ import numpy as np
 from mpi4py import MPI
 
 from distnet.exchange import Exchange
+from distnet.hyperparameters import Hyperparameters
 from distnet.layers import aligned_zeros
-from distnet.optimizers import Hyperparameters, Optimizer
+from distnet.optimizers import Optimizer
 from distnet.world import launched_world
 
 SIZES = (52_510, 1_000_000, 10_000_000)

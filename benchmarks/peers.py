@@ -63,7 +63,8 @@ def distnet(case: Case, shards: int) -> Peer:
     world = launched_world()
     X, y = samples()
     split = shared_split(world, X, np.eye(CLASSES, dtype=np.float32)[y], np.float32)
-    initial = initial_parameters(case.sizes, case.activation, 0, np.float32)
+    initialisation = {"sigmoid": "tutorial", "relu": "he"}[case.activation]
+    initial = initial_parameters(case.sizes, case.activation, 0, np.float32, initialisation)
     trainer = Trainer(
         world,
         case.sizes,

@@ -25,8 +25,9 @@ from threadpoolctl import threadpool_limits
 
 from distnet import plan
 from distnet.exchange import Exchange
+from distnet.hyperparameters import Hyperparameters
 from distnet.layers import aligned_zeros, initial_parameters, layer_views, parameter_count
-from distnet.optimizers import Hyperparameters, Optimizer
+from distnet.optimizers import Optimizer
 from distnet.plan import Link, Machine, cost, ring_cost
 from distnet.propagation import Propagation
 from distnet.shards import default_shards
@@ -61,7 +62,7 @@ def timed(work: Callable[[], object], clock: Callable[[], float], count: int, ro
 def propagation_time(sizes: tuple[int, ...], rows: int, count: int) -> float:
     """µs of CPU time for forward pass and backprop of one shard."""
     parameters = aligned_zeros((parameter_count(sizes),), np.float32)
-    parameters[:] = initial_parameters(sizes, "relu", 0, np.float32)
+    parameters[:] = initial_parameters(sizes, "relu", 0, np.float32, "he")
     gradients = layer_views(aligned_zeros((1, len(parameters)), np.float32), sizes)
     propagation = Propagation(sizes, "relu", parameters, 1, rows)
     propagation.inputs[:] = np.random.default_rng(0).standard_normal(propagation.inputs.shape, np.float32)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import multiprocessing
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -21,8 +20,8 @@ from distnet.datasets import hold_out, shared_split
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.functional import Array
 from distnet.guard import launched_size
+from distnet.hyperparameters import DEFAULTS, LEARNING_RATES, Hyperparameters
 from distnet.network import NeuralNetwork
-from distnet.optimizers import Hyperparameters
 from distnet.schedules import Schedule
 from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
 from distnet.world import World, launched_world, together
@@ -46,9 +45,8 @@ CHOICES = {
     "nesterovs_momentum": (True, False),
     "early_stopping": (True, False),
 }
-CHECKS = {
+CHECKS: dict[str, config.Number[Any]] = {
     "alpha": config.rate_or_zero,
-    "learning_rate_init": config.positive_rate,
     "max_iter": config.positive_count,
     "tol": config.rate_or_zero,
     "momentum": config.fraction,
@@ -60,6 +58,11 @@ CHECKS = {
     "dropout": config.fraction,
     "label_smoothing": config.fraction,
 }
+OPTIONAL: dict[str, config.Number[Any]] = {
+    "learning_rate_init": config.positive_rate,
+    "shards": config.shard_count,
+}  # they may be None
+FITTED = ("network_", "classes_", "loss_curve_", "n_iter_", "validation_scores_")
 
 
 class Prepared(NamedTuple):
@@ -86,8 +89,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     activation: of distnet, or "logistic" for its sigmoid. solver: "sgd", plain where momentum is 0, "adam" or
     "adamw". alpha: over the rows of a mini-batch it is the weight decay. batch_size: over all ranks together; "auto"
     for 200, or all rows where there are fewer. learning_rate: "constant", or "cosine" over max_iter epochs.
-    random_state: a whole number is distnet's seed. dropout, label_smoothing: see `Regularisation`. shards: see
-    `NeuralNetwork.train`; name it for the same bits on more than four ranks, too.
+    learning_rate_init: None for the default of the optimizer, see `LEARNING_RATES`. random_state: a whole number is
+    distnet's seed. initialisation: see `initial_parameters`. dropout, label_smoothing: see `Regularisation`. shards:
+    see `NeuralNetwork.train`; name it for the same bits on more than four ranks, too.
     Training ends where for n_iter_no_change epochs the loss didn't fall by tol, or, with early_stopping, the accuracy
     on the rows held out didn't rise by it; then the parameters of the best epoch count. Rows are always shuffled.
     It is in float32 for X of that kind, else in float64.
@@ -106,20 +110,21 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
         learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
+        learning_rate_init: float | None = None,
         max_iter: int = 200,
         random_state: int | RandomState | None = None,
         tol: float = 1e-4,
-        momentum: float = 0.9,
+        momentum: float = DEFAULTS.momentum,
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
+        beta_1: float = DEFAULTS.betas[0],
+        beta_2: float = DEFAULTS.betas[1],
+        epsilon: float = DEFAULTS.epsilon,
         n_iter_no_change: int = 10,
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
+        initialisation: str | None = None,
         shards: int | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -142,6 +147,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_no_change = n_iter_no_change
         self.dropout = dropout
         self.label_smoothing = label_smoothing
+        self.initialisation = initialisation
         self.shards = shards
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Classifier:
@@ -168,19 +174,22 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_same(world, *([repr(fault).encode()] if fault else data.described()))
         if fault:
             raise fault
+        for name in FITTED:  # of an earlier fit
+            self.__dict__.pop(name, None)
         rows, classes, codes = data.rows, data.classes, data.codes
         network = NeuralNetwork(
             (rows.shape[1], *data.hidden, len(classes)),
             ACTIVATIONS.get(self.activation, self.activation),
-            float(self.learning_rate_init),
+            self._learning_rate(),
             world.on_root(lambda: data.seed),
             rows.dtype,
+            self.initialisation,
         )
         network.about = {"classes": classes.tolist()}
         losses, accuracies = self._train(world, network, rows, np.eye(len(classes), dtype=rows.dtype)[codes], classes)
         if not np.isfinite(network.parameters).all():  # interrupted within an epoch that had diverged
             raise input_error_on_every_rank(
-                f"learning_rate_init {self.learning_rate_init!r}: the parameters grew without bound; use a smaller one"
+                f"learning_rate_init {network.learning_rate!r}: the parameters grew without bound; use a smaller one"
             )
         self.network_, self.classes_ = network, classes
         self.loss_curve_, self.n_iter_ = losses, len(losses)
@@ -214,7 +223,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             network.activation,
             network.parameters,
             split,
-            learning_rate=network.learning_rate,
+            learning_rate=self._learning_rate(),
             batch_size=batch_size,
             hyperparameters=Hyperparameters(
                 self._rule(), self.momentum, (self.beta_1, self.beta_2), self.epsilon, self.alpha / batch_size
@@ -266,23 +275,22 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _checked(self, world: World, samples: int) -> tuple[int, ...]:
         """The hidden layers, if all parameters can be. Raises InputError for the first that can't."""
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise input_error_on_every_rank(
-                    f"{name} {getattr(self, name)!r}: choose from {', '.join(map(str, choices))}"
-                )
-        hidden = self.hidden_layer_sizes
-        layers = (hidden,) if isinstance(hidden, Integral) else tuple(hidden)  # type: ignore[arg-type]
-        checks = [(name, check, getattr(self, name)) for name, check in CHECKS.items()]
-        checks += [("hidden_layer_sizes", config.positive_count, size) for size in layers]
+            config.check_choice(name, getattr(self, name), choices)
+        if self.initialisation is not None:
+            config.check_choice("initialisation", self.initialisation, config.INITIALISATIONS)
+        for name, number in CHECKS.items():
+            number.check(name, getattr(self, name))
+        for name, number in OPTIONAL.items():
+            if getattr(self, name) is not None:
+                number.check(name, getattr(self, name))
         if self.batch_size != "auto":
-            checks.append(("batch_size", config.positive_count, self.batch_size))
-        if self.shards is not None:
-            checks.append(("shards", config.shard_count, self.shards))
-        for name, check, value in checks:
-            try:
-                check(str(value))
-            except argparse.ArgumentTypeError as error:
-                raise input_error_on_every_rank(f"{name}: {error}") from None
+            config.positive_count.check("batch_size", self.batch_size)
+        if isinstance(self.random_state, Integral):
+            config.seed_number.check("random_state", self.random_state)
+        hidden = self.hidden_layer_sizes
+        layers = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
+        for size in layers:
+            config.positive_count.check("hidden_layer_sizes", size)
         check_shards(self.shards, world.size)
         if self._held_out(samples) >= samples:
             raise input_error_on_every_rank(
@@ -297,6 +305,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not self.momentum:
             return "sgd"
         return "nesterov" if self.nesterovs_momentum else "momentum"
+
+    def _learning_rate(self) -> float:
+        """The rate that was given, or else the default of the rule."""
+        return float(self.learning_rate_init or LEARNING_RATES[self._rule()])
 
     def _seed(self) -> int:
         """The seed of this fit, drawn where random_state is no number."""

@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from distnet import __version__, toml
 from distnet.errors import HelpWanted, input_error_on_every_rank
+from distnet.hyperparameters import DEFAULTS, LEARNING_RATES, OPTIMIZERS
 
 T = TypeVar("T", int, float)
 
@@ -19,11 +21,10 @@ DATASETS = ("mnist", "fashion-mnist", "synthetic", *EMNIST)
 TABLES = ("csv", "npz")  # what stands before the colon of a person's own file
 OWN = " or ".join(f"{kind}:FILE" for kind in TABLES)
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky-relu", "gelu")
-INITIALISATIONS = ("he", "xavier", "tutorial")
+INITIALISATIONS = ("torch", "he", "xavier", "tutorial")
 SCHEDULES = ("constant", "step", "exponential", "cosine")
 # Kinds of augmentation with the strengths that they have where none is given; sigma is elastic's.
 STRENGTHS = {"shift": 1.0, "rotate": 10.0, "scale": 10.0, "elastic": 36.0, "sigma": 6.0}
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
 # Options that mean something to some optimizers alone.
 FOR_OPTIMIZERS = {
     "momentum": ("momentum", "nesterov"),
@@ -64,28 +65,47 @@ PRESETS = tuple(sorted(name.removesuffix(".toml") for name in os.listdir(PRESET_
 WRITTEN = "# The configuration of a run of distnet"  # how the files begin that `written_config` makes
 
 
-def number(kind: Callable[[str], T], allowed: Callable[[T], bool], right: str) -> Callable[[str], T]:
-    """A reader of one number of `kind` that refuses what isn't `allowed` and says what is `right`."""
+@dataclass(frozen=True)
+class Number(Generic[T]):
+    """Numbers of a kind that are `allowed`: reads one from text, or checks one that a program gives.
 
-    def read(text: str) -> T:
+    right: what is allowed, in words.
+    """
+
+    kind: Callable[[str], T]
+    allowed: Callable[[T], bool]
+    right: str
+
+    def __call__(self, text: str) -> T:
+        """The number in `text`. Raises ArgumentTypeError where it isn't allowed."""
         try:
-            value = kind(text)
+            value = self.kind(text)
         except ValueError:
             value = None
-        if value is None or not allowed(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is no {right}")
+        if value is None or not self.allowed(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is no {self.right}")
         return value
 
-    return read
+    def check(self, name: str, value: Any) -> None:
+        """Raise InputError (on every rank) that names the parameter where its value isn't allowed."""
+        numbers = Integral if self.kind is int else Real
+        if not isinstance(value, numbers) or isinstance(value, bool) or not self.allowed(value):  # type: ignore[arg-type]
+            raise input_error_on_every_rank(f"{name} {value!r}: expected a {self.right}")
 
 
-positive_count = number(int, lambda value: 1 <= value < 2**31, "whole number from 1 up")
-shard_count = number(int, lambda value: 1 <= value <= 65_536, "whole number from 1 to 65536")
-seed_number = number(int, lambda value: 0 <= value < 2**63, "whole number from 0 up")
-positive_rate = number(float, lambda value: math.isfinite(value) and value > 0, "finite number above 0")
-rate_or_zero = number(float, lambda value: math.isfinite(value) and value >= 0, "finite number from 0 up")
-fraction = number(float, lambda value: 0 <= value < 1, "number from 0 up and below 1")
-part = number(float, lambda value: 0 < value < 1, "number between 0 and 1")
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise InputError (on every rank) that names the parameter where its value is none of the choices."""
+    if not isinstance(value, str | bool) or value not in choices:
+        raise input_error_on_every_rank(f"{name} {value!r}: choose from {', '.join(map(str, choices))}")
+
+
+positive_count = Number(int, lambda value: 1 <= value < 2**31, "whole number from 1 up")
+shard_count = Number(int, lambda value: 1 <= value <= 65_536, "whole number from 1 to 65536")
+seed_number = Number(int, lambda value: 0 <= value < 2**63, "whole number from 0 up")
+positive_rate = Number(float, lambda value: math.isfinite(value) and value > 0, "finite number above 0")
+rate_or_zero = Number(float, lambda value: math.isfinite(value) and value >= 0, "finite number from 0 up")
+fraction = Number(float, lambda value: 0 <= value < 1, "number from 0 up and below 1")
+part = Number(float, lambda value: 0 < value < 1, "number between 0 and 1")
 
 
 def counts(word: str) -> tuple[int, ...]:
@@ -237,12 +257,19 @@ class Config:
     initialisation: str | None = option(
         None,
         "network",
-        "variance of the initial weights: he 2/inputs, xavier 2/(inputs + outputs), tutorial 1/inputs "
-        "(default: he for relu and its kind, else tutorial)",
+        "initial weights: torch uniform within 1/√inputs, biases too; or normal of variance 2/inputs with he, "
+        "2/(inputs + outputs) with xavier, 1/inputs with tutorial",
         choices=INITIALISATIONS,
     )
     dtype: str = option("float32", "network", "precision of everything that is computed", choices=DTYPES)
-    learning_rate: float = option(0.1, "training", "step of gradient descent", positive_rate, metavar="RATE")
+    learning_rate: float = option(
+        None,
+        "training",
+        "step of gradient descent; with another optimizer than the preset's, "
+        + ", ".join(f"{rate:g} for {name}" for name, rate in LEARNING_RATES.items()),
+        positive_rate,
+        metavar="RATE",
+    )
     scale_learning_rate: int | None = option(
         None,
         "training",
@@ -263,17 +290,19 @@ class Config:
     batch_size: int = option(
         128, "training", "rows of a mini-batch, over all ranks together", positive_count, metavar="B"
     )
-    optimizer: str = option("sgd", "training", "the rule that updates the parameters", choices=OPTIMIZERS)
-    momentum: float = option(0.9, "training", "of momentum and nesterov", fraction, metavar="RATE")
+    optimizer: str = option(DEFAULTS.optimizer, "training", "the rule that updates the parameters", choices=OPTIMIZERS)
+    momentum: float = option(DEFAULTS.momentum, "training", "of momentum and nesterov", fraction, metavar="RATE")
     betas: tuple[float, float] = option(
-        (0.9, 0.999),
+        DEFAULTS.betas,
         "training",
         "decay of the two moments, of adam and adamw",
         fraction,
         nargs=2,
         metavar="RATE",
     )
-    epsilon: float = option(1e-8, "training", "added to the divisor, of adam and adamw", positive_rate, metavar="E")
+    epsilon: float = option(
+        DEFAULTS.epsilon, "training", "added to the divisor, of adam and adamw", positive_rate, metavar="E"
+    )
     weight_decay: float = option(
         0.0,
         "training",
@@ -308,7 +337,7 @@ class Config:
         "regularisation",
         "how many training samples to hold out, of each class its share; the parameters of the epoch with the lowest "
         "loss on them are what is saved",
-        number(int, lambda value: 0 <= value < 2**31, "whole number from 0 up"),
+        Number(int, lambda value: 0 <= value < 2**31, "whole number from 0 up"),
         metavar="K",
     )
     patience: int | None = option(
@@ -409,6 +438,10 @@ class Config:
             named["--model: its configuration"] = self.model.with_suffix(".toml")
         return named
 
+    def __post_init__(self) -> None:
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
+
     def described(self) -> dict[str, Any]:
         """All options as JSON knows them."""
         return {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
@@ -507,8 +540,8 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
     path = typed.pop("config", None)
     file = read_options(path) if path else {}
     preset = read_options(PRESET_FOLDER / f"{(file | typed).get('preset', Config.preset)}.toml")
-    alone = Config(**preset | file)
-    config = Config(**preset | file | typed)
+    alone = Config(**overridden(preset, file))
+    config = Config(**overridden(preset, file, typed))
     for name, output in config.outputs.items():
         if path is not None and os.path.realpath(output) == os.path.realpath(path):
             raise input_error_on_every_rank(f"{name} {output}: that is the file of --config; name another file")
@@ -520,6 +553,19 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
             raise input_error_on_every_rank(f"{path}: {name}: {why}")
     # What the file says for another optimizer, say, than the one typed is as if it weren't there.
     return replace(config, **{name: getattr(Config, name) for name in idle}), frozenset(typed | file) - idle.keys()
+
+
+def overridden(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of all layers; each overrides the ones before it.
+
+    A learning rate was chosen for an optimizer: where a later layer names another one, the rate is dropped.
+    """
+    options: dict[str, Any] = {"optimizer": Config.optimizer}
+    for layer in layers:
+        if layer.get("optimizer", options["optimizer"]) != options["optimizer"]:
+            options.pop("learning_rate", None)
+        options |= layer
+    return options
 
 
 def without_effect(config: Config) -> dict[str, str]:

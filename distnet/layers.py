@@ -45,18 +45,22 @@ def weight_runs(sizes: Sequence[int]) -> list[slice]:
 def initial_parameters(
     sizes: Sequence[int], activation: str, seed: int, dtype: DTypeLike, initialisation: str | None = None
 ) -> Array:
-    """The flat vector (N,) at the start: normal weights, mean zero, biases zero.
+    """The flat vector (N,) at the start.
 
-    initialisation: their variance, "he" 2 / inputs, "xavier" 2 / (inputs + outputs), "tutorial" 1 / inputs. None
-    for the one that fits: he where about half of the neurons pass nothing on, else the tutorial's.
+    initialisation: "torch", uniform weights and biases within ±1 / √inputs, as torch.nn.Linear has them; or normal
+    weights and no biases, of variance 2 / inputs with "he", 2 / (inputs + outputs) with "xavier", and 1 / inputs with
+    "tutorial". None for the default: "tutorial" for sigmoid, else "torch".
     Source: He et al. 2015, section 2.2; Glorot and Bengio 2010.
     """
     vector = np.zeros(parameter_count(sizes), dtype)
     generator = np.random.default_rng(seed)
-    initialisation = initialisation or ("tutorial" if activation in ("sigmoid", "tanh") else "he")
+    initialisation = initialisation or ("tutorial" if activation == "sigmoid" else "torch")
     for matrix in layer_views(vector, sizes):
         weights = matrix[:-1]
         inputs, outputs = weights.shape
+        if initialisation == "torch":
+            matrix[:] = generator.uniform(-(inputs**-0.5), inputs**-0.5, matrix.shape)
+            continue
         variance = {"he": 2 / inputs, "xavier": 2 / (inputs + outputs), "tutorial": 1 / inputs}[initialisation]
         weights[:] = generator.standard_normal(weights.shape) * np.sqrt(variance)
     return vector

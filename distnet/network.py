@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from distnet.blas import single_blas_thread
-from distnet.config import ACTIVATIONS, INITIALISATIONS
+from distnet.config import ACTIVATIONS, INITIALISATIONS, check_choice, positive_count, positive_rate, seed_number
 from distnet.datasets import shared_split
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.functional import Array, cross_entropy
+from distnet.hyperparameters import DEFAULTS, LEARNING_RATES, Hyperparameters
 from distnet.layers import aligned_zeros, initial_parameters, layer_views
 from distnet.model_file import Model, load_model, save_model
-from distnet.optimizers import Hyperparameters
 from distnet.propagation import Propagation
 from distnet.schedules import Schedule
-from distnet.trainer import Epoch, Regularisation, Trainer
+from distnet.trainer import Epoch, Regularisation, Trainer, check_training
 from distnet.world import World, collective, launched_world
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 class NeuralNetwork:
     """A multilayer perceptron with a softmax at its end, trained on the categorical cross-entropy.
 
-    sizes: neurons a layer, inputs and outputs included. activation: of the hidden layers, "sigmoid", "tanh",
-    "relu", "leaky-relu" or "gelu". dtype: float32 or float64. seed: of the initial weights and the order of
-    samples. initialisation: see `initial_parameters`.
+    sizes: neurons per layer, inputs and outputs included. activation: of the hidden layers, "sigmoid", "tanh",
+    "relu", "leaky-relu" or "gelu". learning_rate: None for the default of the optimizer, see `LEARNING_RATES`.
+    dtype: float32 or float64. seed: of the initial weights and the order of samples. initialisation: see
+    `initial_parameters`.
 
     parameters: the flat vector (N,). weights[l], biases[l]: views into it, (inputs, outputs) and (outputs,).
     Rows are samples everywhere. Raises InputError for sizes, rates and names that can't be.
@@ -42,29 +43,32 @@ class NeuralNetwork:
         self,
         sizes: Sequence[int],
         activation: str = "relu",
-        learning_rate: float = 0.1,
+        learning_rate: float | None = None,
         seed: int = 0,
         dtype: DTypeLike = np.float32,
         initialisation: str | None = None,
     ) -> None:
+        try:
+            sizes = tuple(sizes)
+            known_dtype = np.dtype(dtype) in (np.float32, np.float64)
+        except TypeError as error:
+            raise InputError(f"sizes {sizes!r}, dtype {dtype!r}: {error}") from None
         if len(sizes) < 2 or any(not isinstance(size, (int, np.integer)) or size < 1 for size in sizes):
             raise InputError(f"sizes {list(sizes)!r}: name inputs, hidden layers and outputs, each 1 or more")
-        if activation not in ACTIVATIONS:
-            raise InputError(f"activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
-        if not isinstance(learning_rate, (int, float, np.floating)) or not 0 < learning_rate < float("inf"):
-            raise InputError(f"learning_rate {learning_rate!r}: name a finite number above 0")
-        if not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise InputError(f"seed {seed!r}: name a whole number from 0 up")
-        if np.dtype(dtype) not in (np.float32, np.float64):
+        check_choice("activation", activation, ACTIVATIONS)
+        if initialisation is not None:
+            check_choice("initialisation", initialisation, INITIALISATIONS)
+        if learning_rate is not None:
+            positive_rate.check("learning_rate", learning_rate)
+        seed_number.check("seed", seed)
+        if not known_dtype:
             raise InputError(f"dtype {dtype!r}: choose float32 or float64")
         self.sizes = tuple(int(size) for size in sizes)
         self.activation = activation
         self.learning_rate = learning_rate
         self.seed = int(seed)
         self.about: dict[str, Any] = {}
-        if initialisation not in (None, *INITIALISATIONS):
-            raise InputError(f"initialisation {initialisation!r}: choose from {', '.join(INITIALISATIONS)}")
-        self._hold(initial_parameters(self.sizes, activation, seed, dtype, initialisation))
+        self._hold(initial_parameters(self.sizes, activation, self.seed, dtype, initialisation))
 
     def _hold(self, parameters: Array) -> None:
         """Take a copy of (N,) parameters, and the views into it."""
@@ -126,9 +130,14 @@ class NeuralNetwork:
 
         Collective: no.
         """
+        rate = self._learning_rate(DEFAULTS.optimizer)
         for weights, biases, dw, db in zip(self.weights, self.biases, weight_gradients, bias_gradients, strict=True):
-            weights -= self.learning_rate / batch_size * dw
-            biases -= self.learning_rate / batch_size * db
+            weights -= rate / batch_size * dw
+            biases -= rate / batch_size * db
+
+    def _learning_rate(self, optimizer: str) -> float:
+        """The network's own learning rate, or else the default of the optimizer."""
+        return LEARNING_RATES[optimizer] if self.learning_rate is None else self.learning_rate
 
     def cross_entropy(self, probabilities: Array, Y: Array) -> float:
         """Mean categorical cross-entropy of probabilities (rows, classes), in nats. Collective: no."""
@@ -154,7 +163,7 @@ class NeuralNetwork:
 
         Under mpirun all ranks train together: each calls with the same arguments, and each ends with the
         same parameters to the bit. comm: whose ranks; all that the launcher started where it isn't given.
-        hyperparameters: plain SGD, or another rule. schedule: of the learning rate. regularisation: dropout, label
+        hyperparameters: the optimizer and its constants. schedule: of the learning rate. regularisation: dropout, label
         smoothing, augmentation.
         shards: parts of every mini-batch, see docs/design.md. on_step: called on every rank after every update; it must
         not change the trainer, and may keep its arrays, which are views. on_epoch: called on every rank after every
@@ -164,8 +173,9 @@ class NeuralNetwork:
         Raises InputError after an epoch whose loss is NaN or infinite; the network is then as it was before.
         Collective: yes.
         """
-        if epochs < 1 or batch_size < 1:
-            raise InputError(f"epochs {epochs!r}, batch_size {batch_size!r}: both have to be 1 or more")
+        positive_count.check("epochs", epochs)
+        positive_count.check("batch_size", batch_size)
+        check_training(hyperparameters, schedule, regularisation)
         world = launched_world() if comm is None else World(comm)
         X = self._rows("X", X, self.sizes[0])
         split = shared_split(world, X, self._rows("Y", Y, self.sizes[-1], len(X)), self.parameters.dtype)
@@ -175,7 +185,7 @@ class NeuralNetwork:
             self.activation,
             self.parameters,
             split,
-            learning_rate=self.learning_rate,
+            learning_rate=self._learning_rate(hyperparameters.optimizer),
             batch_size=batch_size,
             hyperparameters=hyperparameters,
             schedule=schedule if schedule.epochs else schedule._replace(epochs=epochs),
@@ -221,7 +231,7 @@ class NeuralNetwork:
         """
         model = load_model(Path(path))
         about = dict(model.about)
-        rate, seed = about.pop("learning_rate", 0.1), about.pop("seed", 0)
+        rate, seed = about.pop("learning_rate", None), about.pop("seed", 0)
         try:
             network = cls(model.sizes, model.activation, rate, seed, model.parameters.dtype)
         except (TypeError, ValueError):

@@ -10,24 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distnet.errors import input_error_on_every_rank
 from distnet.functional import Array
+from distnet.hyperparameters import Hyperparameters
 
 CHUNK = 32_768  # elements that a rule works through at once, to find them in the cache at its next pass
-
-
-class Hyperparameters(NamedTuple):
-    """Which rule, and its constants; the learning rate comes with every step.
-
-    clip_norm: the largest norm of the mean gradient over all parameters; None for any.
-    """
-
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
 
 
 class Chunk(NamedTuple):
@@ -52,8 +38,6 @@ class Optimizer:
     """
 
     def __init__(self, parameters: Array, weights: Sequence[slice], choice: Hyperparameters) -> None:
-        if choice.optimizer not in RULES:
-            raise input_error_on_every_rank(f"--optimizer {choice.optimizer}: choose from {', '.join(RULES)}")
         self.choice = choice
         self.steps = 0
         self._rule, names = RULES[choice.optimizer]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from distnet import config
 from distnet.checkpoint import checkpoints, step_of, sweep
-from distnet.config import Parser, number, positive_count
+from distnet.config import Number, Parser, positive_count
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.guard import BAD_INPUT, COME_AGAIN, DIVERGED, INTERRUPTED, UNWRITTEN, is_inside_rank, launched, run, say
 from distnet.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
@@ -225,7 +225,7 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     made.add_argument("-n", type=positive_count, required=True, metavar="RANKS", help="ranks to train on")
-    made.add_argument("--max-restarts", type=number(int, lambda value: value >= 0, "whole number from 0 up"),
+    made.add_argument("--max-restarts", type=Number(int, lambda value: value >= 0, "whole number from 0 up"),
                       default=3, metavar="K", help="how many may bring no newer checkpoint (default: 3)")  # fmt: skip
     made.add_argument("--min-ranks", type=positive_count, default=1, metavar="K",
                       help="go on with as few, where hosts don't answer (default: 1)")  # fmt: skip

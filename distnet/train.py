@@ -29,9 +29,9 @@ from distnet.datasets import Dataset, find_files, hold_out, load
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.evaluation import Answers, findings
 from distnet.files import check_folder, check_writable, is_same_file, write_content
+from distnet.hyperparameters import Hyperparameters
 from distnet.logs import log, log_path, start_logs, stop_logs
 from distnet.network import NeuralNetwork
-from distnet.optimizers import Hyperparameters
 from distnet.profile import KEPT_LAPS, gathered, write_timeline
 from distnet.report import Report, parameters_sha256
 from distnet.schedules import Schedule

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from distnet.augmentation import Augmentation
 from distnet.blas import single_blas_thread
-from distnet.config import SCHEDULES
+from distnet.config import (
+    SCHEDULES,
+    check_choice,
+    fraction,
+    positive_rate,
+    rate_or_zero,
+    shard_count,
+)
 from distnet.datasets import Split
 from distnet.dropout import Dropout
 from distnet.errors import InputError, input_error_on_every_rank
@@ -19,9 +26,10 @@ from distnet.evaluation import Answers, Evaluation, Scores
 from distnet.exchange import Exchange
 from distnet.functional import Array
 from distnet.guard import Context, fail
+from distnet.hyperparameters import OPTIMIZERS, Hyperparameters
 from distnet.interrupts import Interrupts
 from distnet.layers import layer_views, weight_runs
-from distnet.optimizers import Hyperparameters, Optimizer, clipping
+from distnet.optimizers import Optimizer, clipping
 from distnet.propagation import Propagation
 from distnet.schedules import Schedule
 from distnet.shards import default_shards, real_rows, shard_rows
@@ -158,8 +166,6 @@ class Trainer:
     ) -> None:
         self.world, self.train_set, self.lap = world, train, lap
         self.learning_rate, self.schedule, self.seed = learning_rate, schedule, int(seed)
-        if schedule.kind not in SCHEDULES:
-            raise input_error_on_every_rank(f"schedule {schedule.kind!r}: choose from {', '.join(SCHEDULES)}")
         self.regularisation = regularisation
         self.chosen = np.arange(len(train.inputs)) if chosen is None else chosen
         self.shards = check_shards(shards, world.size)
@@ -375,10 +381,29 @@ class Trainer:
         return self.exchange.close()
 
 
+def check_training(hyperparameters: Hyperparameters, schedule: Schedule, regularisation: Regularisation) -> None:
+    """Raise InputError (on every rank) for the first of their values that can't be. Collective: no."""
+    check_choice("optimizer", hyperparameters.optimizer, OPTIMIZERS)
+    check_choice("schedule", schedule.kind, SCHEDULES)
+    for beta in hyperparameters.betas:
+        fraction.check("betas", beta)
+    if hyperparameters.clip_norm is not None:
+        positive_rate.check("clip_norm", hyperparameters.clip_norm)
+    fraction.check("momentum", hyperparameters.momentum)
+    positive_rate.check("epsilon", hyperparameters.epsilon)
+    rate_or_zero.check("weight_decay", hyperparameters.weight_decay)
+    fraction.check("decay", schedule.decay)
+    positive_rate.check("decay_epochs", schedule.decay_epochs)
+    rate_or_zero.check("warmup_epochs", schedule.warmup_epochs)
+    fraction.check("dropout", regularisation.dropout)
+    fraction.check("label_smoothing", regularisation.label_smoothing)
+
+
 def check_shards(shards: int | None, ranks: int) -> int:
     """The number of shards to use. Raises InputError where there are fewer than ranks."""
     if shards is None:
         return default_shards(ranks)
+    shard_count.check("shards", shards)
     if shards < ranks:
         raise input_error_on_every_rank(
             f"--shards {shards}: {ranks} ranks need a shard each; "

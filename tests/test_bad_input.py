@@ -10,8 +10,11 @@ from conftest import write_idx
 
 from distnet import NeuralNetwork, datasets
 from distnet.errors import InputError
+from distnet.hyperparameters import Hyperparameters
 from distnet.idx import FILES
+from distnet.schedules import Schedule
 from distnet.train import train as train_here
+from distnet.trainer import Regularisation
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
 SOON = 20  # seconds: much more than any of these needs, and less than a hang
@@ -258,7 +261,12 @@ def test_all_mistakes_in_a_network_are_told_by_name():
         (([3, 2], "softplus"), "activation 'softplus'"),
         (([3, 2], "relu", 0), "learning_rate 0"),
         (([3, 2], "relu", float("nan")), "learning_rate nan"),
+        (([3, 2], "relu", "0.1"), "learning_rate '0.1'"),
+        (([3, 2], "relu", 0.1, -1), "seed -1"),
         (([3, 2], "relu", 0.1, 0, "int8"), "dtype 'int8'"),
+        (([3, 2], "relu", 0.1, 0, "float33"), "dtype 'float33'"),
+        (([3, 2], "relu", 0.1, 0, "float32", "zeros"), "initialisation 'zeros'"),
+        ((3,), "sizes 3"),
     ]:
         with pytest.raises(InputError, match=told):
             NeuralNetwork(*arguments)
@@ -275,6 +283,14 @@ def test_all_mistakes_in_its_data_are_told_by_name():
         (lambda: network.train(X, Y[:, :1]), r"Y of shape \(4, 1\)"),
         (lambda: network.train(X, Y, epochs=0), "epochs 0"),
         (lambda: network.train(X, Y, batch_size=-1), "batch_size -1"),
+        (lambda: network.train(X, Y, batch_size="32"), "batch_size '32'"),
+        (lambda: network.train(X, Y, shards="4"), "shards '4'"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters("rmsprop")), "optimizer 'rmsprop'"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters(weight_decay="0.1")), "weight_decay '0.1'"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters(betas=(0.9, 1))), "betas 1"),
+        (lambda: network.train(X, Y, schedule=Schedule("linear")), "schedule 'linear'"),
+        (lambda: network.train(X, Y, schedule=Schedule("step", decay=None)), "decay None"),
+        (lambda: network.train(X, Y, regularisation=Regularisation(dropout="much")), "dropout 'much'"),
     ]:
         with pytest.raises(InputError, match=told):
             call()

@@ -22,8 +22,9 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import distnet
 from distnet import Classifier, NeuralNetwork
+from distnet.config import INITIALISATIONS
 from distnet.errors import InputError
-from distnet.optimizers import Hyperparameters
+from distnet.hyperparameters import LEARNING_RATES, Hyperparameters
 from distnet.trainer import Trainer
 
 X, Y = load_iris(return_X_y=True)
@@ -45,8 +46,11 @@ def test_scikit_learns_checks_pass(check):
 def test_what_it_shares_with_mlpclassifier_has_its_defaults():
     ours, theirs = Classifier().get_params(), MLPClassifier().get_params()
     shared = ours.keys() & theirs.keys()
+    assert ours["learning_rate_init"] is None  # the optimizer's default, which for adam is theirs
+    assert LEARNING_RATES["adam"] == theirs["learning_rate_init"]
+    shared -= {"learning_rate_init"}
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
-    assert ours.keys() - theirs.keys() == {"dropout", "label_smoothing", "shards"}
+    assert ours.keys() - theirs.keys() == {"dropout", "initialisation", "label_smoothing", "shards"}
 
 
 def test_it_learns_as_well_as_mlpclassifier():
@@ -85,7 +89,7 @@ def test_a_full_batch_of_sgd_is_mlpclassifiers(nesterov):
 
 def test_alpha_pulls_as_it_does_in_mlpclassifier_over_the_rows_of_a_mini_batch():
     ours = Classifier((6,), solver="sgd", alpha=3.0, batch_size=50, max_iter=2, random_state=0).fit(X, Y)
-    network = NeuralNetwork([4, 6, 3], "relu", 0.001, 0, np.float64)
+    network = NeuralNetwork([4, 6, 3], dtype=np.float64)
     network.train(X, np.eye(3)[Y], 2, 50, hyperparameters=Hyperparameters("nesterov", 0.9, weight_decay=3.0 / 50))
     assert ours.network_.parameters.tobytes() == network.parameters.tobytes()
 
@@ -109,6 +113,21 @@ def test_its_attributes_are_those_of_the_network():
     assert [b.shape for b in fitted.intercepts_] == [(8,), (3,)]
     assert (fitted.n_iter_, len(fitted.loss_curve_), fitted.n_features_in_) == (5, 5, 4)
     assert fitted.network_.about == {"classes": ["setosa", "versicolor", "virginica"]}
+
+
+def test_a_fit_leaves_nothing_of_an_earlier_one():
+    classifier = Classifier(**QUICK, early_stopping=True).fit(X, Y)
+    assert len(classifier.validation_scores_) == 5
+    classifier.set_params(early_stopping=False).fit(X, Y)
+    assert not hasattr(classifier, "validation_scores_")
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="learning_rate_init"):
+        classifier.set_params(solver="sgd", learning_rate_init=1e300).fit(X, Y)
+    assert not hasattr(classifier, "network_")
+
+
+def test_initial_weights_are_of_the_kind_that_is_named():
+    kinds = [Classifier(**QUICK | {"max_iter": 1}, initialisation=kind).fit(X, Y).coefs_[0] for kind in INITIALISATIONS]
+    assert len({weights.tobytes() for weights in kinds}) == len(INITIALISATIONS)
 
 
 def test_training_ends_where_the_loss_falls_no_more():
@@ -178,12 +197,21 @@ def test_a_copy_of_a_network_has_views_of_its_own(copied):
     [
         ("activation", "identity"),
         ("alpha", -1),
+        ("alpha", "0.1"),
         ("batch_size", 0),
+        ("batch_size", "32"),
         ("beta_1", 1.0),
         ("dropout", "much"),
         ("hidden_layer_sizes", (8, 0)),
         ("learning_rate", "adaptive"),
+        ("initialisation", "zeros"),
         ("learning_rate_init", 0),
+        ("learning_rate_init", "0.1"),
+        ("random_state", -1),
+        ("tol", None),
+        ("early_stopping", "yes"),
+        ("hidden_layer_sizes", "8"),
+        ("hidden_layer_sizes", None),
         ("max_iter", 2.5),
         ("n_iter_no_change", 0),
         ("shards", 0),
@@ -195,7 +223,7 @@ def test_a_parameter_that_cannot_be_is_named_with_its_value(name, value):
     with pytest.raises(InputError) as refused:
         Classifier(**{name: value}).fit(X, Y)
     message = str(refused.value)
-    assert message.startswith(f"{name}")
+    assert message.startswith(f"{name} ")
     assert str(value[1] if isinstance(value, tuple) else value) in message
     assert "\n" not in message
 

@@ -10,12 +10,13 @@ from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distnet import evaluate, plan
+from distnet import Classifier, NeuralNetwork, evaluate, plan
 from distnet.config import (
     PRESET_FOLDER,
     PRESETS,
@@ -27,6 +28,8 @@ from distnet.config import (
     written_config,
 )
 from distnet.errors import HelpWanted, InputError
+from distnet.hyperparameters import LEARNING_RATES, Hyperparameters
+from distnet.trainer import Epoch
 
 
 def config(*arguments):
@@ -56,11 +59,47 @@ def file(folder, text):
     return path
 
 
+def test_without_a_typed_learning_rate_an_optimizer_has_its_own_default_and_a_preset_keeps_its_pair(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('optimizer = "adamw"\nlearning_rate = 0.004\n')
+    own = ("--config", str(file))
+    rates = {
+        (): 0.3,  # the preset's
+        ("--optimizer", "sgd"): 0.3,
+        ("--optimizer", "adam"): LEARNING_RATES["adam"],
+        ("--optimizer", "momentum"): LEARNING_RATES["momentum"],
+        ("--optimizer", "adam", "--learning-rate", "0.02"): 0.02,
+        own: 0.004,
+        (*own, "--optimizer", "adamw"): 0.004,
+        (*own, "--optimizer", "sgd"): LEARNING_RATES["sgd"],
+        (*own, "--learning-rate", "0.5"): 0.5,
+    }
+    assert {words: config(*words).learning_rate for words in rates} == rates
+
+
+def test_the_command_a_network_and_a_classifier_have_the_same_defaults():
+    command, (X, Y) = Config(), (np.eye(4), np.eye(2)[[0, 1, 0, 1]])
+    assert Hyperparameters() == (command.optimizer, command.momentum, command.betas, command.epsilon, 0.0, None)
+    solvers = {"sgd": ("sgd", 0.0), "nesterov": ("sgd", 0.9), "adam": ("adam", 0.9), "adamw": ("adamw", 0.9)}
+    for optimizer, rate in LEARNING_RATES.items():
+        epochs: list[Epoch] = []
+        hyperparameters = Hyperparameters(optimizer)
+        NeuralNetwork([4, 2]).train(X, Y, 1, hyperparameters=hyperparameters, on_epoch=epochs.append)
+        seen = [epochs[0].learning_rate]
+        if optimizer in solvers:
+            solver, momentum = solvers[optimizer]
+            seen.append(
+                Classifier(solver=solver, momentum=momentum, max_iter=1).fit(X, [0, 1, 0, 1]).network_.learning_rate
+            )
+        assert {*seen, replace(command, optimizer=optimizer, learning_rate=None).learning_rate} == {rate}
+
+
 def test_the_tutorial_preset_is_the_tutorials_configuration():
     assert config("--preset", "tutorial") == Config(
         preset="tutorial",
         hidden=(50,) * 6,
         activation="sigmoid",
+        initialisation="tutorial",
         learning_rate=0.002,
         batch_size=10,
         epochs=1000,
@@ -218,7 +257,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 def test_what_a_file_says_for_another_optimizer_than_the_one_typed_is_left_out(tmp_path):
     path = file(tmp_path, 'optimizer = "nesterov"\nmomentum = 0.5')
-    assert config("--config", str(path), "--optimizer", "adam") == replace(config(), optimizer="adam")
+    assert config("--config", str(path), "--optimizer", "adam") == replace(
+        config(), optimizer="adam", learning_rate=LEARNING_RATES["adam"]
+    )
     assert config("--config", str(path)).momentum == 0.5
 
 
@@ -246,7 +287,7 @@ def test_the_written_configuration_is_read_back_to_the_same(tmp_path, arguments)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(min_value=5e-324, allow_infinity=False))
 @settings(derandomize=True, database=None, deadline=None, max_examples=100)
 def test_any_text_and_any_number_are_read_back(tmp_path_factory, text, rate):
-    chosen = replace(Config(), dataset=f"csv:{text}.", label=text, learning_rate=rate)
+    chosen = replace(config(), dataset=f"csv:{text}.", label=text, learning_rate=rate)
     assert read_back(chosen, tmp_path_factory.getbasetemp()) == chosen
 
 

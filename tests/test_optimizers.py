@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from distnet import NeuralNetwork
+from distnet.hyperparameters import Hyperparameters
 from distnet.layers import parameter_count, weight_runs
-from distnet.optimizers import RULES, Hyperparameters, Optimizer
+from distnet.optimizers import RULES, Optimizer
 
 SIZES = (7, 6, 5, 3)
 COUNT = parameter_count(SIZES)

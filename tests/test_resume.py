@@ -18,8 +18,9 @@ from conftest import alive, command, end, fault, mpirun, read_metrics, start, wa
 
 from distnet.checkpoint import Checkpoint, checkpoint_path, checkpoints, read_checkpoint, write_checkpoint
 from distnet.datasets import shared_split
+from distnet.hyperparameters import Hyperparameters
 from distnet.layers import initial_parameters
-from distnet.optimizers import RULES, Hyperparameters
+from distnet.optimizers import RULES
 from distnet.trainer import Trainer
 from distnet.world import World
 

@@ -10,8 +10,9 @@ import pytest
 from distnet.augmentation import Augmentation, Strengths
 from distnet.datasets import hold_out, shared_split
 from distnet.functional import ACTIVATIONS
+from distnet.hyperparameters import Hyperparameters
 from distnet.layers import initial_parameters
-from distnet.optimizers import RULES, Hyperparameters
+from distnet.optimizers import RULES
 from distnet.schedules import Schedule
 from distnet.trainer import Regularisation, Trainer
 from distnet.world import World, launched_world

@@ -15,6 +15,7 @@ FLOORS = (
         "draws",
         "errors",
         "functional",
+        "hyperparameters",
         "interrupts",
         "mailbox",
         "pages.__init__",

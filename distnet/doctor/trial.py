@@ -12,8 +12,9 @@ from distnet import guard
 from distnet.config import Config
 from distnet.datasets import SYNTHETIC_TRAIN_SEED, shared_split
 from distnet.exchange import Exchange
+from distnet.hyperparameters import Hyperparameters
 from distnet.layers import aligned_zeros, initial_parameters, parameter_count
-from distnet.optimizers import Hyperparameters, Optimizer
+from distnet.optimizers import Optimizer
 from distnet.shards import default_shards
 from distnet.synthetic import synthetic_digits
 from distnet.trainer import Trainer
@@ -62,7 +63,7 @@ def bits(world: World) -> tuple[list[Bits], float, float]:
             Config.activation,
             initial,
             split,
-            learning_rate=Config.learning_rate,
+            learning_rate=Config().learning_rate,
             batch_size=Config.batch_size,
             shards=shards,
         )
