@@ -211,7 +211,7 @@ class NeuralNetwork:
             world.close()
         if trainer.diverged:
             raise input_error_on_every_rank(
-                f"learning_rate {self.learning_rate:g}: {trainer.diverged}; use a smaller one, or scale X"
+                f"learning_rate {trainer.learning_rate:g}: {trainer.diverged}; use a smaller one, or scale X"
             )
 
     def test(self, X: ArrayLike, Y: ArrayLike) -> float:

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import os
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,17 +20,45 @@ from distnet.logs import log
 from distnet.network import NeuralNetwork
 from distnet.profile import told
 from distnet.progress import Progress
+from distnet.shards import DEFAULT_SHARDS
 from distnet.tensorboard import Board
 from distnet.text import counted, json_line, printable
 from distnet.trainer import Epoch, Trainer
 from distnet.world import World
 
 
+def notes(world: World, shards: int, chosen: int | None) -> list[str]:
+    """Lines about ranks that outnumber the default shards, or the cores that they may use. Collective.
+
+    shards: of a mini-batch. chosen: what --shards says, if it does.
+    """
+    lines = []
+    if chosen is None and shards > DEFAULT_SHARDS:
+        lines.append(
+            f"note: {shards} shards for {world.size} ranks; the bits are those of any run with --shards {shards}, "
+            "not those of 1 to 4 ranks without it"
+        )
+    on_linux = hasattr(os, "sched_getaffinity")
+    mine = socket.gethostname(), frozenset(os.sched_getaffinity(0) if on_linux else range(os.cpu_count() or 1))
+    hosts: dict[str, list[frozenset[int]]] = {}
+    for host, cores in world.comm.allgather(mine) if world.comm else [mine]:
+        hosts.setdefault(host, []).append(cores)
+    crowded = [
+        f"{len(each)} ranks on {counted(len(cores), 'core')} of {host}"
+        for host, each in hosts.items()
+        if len(each) > len(cores := frozenset[int]().union(*each))
+    ]
+    if crowded:
+        more = f" and on {counted(len(crowded) - 1, 'other host')}" if len(crowded) > 1 else ""
+        lines.append(f"note: more ranks than cores, which is slower: {crowded[0]}{more}")
+    return lines
+
+
 class Report:
     """What rank 0 tells on standard output, in the metrics file and to TensorBoard.
 
     history: the metrics of every epoch that is done, on every rank. header: the lines that the run began with.
-    Collective: no, but every rank calls every method.
+    Collective: `start` alone, but every rank calls every method.
     """
 
     def __init__(self, world: World, config: Config) -> None:
@@ -42,7 +72,7 @@ class Report:
         self._epochs_written = 0
 
     def start(self, data: Dataset, network: NeuralNetwork, trainer: Trainer) -> None:
-        """The header: on what, with what, and what is trained."""
+        """The header: on what, with what, and what is trained. Collective."""
         world, config = self.world, self.config
         ranks = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}"
         self.header = [
@@ -57,6 +87,7 @@ class Report:
             f"learning rate {trainer.learning_rate:g}"
             + f" {config.schedule}" * (config.schedule != "constant")
             + f", seed {config.seed}",
+            *notes(world, trainer.shards, config.shards),
         ]
         if self.speaks and not config.quiet:
             print("\n".join(map(printable, self.header)), flush=True)

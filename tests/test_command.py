@@ -25,6 +25,7 @@ from distnet.config import read_config
 from distnet.datasets import load
 from distnet.errors import InputError
 from distnet.idx import FILES
+from distnet.report import notes
 from distnet.train import check_outputs, parameters_sha256
 from distnet.train import train as train_here
 from distnet.world import World
@@ -67,6 +68,31 @@ def test_the_number_of_shards_and_the_seed_decide_the_bits(train, digits):
     assert len(set(digests)) == 3
 
 
+class Ranks:
+    """As many ranks as there are entries, each with its host and the cores that it may use."""
+
+    def __init__(self, *ranks):
+        self.size, self.comm = len(ranks), self
+        self.allgather = lambda mine: [(host, frozenset(cores)) for host, cores in ranks]
+
+
+def test_the_header_says_where_ranks_outnumber_cores_by_what_each_may_use_on_its_host():
+    enough = Ranks(("a", {0}), ("a", {1}), ("b", {0, 1}), ("b", {0, 1}))
+    assert notes(enough, 4, None) == []
+    bound = Ranks(("a", {0}), ("a", {0}), ("b", {0, 1}), ("b", {0, 1}))
+    assert notes(bound, 4, None) == ["note: more ranks than cores, which is slower: 2 ranks on 1 core of a"]
+    assert notes(Ranks(*[(host, {0, 1}) for host in "aaabbb"]), 8, 8) == [
+        "note: more ranks than cores, which is slower: 3 ranks on 2 cores of a and on 1 other host"
+    ]
+
+
+def test_the_header_says_that_shards_follow_more_than_four_ranks_where_none_are_named():
+    world = Ranks(*[("a", range(8))] * 8)
+    assert notes(world, 8, 8) == []
+    (line,) = notes(world, 8, None)
+    assert line.startswith("note: 8 shards for 8 ranks; the bits are those of any run with --shards 8")
+
+
 def test_one_process_needs_no_mpi4py_and_does_not_import_it(train, digits):
     usual = train("--data-dir", digits, "--epochs", 2)
     without = train("--data-dir", digits, "--epochs", 2, env=fault("no mpi4py"))
@@ -77,7 +103,8 @@ def test_one_process_needs_no_mpi4py_and_does_not_import_it(train, digits):
 def test_rank_0_alone_prints_a_header_an_epoch_a_line_and_the_two_last_lines(train, digits):
     ended = train("--data-dir", digits, "--epochs", 3, ranks=3)
     assert (ended.status, ended.err) == (0, "")
-    header, epochs, last = ended.out.splitlines()[:4], ended.out.splitlines()[4:7], ended.out.splitlines()[7:]
+    lines = [line for line in ended.out.splitlines() if not line.startswith("note: ")]
+    header, epochs, last = lines[:4], lines[4:7], lines[7:]
     assert re.fullmatch(
         r"distnet \S+: 3 ranks on 1 node, 1 BLAS thread a rank, 4 shards a mini-batch; MPI: .*\d.*", header[0]
     )
