@@ -27,7 +27,7 @@ from distnet.checkpoint import (
     remove_temporaries,
     write_checkpoint,
 )
-from distnet.config import Config
+from distnet.config import Config, without_effect
 from distnet.errors import InputError, input_error_on_every_rank
 from distnet.files import check_folder, write_content
 from distnet.functional import Array
@@ -140,7 +140,8 @@ def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: in
     then = default | header["config"]  # an option that is newer than the checkpoint
     # Half a cosine wave is as long as the run.
     decisive = set(now) - MAY_CHANGE | ({"epochs"} if config.schedule == "cosine" else set())
-    for name in sorted(decisive):
+    decisive -= without_effect(config).keys()  # reset by another option, which differs too
+    for name in sorted(decisive, key=lambda name: (name == "learning_rate", name)):  # the rate may follow the optimizer
         # A table may have moved: its sha256 is compared once it is read.
         is_moved = name == "dataset" and without_path(now[name]) == without_path(then[name])
         if now[name] != then[name] and not is_moved:

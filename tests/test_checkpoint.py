@@ -551,7 +551,15 @@ def test_so_often_and_so_many(digits, tmp_path, undisturbed, every, keep, left):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("hidden", 30), ("learning-rate", 0.2), ("seed", 5), ("optimizer", "adam"), ("shards", 5), ("batch-size", 100)],
+    [
+        ("hidden", 30),
+        ("learning-rate", 0.2),
+        ("seed", 5),
+        ("optimizer", "adam"),
+        ("schedule", "constant"),
+        ("shards", 5),
+        ("batch-size", 100),
+    ],
 )
 def test_a_resumed_run_with_another_option_says_which(digits, halfway, option, value):
     before = names(halfway)
