@@ -140,8 +140,8 @@ def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: in
     then = default | header["config"]  # an option that is newer than the checkpoint
     # Half a cosine wave is as long as the run.
     decisive = set(now) - MAY_CHANGE | ({"epochs"} if config.schedule == "cosine" else set())
-    decisive -= without_effect(config).keys()  # reset by another option, which differs too
-    for name in sorted(decisive, key=lambda name: (name == "learning_rate", name)):  # the rate may follow the optimizer
+    follows = {"learning_rate", *without_effect(config)}  # reset or chosen by another option, which is named first
+    for name in sorted(decisive, key=lambda name: (name in follows, name)):
         # A table may have moved: its sha256 is compared once it is read.
         is_moved = name == "dataset" and without_path(now[name]) == without_path(then[name])
         if now[name] != then[name] and not is_moved:
