@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from distnet.config import Config
-from distnet.datasets import load_mnist
+from distnet.config.options import Config
+from distnet.datasets.loading import load_mnist
 
 WANTED, MOST_EPOCHS = 0.98, 40
 

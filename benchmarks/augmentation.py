@@ -13,10 +13,11 @@ from collections.abc import Callable
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from distnet.augmentation import Augmentation, Strengths
-from distnet.layers import aligned_zeros, initial_parameters, layer_views
-from distnet.propagation import Propagation
-from distnet.synthetic import synthetic_digits
+from distnet.datasets.augmentation import Augmentation, Strengths
+from distnet.datasets.synthetic import synthetic_digits
+from distnet.nn.parameters import initial_parameters, layer_views
+from distnet.nn.propagation import Propagation
+from distnet.runtime.arrays import aligned_zeros
 
 SHARDS = 4
 NETWORKS = [(784, 800, 10), (784, 256, 128, 10)]

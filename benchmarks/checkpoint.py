@@ -16,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from distnet.checkpoint import Checkpoint, write_checkpoint
-from distnet.checkpointing import Checkpointing
-from distnet.config import Config
-from distnet.datasets import Dataset, load
-from distnet.layers import initial_parameters
-from distnet.trainer import Trainer
-from distnet.world import World, launched_world
+from distnet.config.options import Config
+from distnet.datasets.dataset import Dataset
+from distnet.datasets.loading import load
+from distnet.nn.parameters import initial_parameters
+from distnet.parallel.launched import launched_world
+from distnet.parallel.world import World
+from distnet.training.checkpoint import Checkpoint, write_checkpoint
+from distnet.training.checkpointer import Checkpointing
+from distnet.training.trainer import Trainer
 
 STEPS = 469  # an epoch of 60,000 samples in mini-batches of 128
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
-from distnet.exchange import Exchange
-from distnet.hyperparameters import Hyperparameters
-from distnet.layers import aligned_zeros
-from distnet.optimizers import Optimizer
-from distnet.world import launched_world
+from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.optimizers import Optimizer
+from distnet.parallel.exchange import Exchange
+from distnet.parallel.launched import launched_world
+from distnet.runtime.arrays import aligned_zeros
 
 SIZES = (52_510, 1_000_000, 10_000_000)
 

@@ -15,7 +15,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 from distnet import Classifier
-from distnet.config import INITIALISATIONS
+from distnet.nn.parameters import INITIALISATIONS
 
 SEEDS = 20
 KINDS = (None, *INITIALISATIONS)

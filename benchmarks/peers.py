@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from distnet.datasets import shared_split
-from distnet.layers import initial_parameters
-from distnet.trainer import Trainer
-from distnet.world import launched_world
+from distnet.datasets.dataset import shared_split
+from distnet.nn.parameters import initial_parameters
+from distnet.parallel.launched import launched_world
+from distnet.training.trainer import Trainer
 
 SAMPLES, FEATURES, CLASSES = 20_480, 784, 10
 LEARNING_RATE = 0.002

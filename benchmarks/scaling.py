@@ -24,14 +24,16 @@ from scaling_docs import ROOT, machine_of, rounded, write_all
 from threadpoolctl import threadpool_limits
 
 from distnet import plan
-from distnet.exchange import Exchange
-from distnet.hyperparameters import Hyperparameters
-from distnet.layers import aligned_zeros, initial_parameters, layer_views, parameter_count
-from distnet.optimizers import Optimizer
+from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.optimizers import Optimizer
+from distnet.nn.parameters import initial_parameters, layer_views, parameter_count
+from distnet.nn.propagation import Propagation
+from distnet.parallel.exchange import Exchange
+from distnet.parallel.launched import launched_world
+from distnet.parallel.shards import default_shards
+from distnet.parallel.world import World
 from distnet.plan import Link, Machine, cost, ring_cost
-from distnet.propagation import Propagation
-from distnet.shards import default_shards
-from distnet.world import World, launched_world
+from distnet.runtime.arrays import aligned_zeros
 
 LAYOUTS = [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (3, 1), (2, 2)]  # hosts, ranks of each
 PASSES, ROUNDS = 3, 3  # launches of each layout, in turn, and measurements of each case in a launch

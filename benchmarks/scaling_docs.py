@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distnet import plan
-from distnet.layers import parameter_count
+from distnet.nn.parameters import parameter_count
 from distnet.plan import INTERCONNECTS, Cost, Link, Machine, advice, cost, ring_cost, worlds
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 def first_step(started: float) -> None:
     """The main job up to its first step; rank 0 prints how long after `started` that is."""
-    from distnet import guard
+    from distnet.runtime import command, failure
 
-    guard.watch()
+    failure.watch()
     from distnet import train
-    from distnet.trainer import Trainer
+    from distnet.training.trainer import Trainer
 
     def arrived(self: Trainer, *ignored: object) -> Trainer:
         self.world.node_barrier()
@@ -30,7 +30,7 @@ def first_step(started: float) -> None:
 
     Trainer.run = arrived  # type: ignore[assignment]
     sys.argv = ["train", "--quiet"]
-    guard.run(train.main)
+    command.run(train.main)
 
 
 def measure(ranks: int, rounds: int) -> tuple[list[float], list[float]]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distnet.classifier import Classifier as Classifier
-    from distnet.datasets import load_mnist as load_mnist
+    from distnet.datasets.loading import load_mnist as load_mnist
     from distnet.network import NeuralNetwork as NeuralNetwork
 
 __version__ = "0.1.0"
@@ -15,7 +15,7 @@ __all__ = ["NeuralNetwork", "load_mnist"]  # not Classifier: `import *` would ne
 _HOMES = {
     "Classifier": "distnet.classifier",
     "NeuralNetwork": "distnet.network",
-    "load_mnist": "distnet.datasets",
+    "load_mnist": "distnet.datasets.loading",
 }
 
 

@@ -15,16 +15,19 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 
-from distnet import config
-from distnet.datasets import hold_out, shared_split
-from distnet.errors import InputError, input_error_on_every_rank
-from distnet.functional import Array
-from distnet.guard import launched_size
-from distnet.hyperparameters import DEFAULTS, LEARNING_RATES, Hyperparameters
+from distnet.datasets.dataset import hold_out, shared_split
 from distnet.network import NeuralNetwork
-from distnet.schedules import Schedule
-from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
-from distnet.world import World, launched_world, together
+from distnet.nn import functional
+from distnet.nn.hyperparameters import DEFAULTS, LEARNING_RATES, Hyperparameters
+from distnet.nn.parameters import INITIALISATIONS
+from distnet.nn.schedules import Schedule
+from distnet.parallel.launched import launched_world, together
+from distnet.parallel.world import World
+from distnet.runtime import numbers
+from distnet.runtime.arrays import Array
+from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.launch import launched_size
+from distnet.training.trainer import Epoch, Regularisation, Trainer, check_shards
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -39,28 +42,28 @@ except ImportError as error:
 AUTO_BATCH = 200  # rows, as scikit-learn has it
 ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's name to ours
 CHOICES = {
-    "activation": (*config.ACTIVATIONS, *ACTIVATIONS),
+    "activation": (*functional.ACTIVATIONS, *ACTIVATIONS),
     "solver": ("sgd", "adam", "adamw"),
     "learning_rate": ("constant", "cosine"),
     "nesterovs_momentum": (True, False),
     "early_stopping": (True, False),
 }
-CHECKS: dict[str, config.Number[Any]] = {
-    "alpha": config.rate_or_zero,
-    "max_iter": config.positive_count,
-    "tol": config.rate_or_zero,
-    "momentum": config.fraction,
-    "validation_fraction": config.part,
-    "beta_1": config.fraction,
-    "beta_2": config.fraction,
-    "epsilon": config.positive_rate,
-    "n_iter_no_change": config.positive_count,
-    "dropout": config.fraction,
-    "label_smoothing": config.fraction,
+CHECKS: dict[str, numbers.Number[Any]] = {
+    "alpha": numbers.rate_or_zero,
+    "max_iter": numbers.positive_count,
+    "tol": numbers.rate_or_zero,
+    "momentum": numbers.fraction,
+    "validation_fraction": numbers.part,
+    "beta_1": numbers.fraction,
+    "beta_2": numbers.fraction,
+    "epsilon": numbers.positive_rate,
+    "n_iter_no_change": numbers.positive_count,
+    "dropout": numbers.fraction,
+    "label_smoothing": numbers.fraction,
 }
-OPTIONAL: dict[str, config.Number[Any]] = {
-    "learning_rate_init": config.positive_rate,
-    "shards": config.shard_count,
+OPTIONAL: dict[str, numbers.Number[Any]] = {
+    "learning_rate_init": numbers.positive_rate,
+    "shards": numbers.shard_count,
 }  # they may be None
 FITTED = ("network_", "classes_", "loss_curve_", "n_iter_", "validation_scores_")
 
@@ -275,22 +278,22 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _checked(self, world: World, samples: int) -> tuple[int, ...]:
         """The hidden layers, if all parameters can be. Raises InputError for the first that can't."""
         for name, choices in CHOICES.items():
-            config.check_choice(name, getattr(self, name), choices)
+            numbers.check_choice(name, getattr(self, name), choices)
         if self.initialisation is not None:
-            config.check_choice("initialisation", self.initialisation, config.INITIALISATIONS)
+            numbers.check_choice("initialisation", self.initialisation, INITIALISATIONS)
         for name, number in CHECKS.items():
             number.check(name, getattr(self, name))
         for name, number in OPTIONAL.items():
             if getattr(self, name) is not None:
                 number.check(name, getattr(self, name))
         if self.batch_size != "auto":
-            config.positive_count.check("batch_size", self.batch_size)
+            numbers.positive_count.check("batch_size", self.batch_size)
         if isinstance(self.random_state, Integral):
-            config.seed_number.check("random_state", self.random_state)
+            numbers.seed_number.check("random_state", self.random_state)
         hidden = self.hidden_layer_sizes
         layers = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
         for size in layers:
-            config.positive_count.check("hidden_layer_sizes", size)
+            numbers.positive_count.check("hidden_layer_sizes", size)
         check_shards(self.shards, world.size)
         if self._held_out(samples) >= samples:
             raise input_error_on_every_rank(

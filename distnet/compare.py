@@ -1,9 +1,9 @@
 """Runs over each other, from their metrics files: python -m distnet.compare a/metrics.jsonl b/metrics.jsonl."""
 
-from distnet import guard
+from distnet.runtime import failure
 
 if __name__ == "__main__":
-    guard.watch()  # before any import that can fail
+    failure.watch()  # before any import that can fail
 
 import json
 import math
@@ -12,13 +12,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distnet.config import Parser, file_path
-from distnet.errors import InputError
-from distnet.files import check_writable, is_same_file, write_content
-from distnet.guard import launched_rank, run
-from distnet.pages.charts import COLOURS, STYLE, Curve, escaped, line_chart
-from distnet.pages.page import document, figure, key, section, table
-from distnet.text import aligned, counted, printable
+from distnet.config.parser import Parser
+from distnet.config.values import file_path
+from distnet.reporting.pages.charts import COLOURS, STYLE, Curve, escaped, line_chart
+from distnet.reporting.pages.page import document, figure, key, section, table
+from distnet.runtime.command import run
+from distnet.runtime.errors import InputError
+from distnet.runtime.files import check_writable, is_same_file, write_content
+from distnet.runtime.launch import launched_rank
+from distnet.runtime.text import aligned, counted, printable
 
 NEEDED = ("epoch", "loss", "learning_rate", "seconds", "samples_per_second")
 SCORES = ("test_accuracy", "validation_accuracy")

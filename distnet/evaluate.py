@@ -1,9 +1,9 @@
 """How good a finished network is, and where it errs: python -m distnet.evaluate model.pkl --dataset mnist."""
 
-from distnet import guard
+from distnet.runtime import command, failure, watchdog
 
 if __name__ == "__main__":
-    guard.watch()  # before any import that can fail
+    failure.watch()  # before any import that can fail
 
 import argparse
 import os
@@ -12,28 +12,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from distnet.blas import single_blas_thread
-from distnet.config import (
-    HEADERS,
-    TABLES,
-    Config,
-    Parser,
-    dataset_name,
-    file_path,
-    part,
-    positive_count,
-    positive_rate,
-    seed_number,
-)
-from distnet.csv_tables import Learned, as_number
-from distnet.datasets import ROWS_AT_ONCE, Dataset, Split, empty_split, load
-from distnet.errors import input_error_on_every_rank
-from distnet.evaluation import Evaluation, findings
-from distnet.shards import share
-from distnet.tables import TableOptions
-from distnet.text import aligned, json_line, printable
-from distnet.trained import Class, Trained, load_trained
-from distnet.world import World, launched_world
+from distnet.config.options import Config
+from distnet.config.parser import Parser
+from distnet.config.values import dataset_name, file_path
+from distnet.datasets.csv_tables import Learned, as_number
+from distnet.datasets.dataset import ROWS_AT_ONCE, Dataset, Split, empty_split
+from distnet.datasets.loading import load
+from distnet.datasets.names import HEADERS, TABLES
+from distnet.datasets.tables import TableOptions
+from distnet.models.trained import Class, Trained, load_trained
+from distnet.parallel.launched import launched_world
+from distnet.parallel.shards import share
+from distnet.parallel.world import World
+from distnet.runtime.blas import single_blas_thread
+from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
+from distnet.runtime.text import aligned, json_line, printable
+from distnet.training.evaluation import Evaluation, findings
 
 T = TypeVar("T")
 
@@ -45,7 +40,7 @@ SHOWN_MISTAKES = 10
 def main() -> int:
     """Evaluate as the command line says; returns the status. Collective: yes, every rank runs it."""
     options = parser().parse_args()
-    guard.watch_progress(options.stall_timeout)
+    watchdog.watch_progress(options.stall_timeout)
     world = launched_world()
     world.check_agreement({name: str(value) for name, value in vars(options).items()})
     trained = load_trained(world, options.model)
@@ -54,7 +49,7 @@ def main() -> int:
     model = trained.model
     with single_blas_thread:  # as in training, for the same bits
         evaluation = Evaluation(world, model.sizes, model.activation, model.parameters, split)
-        guard.Context.position = evaluation.position
+        failure.Context.position = evaluation.position
         answers = evaluation.answers()
     if world.rank == 0:
         told = findings(answers, trained.classes or list(data.classes), options.mistakes)
@@ -277,4 +272,4 @@ def print_findings(trained: Trained, data: Dataset, about: dict[str, Any], told:
 
 
 if __name__ == "__main__":
-    guard.run(main)
+    command.run(main)

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from distnet.blas import single_blas_thread
-from distnet.config import ACTIVATIONS, INITIALISATIONS, check_choice, positive_count, positive_rate, seed_number
-from distnet.datasets import shared_split
-from distnet.errors import InputError, input_error_on_every_rank
-from distnet.functional import Array, cross_entropy
-from distnet.hyperparameters import DEFAULTS, LEARNING_RATES, Hyperparameters
-from distnet.layers import aligned_zeros, initial_parameters, layer_views
-from distnet.model_file import Model, load_model, save_model
-from distnet.propagation import Propagation
-from distnet.schedules import Schedule
-from distnet.trainer import Epoch, Regularisation, Trainer, check_training
-from distnet.world import World, collective, launched_world
+from distnet.datasets.dataset import shared_split
+from distnet.models.model_file import Model, load_model, save_model
+from distnet.nn.functional import ACTIVATIONS, cross_entropy
+from distnet.nn.hyperparameters import DEFAULTS, LEARNING_RATES, Hyperparameters
+from distnet.nn.parameters import INITIALISATIONS, initial_parameters, layer_views
+from distnet.nn.propagation import Propagation
+from distnet.nn.schedules import Schedule
+from distnet.parallel.launched import collective, launched_world
+from distnet.parallel.world import World
+from distnet.runtime.arrays import Array, aligned_zeros
+from distnet.runtime.blas import single_blas_thread
+from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.numbers import check_choice, positive_count, positive_rate, seed_number
+from distnet.training.trainer import Epoch, Regularisation, Trainer, check_training
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -3,18 +3,21 @@
 A latency-bandwidth model, as a pure function. docs/scaling.md explains it and says how far off it was.
 """
 
-from distnet import guard
+from distnet.runtime import failure
 
 if __name__ == "__main__":
-    guard.watch()  # before any import that can fail
+    failure.watch()  # before any import that can fail
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distnet.config import Config, Number, Parser, counts, positive_count
-from distnet.guard import run
-from distnet.layers import BLOCK, parameter_count
-from distnet.shards import default_shards, shard_rows, share
+from distnet.config.options import Config
+from distnet.config.parser import Parser
+from distnet.config.values import counts
+from distnet.nn.parameters import BLOCK, parameter_count
+from distnet.parallel.shards import default_shards, shard_rows, share
+from distnet.runtime.command import run
+from distnet.runtime.numbers import Number, positive_count
 
 BYTES = 4  # of a float32
 AT_ONCE = 32  # messages that MPICH has under way in an Ialltoallv (MPIR_CVAR_ALLTOALL_THROTTLE)

@@ -1,9 +1,9 @@
 """What a finished network says of images and rows of numbers: python -m distnet.predict model.pkl seven.png."""
 
-from distnet import guard
+from distnet.runtime import command, failure, streams
 
 if __name__ == "__main__":
-    guard.watch()  # before any import that can fail
+    failure.watch()  # before any import that can fail
 
 import csv
 import io
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.blas import single_blas_thread
-from distnet.config import HEADERS, Config, Parser, file_path
-from distnet.csv_tables import (
+from distnet.config.options import Config
+from distnet.config.parser import Parser
+from distnet.config.values import file_path
+from distnet.datasets.csv_tables import (
     DELIMITERS,
     as_number,
     check_columns,
@@ -34,15 +35,18 @@ from distnet.csv_tables import (
     no_csv,
     open_text,
 )
-from distnet.errors import InputError
-from distnet.evaluation import BLOCK_ROWS
-from distnet.functional import Array
-from distnet.idx import read_idx_images
-from distnet.pictures import read_picture
-from distnet.propagation import Propagation
-from distnet.text import aligned, counted, json_line
-from distnet.trained import Trained, load_trained
-from distnet.world import World, launched_world
+from distnet.datasets.idx import read_idx_images
+from distnet.datasets.names import HEADERS
+from distnet.datasets.pictures import read_picture
+from distnet.models.trained import Trained, load_trained
+from distnet.nn.propagation import Propagation
+from distnet.parallel.launched import launched_world
+from distnet.parallel.world import World
+from distnet.runtime.arrays import Array
+from distnet.runtime.blas import single_blas_thread
+from distnet.runtime.errors import InputError
+from distnet.runtime.text import aligned, counted, json_line
+from distnet.training.evaluation import BLOCK_ROWS
 
 STANDARD_INPUT = "-"
 CSV_ENDINGS = (".csv", ".csv.gz")
@@ -65,7 +69,7 @@ class Bad:
     def add(self, what: object) -> None:
         """Print what is wrong with one of them."""
         self.count += 1
-        guard.say(str(what))
+        streams.say(str(what))
 
 
 def main() -> int:
@@ -73,7 +77,7 @@ def main() -> int:
     options = parser().parse_args()
     with single_blas_thread:  # as in training, for the same bits
         bad = launched_world().on_root(lambda: predict(options.model, options.files, options.json, options.header))
-    return guard.BAD_INPUT if bad else 0
+    return failure.BAD_INPUT if bad else 0
 
 
 def parser() -> Parser:
@@ -223,7 +227,7 @@ def read_rows(
         check_columns(name, first, columns)
         places = match_columns(first, columns)
         if extra := [first[place] for place in range(len(first)) if place not in places]:
-            guard.say(f"{name}: {ignored_columns(extra)}")
+            streams.say(f"{name}: {ignored_columns(extra)}")
     names: list[str] = []
     values: list[list[float]] = []
     wrong: list[InputError] = []
@@ -254,7 +258,7 @@ def is_header(name: str, first: list[str], rows: list[list[str]], columns: Seque
     )
     sign = "text stands over numbers" if over_numbers else "its cells count from 0" if counts_up(first, None) else ""
     if sign:
-        guard.say(f"{name}: its first line is read as a header, because {sign}; --header no reads it as a row")
+        streams.say(f"{name}: its first line is read as a header, because {sign}; --header no reads it as a row")
     return bool(sign)
 
 
@@ -279,4 +283,4 @@ def check_inputs(what: str, given: int, inputs: int) -> None:
 
 
 if __name__ == "__main__":
-    guard.run(main)
+    command.run(main)

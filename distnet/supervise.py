@@ -1,10 +1,10 @@
 """python -m distnet.supervise: run mpirun, and run it again after failures, until the training is complete."""
 
-from distnet import guard
-from distnet.stops import stop_requests
+from distnet.runtime import failure
+from distnet.training.stop_requests import stop_requests
 
 if __name__ == "__main__":
-    guard.watch()  # before any import that can fail
+    failure.watch()  # before any import that can fail
     stop_requests.hold()
 
 import contextlib
@@ -19,14 +19,18 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from distnet import config
-from distnet.checkpoint import checkpoints, step_of, sweep
-from distnet.config import Number, Parser, positive_count
-from distnet.errors import InputError, input_error_on_every_rank
-from distnet.guard import BAD_INPUT, COME_AGAIN, DIVERGED, INTERRUPTED, UNWRITTEN, is_inside_rank, launched, run, say
-from distnet.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
-from distnet.processes import Processes
-from distnet.shards import default_shards
+from distnet.config import reading
+from distnet.config.parser import Parser
+from distnet.parallel.shards import default_shards
+from distnet.runtime.command import run
+from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.failure import BAD_INPUT, COME_AGAIN, DIVERGED, INTERRUPTED, UNWRITTEN
+from distnet.runtime.launch import is_inside_rank, launched
+from distnet.runtime.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
+from distnet.runtime.numbers import Number, positive_count
+from distnet.runtime.processes import Processes
+from distnet.runtime.streams import say
+from distnet.training.checkpoint import checkpoints, step_of, sweep
 
 FINAL = (0, BAD_INPUT, DIVERGED, UNWRITTEN, INTERRUPTED)  # statuses that stay, where the job was also asked to stop
 STARTING = 10.0  # seconds in which MPI makes its files; before we have seen them, nobody can tell whose they are
@@ -245,11 +249,11 @@ def main() -> int:
     typed, unknown = parser().parse_known_args(words[:split])
     if unknown:
         option = unknown[0].partition("=")[0]
-        if option in {name for action in config.parser()._actions for name in action.option_strings}:
+        if option in {name for action in reading.parser()._actions for name in action.option_strings}:
             raise InputError(f"{option}: this is an option of distnet.train; put it after `--`")
         parser().error(f"unrecognized arguments: {' '.join(unknown)}")
     arguments = words[split + 1 :]
-    options, _ = config.read_config(arguments)
+    options, _ = reading.read_config(arguments)
     if options.checkpoint_dir is None:
         raise InputError("--checkpoint-dir: give it after --, or there is nothing to go on from")
     possible = min(typed.n, sum(host.ranks for host in typed.hosts)) if typed.hosts else typed.n

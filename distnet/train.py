@@ -1,10 +1,10 @@
 """python -m distnet.train: load, train on all ranks, evaluate, report, save."""
 
-from distnet import guard
-from distnet.stops import stop_requests
+from distnet.runtime import command, failure, streams, watchdog
+from distnet.training.stop_requests import stop_requests
 
 if __name__ == "__main__":
-    guard.watch()  # before any import that can fail
+    failure.watch()  # before any import that can fail
     stop_requests.hold()
 
 import os
@@ -21,25 +21,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distnet.augmentation import Augmentation, Strengths
-from distnet.checkpoint import OURS
-from distnet.checkpointing import Checkpointing, check_directory, find_checkpoint, locked, versions
-from distnet.config import STRENGTHS, TABLES, WRITTEN, Config, read_config, written_config
-from distnet.datasets import Dataset, find_files, hold_out, load
-from distnet.errors import InputError, input_error_on_every_rank
-from distnet.evaluation import Answers, findings
-from distnet.files import check_folder, check_writable, is_same_file, write_content
-from distnet.hyperparameters import Hyperparameters
-from distnet.logs import log, log_path, start_logs, stop_logs
+from distnet.config.options import Config
+from distnet.config.reading import WRITTEN, read_config, written_config
+from distnet.datasets.augmentation import STRENGTHS, Augmentation, Strengths
+from distnet.datasets.dataset import Dataset, hold_out
+from distnet.datasets.folders import find_files
+from distnet.datasets.loading import load
+from distnet.datasets.names import TABLES
+from distnet.datasets.tables import TableOptions
 from distnet.network import NeuralNetwork
-from distnet.profile import KEPT_LAPS, gathered, write_timeline
-from distnet.report import Report, parameters_sha256
-from distnet.schedules import Schedule
-from distnet.stopwatch import Stopwatch, no_lap
-from distnet.tables import TableOptions
-from distnet.tensorboard import Board
-from distnet.trainer import Epoch, Regularisation, Trainer, check_shards
-from distnet.world import World, launched_world, together
+from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.schedules import Schedule
+from distnet.parallel.launched import launched_world, together
+from distnet.parallel.world import World
+from distnet.reporting.console import Report, parameters_sha256
+from distnet.reporting.profile import KEPT_LAPS, gathered, write_timeline
+from distnet.reporting.tensorboard import Board
+from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.files import check_folder, check_writable, is_same_file, write_content
+from distnet.runtime.logs import log, log_path, start_logs, stop_logs
+from distnet.runtime.stopwatch import Stopwatch, no_lap
+from distnet.training.checkpoint import OURS
+from distnet.training.checkpointer import Checkpointing, check_directory, find_checkpoint, locked, versions
+from distnet.training.evaluation import Answers, findings
+from distnet.training.trainer import Epoch, Regularisation, Trainer, check_shards
 
 
 class Callbacks(NamedTuple):
@@ -62,7 +67,7 @@ def main() -> int:
     config, names = read_config(sys.argv[1:])
     if config.checkpoint_dir is None:
         stop_requests.release()
-    guard.watch_progress(config.stall_timeout)
+    watchdog.watch_progress(config.stall_timeout)
     return run(config, names, Callbacks()).status
 
 
@@ -82,9 +87,9 @@ def train(
     Raises InputError where the command would say what is wrong.
     Collective: yes, every rank calls it with the same arguments.
     """
-    guard.open_streams()
+    streams.open_streams()
     config, names = read_config(arguments)
-    end_watch = guard.watch_progress(config.stall_timeout)  # also of MPI's start, in which ranks wait for each other
+    end_watch = watchdog.watch_progress(config.stall_timeout)  # also of MPI's start, in which ranks wait for each other
     try:
         with (
             together("distnet.train.train"),
@@ -121,7 +126,7 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
     network, trainer = made(world, config, data, shards, watch.lap if watch else no_lap)
     own, columns = trainer.exchange.own, trainer.exchange.columns
     log(f"owns shards {own.start} to {own.stop - 1}, and updates parameters {columns.start:,} to {columns.stop - 1:,}")
-    guard.Context.position = trainer.position
+    failure.Context.position = trainer.position
     report = Report(world, config)
     saver = None
     if config.checkpoint_dir:
@@ -129,7 +134,7 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
         saver = Checkpointing(world, trainer, config, data.fingerprint, report.history, told)
     report.start(data, network, trainer)
     if saver:
-        guard.Context.folder = str(config.checkpoint_dir)
+        failure.Context.folder = str(config.checkpoint_dir)
         if found:
             resumed = saver.resume(found)
             complete = trainer.epochs_done >= config.epochs or report.enough()
@@ -142,7 +147,7 @@ def run_locked(world: World, config: Config, names: frozenset[str], callbacks: C
         if watch and config.timeline:
             tried(report, partial(write_timeline, world, watch, config.timeline), config.timeline)
         trainer.close()
-        return Outcome(guard.DIVERGED, None)
+        return Outcome(failure.DIVERGED, None)
     if saver and not finished:
         status = saver.stopped()
         if watch and config.timeline:
@@ -186,8 +191,8 @@ def tried(report: Report, write: Callable[[], object], *paths: Path) -> int:
         write()
     except InputError as error:
         if report.speaks:
-            guard.say(str(error))
-        return guard.UNWRITTEN
+            streams.say(str(error))
+        return failure.UNWRITTEN
     report.wrote(paths)
     return 0
 
@@ -412,7 +417,7 @@ def write_page(
 
     Collective: no, for rank 0.
     """
-    from distnet.pages.run import MISTAKES, Run, pixels, run_page  # few runs need it
+    from distnet.reporting.pages.run import MISTAKES, Run, pixels, run_page  # few runs need it
 
     found = findings(answers, data.classes, MISTAKES)
     path = report.config.report
@@ -452,4 +457,4 @@ def whereabouts(world: World) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    guard.run(main)
+    command.run(main)

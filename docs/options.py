@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
-from distnet.checkpointing import MAY_CHANGE
-from distnet.config import dashed
+from distnet.config.reading import dashed
+from distnet.training.checkpointer import MAY_CHANGE
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUSE = ROOT / "distnet"

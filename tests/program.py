@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnet import NeuralNetwork
-from distnet.errors import InputError
+from distnet.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from distnet import Classifier

@@ -12,7 +12,7 @@ from unittest import SkipTest
 
 import numpy as np
 import pytest
-from conftest import ROOT, mpirun
+from helpers import ROOT, mpirun
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier
@@ -22,10 +22,10 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import distnet
 from distnet import Classifier, NeuralNetwork
-from distnet.config import INITIALISATIONS
-from distnet.errors import InputError
-from distnet.hyperparameters import LEARNING_RATES, Hyperparameters
-from distnet.trainer import Trainer
+from distnet.nn.hyperparameters import LEARNING_RATES, Hyperparameters
+from distnet.nn.parameters import INITIALISATIONS
+from distnet.runtime.errors import InputError
+from distnet.training.trainer import Trainer
 
 X, Y = load_iris(return_X_y=True)
 X = (X - X.mean(0)) / X.std(0)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from test_structure import FILES, FLOOR
 
 from distnet import NeuralNetwork

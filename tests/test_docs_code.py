@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import ROOT, mpirun, write_digits
+from helpers import ROOT, mpirun, write_digits
 
 from distnet import NeuralNetwork
 
@@ -61,7 +61,7 @@ def folder(tmp_path):
     from PIL import Image
     from safetensors.numpy import save_file
 
-    from distnet.idx import read_idx_pair
+    from distnet.datasets.idx import read_idx_pair
 
     data = write_digits(tmp_path / "data", 150, 50)
     images, labels = read_idx_pair(data / "t10k-images-idx3-ubyte", data / "t10k-labels-idx1-ubyte", 10)

@@ -1,9 +1,9 @@
 """Whether distnet can work here, and what to type where it can't: python -m distnet.doctor [mpirun -n N ...]."""
 
-from distnet import guard
+from distnet.runtime import command, failure, launch, streams, watchdog
 
 if __name__ == "__main__":
-    guard.watch()  # before any import that can fail
+    failure.watch()  # before any import that can fail
 
 import argparse
 import os
@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distnet import __version__
-from distnet.config import Config, Parser, file_path
+from distnet.config.options import Config
+from distnet.config.parser import Parser
+from distnet.config.values import file_path
 from distnet.doctor import checks, mpi, trial
 from distnet.doctor.findings import NOTE, OK, PROBLEM, Finding, coloured, shown, summary
 from distnet.doctor.machine import Facts, facts
-from distnet.errors import InputError, input_error_on_every_rank
-from distnet.launcher import mpirun_beside_python
-from distnet.world import World, launched_world
+from distnet.parallel.launched import launched_world
+from distnet.parallel.world import World
+from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.launcher import mpirun_beside_python
 
 STALL = 120.0  # seconds for a check, on a machine with many more ranks than cores; a step of training is one, too
 HEADER = f"distnet {__version__}, doctor"
@@ -35,13 +38,13 @@ def main() -> int:
     named = options.data_dir is not None or bool(os.environ.get("DISTNET_DATA"))
     if not options.launcher:
         return examine(directory, named)
-    if guard.launched() or guard.is_inside_rank():
+    if launch.launched() or launch.is_inside_rank():
         raise input_error_on_every_rank(
             f"{options.launcher[0]}: a launcher started this already; leave one of the two out"
         )
     given = ["--data-dir", str(directory)] if options.data_dir else []
     command = [sys.executable, "-m", "distnet.doctor", *given]
-    guard.say(f"starting {shlex.join([*options.launcher, *command])}")
+    streams.say(f"starting {shlex.join([*options.launcher, *command])}")
     ended = mpi.start(options.launcher, command)
     out, err = (ended.out, ended.err) if ended else ("", "")
     sys.stderr.write(err)
@@ -80,7 +83,7 @@ class Report:
 
     def __init__(self, speaks: bool) -> None:
         self.speaks, self.problems, self.notes, self.at = speaks, 0, 0, "its surroundings"
-        guard.Context.position = lambda: f"while looking at {self.at}"
+        failure.Context.position = lambda: f"while looking at {self.at}"
         self.line(HEADER)
 
     def section(self, title: str) -> None:
@@ -103,7 +106,7 @@ class Report:
         """Print, so that it is seen even if the next check never ends."""
         if self.speaks:
             # Open MPI's ranks have a terminal of their own, whoever reads it.
-            print(text if guard.launched() else coloured(text), flush=True)
+            print(text if launch.launched() else coloured(text), flush=True)
 
 
 def examine(directory: Path, named: bool, started: Sequence[Finding] = ()) -> int:
@@ -111,12 +114,12 @@ def examine(directory: Path, named: bool, started: Sequence[Finding] = ()) -> in
 
     started: what was found of a launcher before, by the one process that is left.
     """
-    guard.watch_progress(STALL)
+    watchdog.watch_progress(STALL)
     trouble = ""
     try:
         world = launched_world()
     except InputError as error:
-        if guard.launched_rank() > 0:
+        if launch.launched_rank() > 0:
             return 0  # each is alone, and the first one tells
         world, trouble = World(), str(error)
     report = Report(world.rank == 0)
@@ -150,4 +153,4 @@ def examine(directory: Path, named: bool, started: Sequence[Finding] = ()) -> in
 
 
 if __name__ == "__main__":
-    guard.run(main)
+    command.run(main)

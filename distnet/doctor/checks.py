@@ -8,17 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from distnet.config import Config
-from distnet.datasets import KNOWN_SAMPLES, check_bytes, find_files, read_files, traces
+from distnet.config.options import Config
+from distnet.datasets.folders import KNOWN_SAMPLES, check_bytes, find_files, traces
+from distnet.datasets.loading import read_files
 from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
 from distnet.doctor.machine import Facts
 from distnet.doctor.trial import CLASSES, PARAMETERS, PIXELS, Bits, Speed
-from distnet.errors import InputError
-from distnet.layers import padded
-from distnet.shards import default_shards
-from distnet.shared_memory import SHARED_MEMORY
-from distnet.text import counted, join_names
-from distnet.world import World
+from distnet.parallel.shards import default_shards
+from distnet.parallel.shared_memory import SHARED_MEMORY
+from distnet.parallel.world import World
+from distnet.runtime.arrays import padded
+from distnet.runtime.errors import InputError
+from distnet.runtime.text import counted, join_names
 
 MIB = 1 << 20
 SHOWN = 4  # kinds of ranks in a line

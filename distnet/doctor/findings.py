@@ -5,7 +5,7 @@ import sys
 import textwrap
 from typing import NamedTuple
 
-from distnet.text import counted
+from distnet.runtime.text import counted
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 COLOURS = {OK: 32, NOTE: 33, PROBLEM: 31}  # of ANSI: green, yellow, red

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from distnet.shared_memory import shared_memory_left
+from distnet.parallel.shared_memory import shared_memory_left
 
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 # Variables that change what is computed, or how fast.

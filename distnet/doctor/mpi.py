@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import IO, NamedTuple
 
-from distnet import guard
 from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
 from distnet.doctor.machine import mapped
-from distnet.launcher import LOOK, mpirun_beside_python
-from distnet.processes import Processes
-from distnet.world import World, library_name, load_mpi
+from distnet.parallel.mpi import library_name, load_mpi
+from distnet.parallel.world import World
+from distnet.runtime import launch
+from distnet.runtime.launcher import LOOK, mpirun_beside_python
+from distnet.runtime.processes import Processes
 
 SILENCE = 150.0  # seconds for a launcher to print something; longer than ranks wait for each other
 ANSWER = 10.0  # seconds for mpirun to tell its version
@@ -55,7 +56,7 @@ def loaded(world: World, trouble: str) -> list[Finding]:
     told = f"{library}{f' ({path})' * bool(path)}, mpi4py {importlib.metadata.version('mpi4py')}"
     found = [Finding(OK, "library", told), launcher(library, started=world.comm is not None)]
     if trouble:
-        remedy = f"{mpirun_of(library) or 'mpirun'} -n {guard.launched_size()} {sys.executable} -m distnet.doctor"
+        remedy = f"{mpirun_of(library) or 'mpirun'} -n {launch.launched_size()} {sys.executable} -m distnet.doctor"
         if "SLURM_PROCID" in os.environ:
             remedy += "; or srun --mpi=pmix ..., of those that srun --mpi=list tells"
         found.append(Finding(PROBLEM, "start", trouble, remedy))

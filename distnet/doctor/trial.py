@@ -8,17 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distnet import guard
-from distnet.config import Config
-from distnet.datasets import SYNTHETIC_TRAIN_SEED, shared_split
-from distnet.exchange import Exchange
-from distnet.hyperparameters import Hyperparameters
-from distnet.layers import aligned_zeros, initial_parameters, parameter_count
-from distnet.optimizers import Optimizer
-from distnet.shards import default_shards
-from distnet.synthetic import synthetic_digits
-from distnet.trainer import Trainer
-from distnet.world import World
+from distnet.config.options import Config
+from distnet.datasets.dataset import shared_split
+from distnet.datasets.loading import SYNTHETIC_TRAIN_SEED
+from distnet.datasets.synthetic import synthetic_digits
+from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.optimizers import Optimizer
+from distnet.nn.parameters import initial_parameters, parameter_count
+from distnet.parallel.exchange import Exchange
+from distnet.parallel.shards import default_shards
+from distnet.parallel.world import World
+from distnet.runtime import failure
+from distnet.runtime.arrays import aligned_zeros
+from distnet.training.trainer import Trainer
 
 # The same work everywhere, so that digests of two machines can be compared. A core of 2026 takes a second for it, and
 # does it twice.
@@ -67,11 +69,11 @@ def bits(world: World) -> tuple[list[Bits], float, float]:
             batch_size=Config.batch_size,
             shards=shards,
         )
-        before, guard.Context.position = guard.Context.position, trainer.position
+        before, failure.Context.position = failure.Context.position, trainer.position
         begin = time.perf_counter()
         trainer.run(EPOCHS, lambda epoch: None)
         seconds = time.perf_counter() - begin
-        guard.Context.position = before
+        failure.Context.position = before
         digest = hashlib.sha256(trainer.close().data).hexdigest()
         return digest, seconds
 

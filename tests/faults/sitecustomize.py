@@ -47,7 +47,7 @@ def in_training(trouble):
 
         module.Trainer.step = spoiled
 
-    AtImport("distnet.trainer", spoil)
+    AtImport("distnet.training.trainer", spoil)
 
 
 def error(kind):
@@ -140,18 +140,18 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
         case "SIGKILL" | "SIGSEGV" | "SIGTERM" | "SIGINT" | "SIGUSR1" as name:
             in_training(lambda: signal.raise_signal(signal.Signals[name]))
         case "stop while loading":
-            AtImport("distnet.datasets", stop_while_loading)
+            AtImport("distnet.datasets.loading", stop_while_loading)
         case "import":
             AtImport("threadpoolctl", missing)
         case "not activated":
             for name in ("numpy", "threadpoolctl"):
                 AtImport(name, not_there)
         case "late":
-            AtImport("distnet.datasets", lambda module, load: time.sleep(1000))
+            AtImport("distnet.datasets.loading", lambda module, load: time.sleep(1000))
         case "before MPI":
-            AtImport("distnet.world", before_mpi)
+            AtImport("distnet.parallel.world", before_mpi)
         case "other sums":
-            AtImport("distnet.exchange", other_sums)
+            AtImport("distnet.parallel.exchange", other_sums)
         case "short trial":
             AtImport("distnet.doctor.trial", short_trial)
         case "no mpi4py":

@@ -1,0 +1,1 @@
+"""The options of a training run: from the command line, a file, a preset."""

@@ -1,0 +1,1 @@
+"""Data sets: find and read files, standardise, share among ranks."""

@@ -1,0 +1,166 @@
+"""A picture of any size and either polarity, as MNIST or Fashion-MNIST would have it. Reading files takes Pillow."""
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnet.datasets.names import TABLES
+from distnet.runtime.errors import InputError
+
+# Of MNIST's 28: the digit's longer side, and the pixel where its centre of mass is.
+# Source: LeCun, Cortes, Burges, The MNIST database. That it is pixel 14, from 0, is so of all its images.
+SIDE, BOX, MIDDLE = 28, 20, 14
+# What the border strays from its median, all but the part that the digit may touch, tells of the paper's grain and
+# shade; so many times that is paper, but never more than this part of the darkest ink.
+QUIET, NOISE, FAINT = 0.9, 4.0, 0.35
+# What of white an edge may stray from the corners and is still trimmed.
+# Source: Xiao, Rasul, Vollgraf 2017, Fashion-MNIST: a Novel Image Dataset.
+CLOSE = 0.05
+
+
+def read_picture(path: Path, inputs: int, dataset: str) -> NDArray[Any]:
+    """The numbers (inputs,) that the picture in an image file is to a network that learned this kind of data set.
+
+    As MNIST's digits are, or Fashion-MNIST's garments; to one that learned a table, a pixel an input, as they are.
+    Raises InputError where there is no Pillow, the file can't be read, or it can't be such a picture.
+    Collective: no.
+    """
+    grey = read_grey(path)
+    if dataset in TABLES:
+        if grey.size != inputs:
+            raise InputError(
+                f"{path}: it has {grey.shape[1]} x {grey.shape[0]} pixels, and this network, which learned a table, "
+                f"{inputs} inputs; give it as many pixels as inputs, or rows of numbers in a .csv"
+            )
+        return grey.ravel()
+    side = math.isqrt(inputs)
+    if side * side != inputs:
+        raise InputError(
+            f"{path}: this network has {inputs} inputs, which are no square image; give it rows of numbers in a .csv"
+        )
+    if dataset == "fashion-mnist":
+        pixels = garment(grey, side)
+    else:
+        found = ink(grey)
+        pixels = None if found is None else centred(found, side)
+    if pixels is None:
+        raise InputError(f"{path}: it is of one shade; there has to be something in it")
+    return pixels.ravel()
+
+
+def read_grey(path: Path) -> NDArray[np.float64]:
+    """The shades of an image file, (rows, columns), 0 to 255 unless it has more bits.
+
+    Raises InputError where there is no Pillow, or the file can't be read. Collective: no.
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise InputError(f"{path}: it takes Pillow to read images; pip install Pillow") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                image = ImageOps.exif_transpose(file)
+                if image.mode[0] not in "IF":  # those have more than 8 bits, all of which are kept
+                    image = image.convert("LA")
+                pixels = np.asarray(image, np.float64)
+    except OSError as error:
+        reason = error.strerror or "it is no image, or damaged"
+        raise InputError(f"{path}: can't be read ({reason}); name an image, such as a PNG") from None
+    except Exception as error:
+        # Damaged and foreign bytes make Pillow's decoders raise almost anything.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: can't be read ({reason}); name an image, such as a PNG") from None
+    if not np.isfinite(pixels).all():
+        raise InputError(f"{path}: some of its pixels are no finite numbers; name an image, such as a PNG")
+    return on_paper(pixels) if pixels.ndim == 3 else pixels
+
+
+def on_paper(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Grey and opacity, (rows, columns, 2), as grey alone: over black where what is opaque is light, else white."""
+    grey, opacity = pixels[..., 0], pixels[..., 1] / 255
+    light = (grey * opacity).sum() > 127.5 * opacity.sum()
+    paper: NDArray[np.float64] = grey * opacity + (1 - opacity) * (0 if light else 255)
+    return paper
+
+
+def ink(grey: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The digit, light on dark, 0 to 1, cut out at its bounding box; None where there is none.
+
+    grey: (rows, columns), light on dark or dark on light: the border tells, for it is paper. Collective: no.
+    """
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    paper = float(np.median(border))
+    strength = grey - paper
+    if paper - grey.min() > grey.max() - paper:
+        strength = -strength
+    darkest = float(strength.max())
+    if darkest <= 0:
+        return None
+    strength[strength <= min(NOISE * float(np.quantile(np.abs(border - paper), QUIET)), FAINT * darkest)] = 0
+    rows, columns = (np.flatnonzero(strength.any(axis=axis)) for axis in (1, 0))
+    digit: NDArray[np.float64] = strength[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] / darkest
+    return digit
+
+
+def centred(digit: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
+    """A digit cut out at its bounding box, scaled and placed as MNIST's are, (side, side).
+
+    Its longer side becomes 20 of 28 pixels, antialiased; its centre of mass comes to pixel 14 of 28, or as near as
+    leaves all of it in the picture. Collective: no.
+    """
+    box, middle = (max(round(side * part / SIDE), 1) for part in (BOX, MIDDLE))
+    scale = box / max(digit.shape)
+    height, width = (min(max(round(length * scale), 1), box) for length in digit.shape)
+    small = resampled(resampled(digit, height).T, width).T
+    pixels = np.zeros((side, side))
+    mass = small.sum()
+    corner = []
+    for axis, length in enumerate(small.shape):
+        centre = (small.sum(axis=1 - axis) * np.arange(length)).sum() / mass
+        corner.append(min(max(math.floor(middle - centre + 0.5), 0), side - length))
+    pixels[corner[0] : corner[0] + height, corner[1] : corner[1] + width] = small / small.max()
+    return np.rint(pixels * 255).astype(np.uint8)
+
+
+def garment(grey: NDArray[np.float64], side: int) -> NDArray[np.uint8] | None:
+    """A picture as Fashion-MNIST's are, (side, side), light on dark; None where there is nothing in it.
+
+    Its edges are trimmed, its longer side becomes all of 28 pixels, antialiased, and it comes to the middle; what has
+    that size already stays where it is. Shades stay what they are, but for the background's, which becomes black.
+    grey: (rows, columns), light on dark or dark on light: the corners tell. Collective: no.
+    """
+    white = max(float(grey.max()), 255.0)
+    background = float(np.median(grey[[0, 0, -1, -1], [0, -1, 0, -1]]))
+    light = background > white / 2
+    strength = (background - grey) / background if light else (grey - background) / (white - background)
+    strength = np.maximum(strength, 0)
+    if not (strength > CLOSE).any():
+        return None
+    if grey.shape != (side, side):
+        rows, columns = (np.flatnonzero((strength > CLOSE).any(axis=axis)) for axis in (1, 0))
+        strength = strength[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = side / max(strength.shape)
+    height, width = (max(round(length * scale), 1) for length in strength.shape)
+    top, left = (side - height) // 2, (side - width) // 2
+    pixels = np.zeros((side, side))
+    pixels[top : top + height, left : left + width] = resampled(resampled(strength, height).T, width).T
+    return np.rint(pixels * 255).astype(np.uint8)
+
+
+def resampled(image: NDArray[Any], rows: int) -> NDArray[np.float64]:
+    """The image with so many rows: each the mean, weighed by a triangle two rows wide, of what lies around it.
+
+    The rows are those of the picture that has fewer, so that an image whose rows stay as many isn't blurred.
+    """
+    scale = len(image) / rows
+    reach = max(scale, 1.0)
+    centres = (np.arange(rows) + 0.5) * scale
+    weights = np.maximum(1 - np.abs(np.arange(len(image)) + 0.5 - centres[:, None]) / reach, 0)
+    means: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True) @ image
+    return means

@@ -1,0 +1,1 @@
+"""Trained networks as files: distnet's own, ONNX, safetensors."""

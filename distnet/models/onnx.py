@@ -1,0 +1,70 @@
+"""Models as ONNX graphs."""
+
+import numpy as np
+
+from distnet.models.model_file import Model
+from distnet.models.safetensors import description, torch_names
+from distnet.nn.functional import GELU_CUBIC, GELU_LINEAR, LEAK
+
+OPSET, IR = 13, 7  # of ONNX 1.8; what came later isn't needed
+# ONNX's operators for each activation, with their second operands; z are the logits, others constants. onnxruntime's
+# LeakyRelu knows no float64, and its Gelu computes it in single precision.
+OPERATORS: dict[str, list[tuple[str, ...]]] = {
+    "sigmoid": [("Sigmoid",)],
+    "tanh": [("Tanh",)],
+    "relu": [("Relu",)],
+    "leaky-relu": [("Mul", "leak"), ("Max", "z")],
+    "gelu": [
+        *(("Mul", "z"), ("Mul", "cubic"), ("Add", "one"), ("Mul", "z"), ("Mul", "linear"), ("Tanh",)),
+        *(("Add", "one"), ("Mul", "z"), ("Mul", "half")),
+    ],
+}
+CONSTANTS = {"leak": LEAK, "one": 1.0, "half": 0.5, "cubic": GELU_CUBIC, "linear": GELU_LINEAR}
+ONNX_BYTES = 2**31 - 2**20  # what one .onnx file can hold, less what names take
+
+
+def knows_moments(model: Model) -> bool:
+    """Whether it says what its inputs were standardised by."""
+    try:
+        moments = [np.asarray(model.about[name], np.float64) for name in ("mean", "deviation")]
+    except (KeyError, TypeError, ValueError):
+        return False
+    return all(each.shape in ((), (model.sizes[0],)) and np.isfinite(each).all() for each in moments)
+
+
+def onnx_of(model: Model, standardise: bool) -> bytes:
+    """The model as an ONNX graph from "inputs" (rows, features) to "probabilities" (rows, classes), in its dtype.
+
+    standardise: the graph itself takes the model's mean from its inputs and divides them by its deviation.
+    """
+    from onnx import checker, helper, numpy_helper
+
+    steps: list[tuple[str, ...]] = []
+    if standardise:
+        steps += [("Sub", "mean"), ("Div", "deviation")]
+    for layer in range(len(model.sizes) - 1):
+        steps += [*(OPERATORS[model.activation] if layer else ()), ("Gemm", f"{2 * layer}.weight", f"{2 * layer}.bias")]
+    nodes, last, logits = [], "inputs", ""
+    for number, (operator, *others) in enumerate(steps):
+        made = f"{operator}_{number}"
+        nodes.append(helper.make_node(operator, [last, *(logits if name == "z" else name for name in others)], [made]))
+        last = made
+        logits = made if operator == "Gemm" else logits
+    nodes.append(helper.make_node("Softmax", [last], ["probabilities"], axis=-1))
+    dtype = model.parameters.dtype
+    named = torch_names(model)
+    for name in {name for _, *others in steps for name in others} - named.keys() - {"z"}:
+        named[name] = np.asarray(CONSTANTS[name] if name in CONSTANTS else model.about[name], dtype)
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    graph = helper.make_graph(
+        nodes,
+        "distnet",
+        [helper.make_tensor_value_info("inputs", kind, ["rows", model.sizes[0]])],
+        [helper.make_tensor_value_info("probabilities", kind, ["rows", model.sizes[-1]])],
+        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in sorted(named.items())],
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    helper.set_model_props(whole, description(model))
+    checker.check_model(whole, full_check=True)
+    content: bytes = whole.SerializeToString()
+    return content

@@ -1,0 +1,72 @@
+"""Models as .safetensors files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnet.models.model_file import FORMAT, VERSION, Model, checked
+from distnet.nn.parameters import layer_views
+from distnet.runtime.arrays import Array
+from distnet.runtime.errors import InputError
+
+
+def description(model: Model) -> dict[str, str]:
+    """What an exported file says of the model beside its numbers: as one text, since safetensors reorder several."""
+    header = {"format": FORMAT, "version": VERSION, "sizes": model.sizes, "activation": model.activation}
+    return {"distnet": json.dumps(header | {"about": model.about})}
+
+
+def torch_names(model: Model) -> dict[str, Array]:
+    """Weights (inputs, outputs) and biases (outputs,) by the names of a torch.nn.Sequential, activations between."""
+    named = {}
+    for number, layer in enumerate(layer_views(model.parameters, model.sizes)):
+        named[f"{2 * number}.weight"], named[f"{2 * number}.bias"] = layer[:-1], layer[-1]
+    return named
+
+
+def safetensors_of(model: Model) -> bytes:
+    """The model as a .safetensors file, whose weights are (outputs, inputs), as torch has them."""
+    from safetensors.numpy import save
+
+    tensors = {name: np.ascontiguousarray(array.T) for name, array in torch_names(model).items()}
+    content: bytes = save(tensors, description(model))
+    return content
+
+
+def load_safetensors(path: Path, activation: str | None) -> Model:
+    """The model in a .safetensors file of `safetensors_of`, or of a torch.nn.Sequential of such layers.
+
+    activation: of a file that names none. Raises InputError for a file that is missing, damaged or of another kind;
+    nothing that it holds is run. Collective: no.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            described = json.loads((file.metadata() or {}).get("distnet", "{}"))
+            tensors: dict[str, NDArray[Any]] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = {"format": FORMAT, "version": VERSION, "activation": activation, "about": {}} | described
+    except OSError as error:
+        raise InputError(f"model {path}: can't be read ({error.strerror or error}); name a model") from None
+    except (SafetensorError, TypeError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"model {path}: is damaged, or holds other arrays than a network's ({reason})") from None
+    if header["activation"] is None:
+        raise InputError(f"model {path}: doesn't say its activation; name it with --activation")
+    sizes: list[int] = []
+    pieces: list[Array] = []
+    for number in range(0, len(tensors), 2):
+        names = f"{number}.weight", f"{number}.bias"
+        weights, biases = (tensors.get(name, np.zeros(0)) for name in names)
+        fits = weights.ndim == 2 and biases.shape == weights.shape[:1] and sizes[-1:] in ([], [weights.shape[1]])
+        if not fits or not weights.dtype == biases.dtype in (np.float32, np.float64):
+            raise InputError(
+                f"model {path}: isn't a network of distnet's; {' and '.join(names)} have to be there, float32 or "
+                "float64, of shapes (outputs, inputs) and (outputs,) that fit the layer before"
+            )
+        sizes = [*(sizes or [weights.shape[1]]), weights.shape[0]]
+        pieces += [weights.T.reshape(-1), biases]
+    return checked(path, header | {"sizes": sizes, "parameters": np.concatenate(pieces) if pieces else None})

@@ -1,0 +1,1 @@
+"""Networks: parameters, forward pass and backprop, optimizers, schedules, random draws."""

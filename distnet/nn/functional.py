@@ -1,0 +1,177 @@
+"""Activations, softmax and losses, each with its derivative.
+
+Every function works element by element or row by row, so that a row's result depends on that row alone.
+`out` must be other memory than the inputs; without it a new array is made.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from distnet.runtime.arrays import Array
+
+LEAK = 0.01  # the slope of leaky relu for negative logits, as torch has it
+GELU_LINEAR, GELU_CUBIC = (2 / math.pi) ** 0.5, 0.044715
+
+
+class Activation(NamedTuple):
+    """A function of the logits z, and its derivative at them.
+
+    function(z, out): a, all of the shape of z. derivative(a, z, out): the slope, given z and a = function(z).
+    one: the logit whose activation is exactly one; None where there is none.
+    """
+
+    function: Callable[[Array, Array | None], Array]
+    derivative: Callable[[Array, Array, Array | None], Array]
+    one: float | None
+
+
+def sigmoid(z: Array, out: Array | None = None) -> Array:
+    """1 / (1 + exp(-z)), element by element; exp may overflow to infinity, which gives the exact limit 0."""
+    out = np.negative(z, out)
+    np.exp(out, out)
+    np.add(out, 1, out)
+    return np.reciprocal(out, out)
+
+
+def sigmoid_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """The slope a (1 - a)."""
+    out = np.subtract(1, a, out)
+    return np.multiply(out, a, out)
+
+
+def tanh(z: Array, out: Array | None = None) -> Array:
+    """Hyperbolic tangent, element by element."""
+    return np.tanh(z, out)
+
+
+def tanh_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """The slope 1 - a²."""
+    out = np.multiply(a, a, out)
+    return np.subtract(1, out, out)
+
+
+def relu(z: Array, out: Array | None = None) -> Array:
+    """max(z, 0), element by element."""
+    return np.maximum(z, 0, out=out)
+
+
+def relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """1 where a is positive, else 0 (also at z = 0)."""
+    return np.greater(a, 0, np.empty_like(a) if out is None else out)
+
+
+def leaky_relu(z: Array, out: Array | None = None) -> Array:
+    """The logits themselves where positive, else a hundredth of them. Source: Maas et al. 2013."""
+    out = np.multiply(z, LEAK, out)
+    return np.maximum(z, out, out=out)
+
+
+def leaky_relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """1 where a is positive, else 1/100 (also at z = 0)."""
+    out = relu_derivative(a, z, out)
+    return np.maximum(out, LEAK, out=out)
+
+
+def gelu(z: Array, out: Array | None = None) -> Array:
+    """Smooth relu, z/2 (1 + tanh(√(2/π) (z + 0.044715 z³))), the usual approximation of z Φ(z), element by element.
+
+    Source: Hendrycks and Gimpel 2016, "Gaussian error linear units", section 2.
+    """
+    out = _gelu_tanh(z, out)
+    np.add(out, 1, out)
+    np.multiply(out, z, out)
+    return np.multiply(out, 0.5, out)
+
+
+def gelu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """The slope (1 + t)/2 (1 + (1 - t) u), t the tanh in `gelu` and u = z d/dz of what it is taken of.
+
+    Takes memory for two arrays like z at every call.
+    """
+    t = _gelu_tanh(z, out)
+    u = np.multiply(z, z)
+    np.multiply(u, 3 * GELU_CUBIC * GELU_LINEAR, u)
+    np.add(u, GELU_LINEAR, u)
+    np.multiply(u, z, u)
+    rest = np.subtract(1, t)
+    np.multiply(u, rest, u)
+    np.add(u, 1, u)
+    np.add(t, 1, t)
+    np.multiply(t, u, t)
+    return np.multiply(t, 0.5, t)
+
+
+def _gelu_tanh(z: Array, out: Array | None) -> Array:
+    """Tanh(√(2/π) (z + 0.044715 z³))."""
+    out = np.multiply(z, z, out)
+    np.multiply(out, GELU_CUBIC, out)
+    np.add(out, 1, out)
+    np.multiply(out, z, out)
+    np.multiply(out, GELU_LINEAR, out)
+    return np.tanh(out, out)
+
+
+ACTIVATIONS = {
+    "sigmoid": Activation(sigmoid, sigmoid_derivative, one=np.inf),
+    "tanh": Activation(tanh, tanh_derivative, one=np.inf),
+    "relu": Activation(relu, relu_derivative, one=1.0),
+    "leaky-relu": Activation(leaky_relu, leaky_relu_derivative, one=1.0),
+    "gelu": Activation(gelu, gelu_derivative, one=None),
+}
+
+
+def softmax(logits: Array, axis: int = -1) -> Array:
+    """exp(z) / Σ exp(z) over the classes, which lie along `axis`.
+
+    The maximum of *each row* is subtracted first: the value stays the same, exp can't overflow, and no
+    row depends on its neighbours.
+    Source: Goodfellow et al., Deep Learning, section 4.1.
+    """
+    shifted: Array = logits - logits.max(axis=axis, keepdims=True)
+    np.exp(shifted, out=shifted)
+    shifted /= shifted.sum(axis=axis, keepdims=True)
+    return shifted
+
+
+def cross_entropy(probabilities: Array, targets: Array) -> float:
+    """Categorical cross-entropy, the mean over rows of -Σ y log ŷ. Training minimises it.
+
+    probabilities: (rows, classes), each row sums to 1. targets: same shape, each row sums to 1.
+    A probability of zero counts as the smallest positive number of its dtype.
+    """
+    floor = np.finfo(probabilities.dtype).tiny
+    return float(-np.sum(targets * np.log(np.maximum(probabilities, floor))) / len(targets))
+
+
+def cross_entropy_delta(probabilities: Array, targets: Array) -> Array:
+    """Gradient of the *summed* categorical cross-entropy with respect to the logits of a softmax: ŷ - y.
+
+    Source: Goodfellow et al., Deep Learning, section 6.2.2.
+    """
+    return probabilities - targets
+
+
+def tutorial_cross_entropy(probabilities: Array, targets: Array) -> float:
+    """The tutorial's loss, the mean over rows of Σ (-y log ŷ - (1 - y) log(1 - ŷ)) over all outputs.
+
+    It treats every output as a yes-no question of its own. It is reported, never minimised.
+    """
+    floor = np.finfo(probabilities.dtype).tiny
+    yes = targets * np.log(np.maximum(probabilities, floor))
+    no = (1 - targets) * np.log(np.maximum(1 - probabilities, floor))
+    return float(-np.sum(yes + no) / len(targets))
+
+
+def tutorial_cross_entropy_delta(probabilities: Array, targets: Array) -> Array:
+    """Gradient of the *summed* tutorial loss with respect to the logits of a softmax.
+
+    With g = (ŷ - y) / (ŷ (1 - ŷ)), the derivative for each output, the softmax's Jacobian
+    diag(ŷ) - ŷ ŷᵀ gives ŷ ⊙ (g - Σ g ŷ). This isn't ŷ - y: that would hold if each output had a sigmoid
+    of its own, whose Jacobian is diag(ŷ (1 - ŷ)); a softmax ties the outputs together.
+    """
+    g = (probabilities - targets) / (probabilities * (1 - probabilities))
+    delta: Array = probabilities * (g - np.sum(g * probabilities, axis=-1, keepdims=True))
+    return delta

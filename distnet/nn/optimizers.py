@@ -1,0 +1,152 @@
+"""Rules that update a slice of the parameters from the same slice of the gradients.
+
+Every rule works element by element, so that it gives the same bits however the vector is cut into slices;
+its state covers its own slice alone. Each rank so keeps 1/n of it (ZeRO stage 1, Rajbhandari et al. 2020).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from distnet.nn.hyperparameters import Hyperparameters
+from distnet.runtime.arrays import Array
+
+CHUNK = 32_768  # elements that a rule works through at once, to find them in the cache at its next pass
+
+
+class Chunk(NamedTuple):
+    """A piece of the slice. weights: views of the parameters in it that aren't biases, and where they are."""
+
+    parameters: Array
+    place: slice
+    weights: list[tuple[Array, slice]]
+    state: list[Array]
+    scratch: Array
+
+
+class Optimizer:
+    """One rank's part of the optimizer.
+
+    parameters: this rank's slice of θ, updated in place. weights: the runs of it that are weights, which
+    alone decay; biases lie between them. state: name -> array of the size of the slice, zero at first.
+    linear: whether θ - α g is all there is to the rule; then `update` may be given α g for Σ∇, with 1 for
+    scale and learning rate.
+    Formulas: those of torch.optim; θ are parameters, g the mean gradient, α the learning rate.
+    Collective: no.
+    """
+
+    def __init__(self, parameters: Array, weights: Sequence[slice], choice: Hyperparameters) -> None:
+        self.choice = choice
+        self.steps = 0
+        self._rule, names = RULES[choice.optimizer]
+        self.linear = choice.optimizer == "sgd" and not choice.weight_decay and choice.clip_norm is None
+        self.state = {name: np.zeros_like(parameters) for name in names}
+        scratch = np.empty(min(CHUNK, len(parameters)), parameters.dtype)
+        self._chunks = []
+        for start in range(0, len(parameters), CHUNK):
+            place = slice(start, min(start + CHUNK, len(parameters)))
+            chunk = parameters[place]
+            cut = [slice(max(run.start - start, 0), min(run.stop - start, len(chunk))) for run in weights]
+            self._chunks.append(
+                Chunk(
+                    chunk,
+                    place,
+                    [(chunk[run], run) for run in cut if run.start < run.stop],
+                    [state[place] for state in self.state.values()],
+                    scratch[: len(chunk)],
+                )
+            )
+
+    def update(self, gradient_sum: Array, scale: float, learning_rate: float) -> None:
+        """θ ← rule(θ, g) with g = scale · Σ∇.
+
+        gradient_sum: Σ∇ over the rows of the global mini-batch, for this slice; overwritten. scale: 1 / B,
+        times what clipping leaves.
+        """
+        self.steps += 1
+        for chunk in self._chunks:
+            self._rule(self, chunk, gradient_sum[chunk.place], scale, learning_rate)
+
+    def _mean_gradient(self, chunk: Chunk, gradient: Array, scale: float) -> None:
+        """G ← scale · Σ∇ + λ θ, the L2 form of weight decay, for weights alone."""
+        np.multiply(gradient, scale, out=gradient)
+        if decay := self.choice.weight_decay:
+            for weights, run in chunk.weights:
+                np.multiply(weights, decay, out=chunk.scratch[run])
+                np.add(gradient[run], chunk.scratch[run], out=gradient[run])
+
+    def _sgd(self, chunk: Chunk, gradient: Array, scale: float, learning_rate: float) -> None:
+        """θ ← θ - α g."""
+        if self.choice.weight_decay:
+            self._mean_gradient(chunk, gradient, scale)
+            scale = 1.0
+        if learning_rate * scale != 1:
+            np.multiply(gradient, learning_rate * scale, out=gradient)
+        np.subtract(chunk.parameters, gradient, out=chunk.parameters)
+
+    def _momentum(self, chunk: Chunk, gradient: Array, scale: float, learning_rate: float) -> None:
+        """V ← μ v + g, θ ← θ - α v; with Nesterov's θ ← θ - α (g + μ v).
+
+        Source: Sutskever et al. 2013.
+        """
+        (velocity,) = chunk.state
+        self._mean_gradient(chunk, gradient, scale)
+        np.multiply(velocity, self.choice.momentum, out=velocity)
+        np.add(velocity, gradient, out=velocity)
+        if self.choice.optimizer == "nesterov":
+            np.multiply(velocity, self.choice.momentum, out=chunk.scratch)
+            np.add(gradient, chunk.scratch, out=gradient)
+            np.multiply(gradient, learning_rate, out=gradient)
+        else:
+            np.multiply(velocity, learning_rate, out=gradient)
+        np.subtract(chunk.parameters, gradient, out=chunk.parameters)
+
+    def _adam(self, chunk: Chunk, gradient: Array, scale: float, learning_rate: float) -> None:
+        """M ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g², θ ← θ - α m̂ / (√v̂ + ε), bias-corrected.
+
+        AdamW shrinks the weights by α λ first, instead of adding λ θ to g.
+        Source: Kingma and Ba 2015; Loshchilov and Hutter 2019.
+        """
+        first, second = chunk.state
+        beta1, beta2 = self.choice.betas
+        scratch = chunk.scratch
+        if self.choice.optimizer == "adamw":
+            np.multiply(gradient, scale, out=gradient)
+            if decay := self.choice.weight_decay:
+                for weights, _ in chunk.weights:
+                    np.multiply(weights, 1 - learning_rate * decay, out=weights)
+        else:
+            self._mean_gradient(chunk, gradient, scale)
+        np.multiply(first, beta1, out=first)
+        np.multiply(gradient, 1 - beta1, out=scratch)
+        np.add(first, scratch, out=first)
+        np.multiply(second, beta2, out=second)
+        np.multiply(gradient, gradient, out=gradient)
+        np.multiply(gradient, 1 - beta2, out=gradient)
+        np.add(second, gradient, out=second)
+        np.sqrt(second, out=gradient)
+        np.multiply(gradient, 1 / (1 - beta2**self.steps) ** 0.5, out=gradient)
+        np.add(gradient, self.choice.epsilon, out=gradient)
+        np.multiply(first, learning_rate / (1 - beta1**self.steps), out=scratch)
+        np.divide(scratch, gradient, out=gradient)
+        np.subtract(chunk.parameters, gradient, out=chunk.parameters)
+
+
+Rule = Callable[[Optimizer, Chunk, Array, float, float], None]
+RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
+    "sgd": (Optimizer._sgd, ()),
+    "momentum": (Optimizer._momentum, ("velocity",)),
+    "nesterov": (Optimizer._momentum, ("velocity",)),
+    "adam": (Optimizer._adam, ("first_moment", "second_moment")),
+    "adamw": (Optimizer._adam, ("first_moment", "second_moment")),
+}
+
+
+def clipping(squared_norm: float, scale: float, clip_norm: float) -> float:
+    """What is left of `scale` so that the mean gradient's norm is clip_norm at most.
+
+    squared_norm: of Σ∇ over all parameters. Source: Pascanu et al. 2013; the 1e-6 is torch's.
+    """
+    return scale * min(1.0, clip_norm / (math.sqrt(squared_norm) * scale + 1e-6))

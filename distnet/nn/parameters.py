@@ -1,0 +1,67 @@
+"""All parameters of a network in one flat vector, and the view of each layer in it.
+
+Layer l is a matrix of (inputs + 1, outputs): the weights, and below them the bias as one more row, which
+an input that is always one multiplies. So one product gives both, forward and in backprop.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from distnet.runtime.arrays import Array
+
+INITIALISATIONS = ("torch", "he", "xavier", "tutorial")
+
+BLOCK = 1024  # parameters; slices of the flat vector are whole blocks, but for the last one
+
+
+def parameter_count(sizes: Sequence[int]) -> int:
+    """N, the number of weights and biases of a network with these layer sizes."""
+    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+
+
+def layer_views(vectors: Array, sizes: Sequence[int]) -> list[Array]:
+    """Views of (..., inputs + 1, outputs), one a layer, into vectors of (..., at least N)."""
+    views = []
+    start = 0
+    for inputs, outputs in pairwise(sizes):
+        stop = start + (inputs + 1) * outputs
+        views.append(vectors[..., start:stop].reshape(*vectors.shape[:-1], inputs + 1, outputs, copy=False))
+        start = stop
+    return views
+
+
+def weight_runs(sizes: Sequence[int]) -> list[slice]:
+    """Where the flat vector holds weights, one run a layer; biases lie between them."""
+    runs = []
+    start = 0
+    for inputs, outputs in pairwise(sizes):
+        runs.append(slice(start, start + inputs * outputs))
+        start += (inputs + 1) * outputs
+    return runs
+
+
+def initial_parameters(
+    sizes: Sequence[int], activation: str, seed: int, dtype: DTypeLike, initialisation: str | None = None
+) -> Array:
+    """The flat vector (N,) at the start.
+
+    initialisation: "torch", uniform weights and biases within ±1 / √inputs, as torch.nn.Linear has them; or normal
+    weights and no biases, of variance 2 / inputs with "he", 2 / (inputs + outputs) with "xavier", and 1 / inputs with
+    "tutorial". None for the default: "tutorial" for sigmoid, else "torch".
+    Source: He et al. 2015, section 2.2; Glorot and Bengio 2010.
+    """
+    vector = np.zeros(parameter_count(sizes), dtype)
+    generator = np.random.default_rng(seed)
+    initialisation = initialisation or ("tutorial" if activation == "sigmoid" else "torch")
+    for matrix in layer_views(vector, sizes):
+        weights = matrix[:-1]
+        inputs, outputs = weights.shape
+        if initialisation == "torch":
+            matrix[:] = generator.uniform(-(inputs**-0.5), inputs**-0.5, matrix.shape)
+            continue
+        variance = {"he": 2 / inputs, "xavier": 2 / (inputs + outputs), "tutorial": 1 / inputs}[initialisation]
+        weights[:] = generator.standard_normal(weights.shape) * np.sqrt(variance)
+    return vector

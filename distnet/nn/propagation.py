@@ -1,0 +1,189 @@
+"""Forward pass and backprop of a stack of shards, in memory that is taken once.
+
+Every product is a stacked matmul whose shapes are those of one shard, and every shard starts on a cache
+line, so that a shard meets the same arithmetic whether it is alone or one of many.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from distnet.nn.functional import ACTIVATIONS
+from distnet.nn.parameters import layer_views
+from distnet.runtime.arrays import Array, aligned_zeros, padded
+
+matmul, multiply = np.matmul, np.multiply
+
+# With few rows and many weights, BLAS is far faster at Wδᵀ than at δWᵀ; then the product is stored by columns.
+FEW_ROWS, MANY_WEIGHTS = 64, 1 << 15
+SMALL = 1 << 18  # bytes of a kind, of all hidden layers, that are faster worked through in one call than by layer
+
+
+class Hidden(NamedTuple):
+    """The memory of a hidden layer, each (shards, rows, columns).
+
+    A row fills whole cache lines. Elementwise steps run over all of it in one go, which is far faster than
+    stopping at the last neuron of every row; what they leave in the spare columns meets nothing.
+    """
+
+    logits: Array  # all columns; the one behind the neurons is such that its activation is one, if any is
+    neuron_logits: Array  # the first columns, one a neuron
+    activations: Array  # all columns
+    ones: Array  # (shards, rows), the one behind the neurons
+    with_ones: Array  # neurons, and a one for the bias to multiply
+    transposed: Array  # (shards, columns, rows), the same
+    deltas: Array  # all columns
+    neuron_deltas: Array  # the first columns
+    slopes: Array  # the activation's derivative; all columns
+    product: Array  # (shards, rows, neurons), what backprop's product with the weights gives; columns lie together
+    factors: tuple[Array, Array, Array]  # deltas are the product of the first two, into the third
+
+
+class Propagation:
+    """Workspace for `shards` stacked shards of `rows` rows each, over one flat vector of parameters.
+
+    sizes: neurons a layer, inputs and outputs included. parameters: (at least N,); read at every pass.
+    real: how many leading rows of each shard are samples; all of them where it is not given.
+
+    inputs: (shards * rows, padded(sizes[0] + 1)), to be filled by the caller before `forward`; column
+    sizes[0] has to be one.
+    targets: (shards * rows, classes), to be filled by the caller before `backprop` and `losses`.
+    probabilities: (shards, classes, rows), the result of `forward`. Classes come before rows here, since
+    NumPy takes the maximum and the sum over the classes far faster that way.
+    Collective: no.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str,
+        parameters: Array,
+        shards: int,
+        rows: int,
+        real: Sequence[int] | None = None,
+    ) -> None:
+        dtype = parameters.dtype
+        self.activation = ACTIVATIONS[activation]
+        self.layers = layer_views(parameters, sizes)
+        features, classes = sizes[0], sizes[-1]
+
+        def stack(columns: int) -> Array:
+            return aligned_zeros((shards, rows, columns), dtype)
+
+        def by_class() -> Array:
+            whole_lines = aligned_zeros((shards, padded(classes * rows, dtype)), dtype)
+            return whole_lines[:, : classes * rows].reshape(shards, classes, rows)
+
+        self.inputs = aligned_zeros((shards * rows, padded(features + 1, dtype)), dtype)
+        self.targets = aligned_zeros((shards * rows, classes), dtype)
+        self.stacked_inputs = self.inputs.reshape(shards, rows, -1)[..., : features + 1]
+        self.stacked_targets = self.targets.reshape(shards, rows, classes).swapaxes(-1, -2)
+        # Transposed views are made here, once: making one takes as long as a small product.
+        self.transposed_inputs = self.stacked_inputs.swapaxes(-1, -2)
+        self.transposed_weights = [layer[:-1].T for layer in self.layers]
+        self.transposed_output_layer = self.layers[-1].T
+        self.columns = wide = [padded(size + 1, dtype) for size in sizes[1:-1]]
+        of_all_layers = aligned_zeros((3, padded(shards * rows * sum(wide), dtype)), dtype)
+        self.hidden_logits, self.activations, self.slopes = of_all_layers
+        self.small = self.slopes.nbytes <= SMALL
+        self.hidden = []
+        stop = 0
+        for size, columns, above in zip(sizes[1:-1], wide, sizes[2:], strict=True):
+            start, stop = stop, stop + shards * rows * columns
+            z, a, slopes = of_all_layers[:, start:stop].reshape(3, shards, rows, columns)
+            z[..., size] = self.activation.one or 0
+            d = stack(columns)
+            product, factors = d[..., :size], (d, slopes, d)
+            if rows <= FEW_ROWS and size * above >= MANY_WEIGHTS:
+                product = aligned_zeros((shards, size, rows), dtype).swapaxes(-1, -2)
+                factors = product, slopes[..., :size], d[..., :size]
+            memory = Hidden(
+                logits=z,
+                neuron_logits=z[..., :size],
+                activations=a,
+                ones=a[..., size],
+                with_ones=a[..., : size + 1],
+                transposed=a[..., : size + 1].swapaxes(-1, -2),
+                deltas=d,
+                neuron_deltas=d[..., :size],
+                slopes=slopes,
+                product=product,
+                factors=factors,
+            )
+            self.hidden.append(memory)
+        self.logits, self.probabilities, self.output_deltas = by_class(), by_class(), by_class()
+        self.transposed_output_deltas = self.output_deltas.swapaxes(-1, -2)
+        self.row_maximum = aligned_zeros((shards, 1, rows), dtype)
+        self.row_sum = aligned_zeros((shards, 1, rows), dtype)
+        self.row_dots = aligned_zeros((shards, rows), dtype)
+        self.row_losses = aligned_zeros((shards * rows,), dtype)
+        self.padding = [self.output_deltas[shard, :, count:] for shard, count in enumerate(real or ()) if count < rows]
+
+    def forward(self, inputs: Array | None = None, masks: Sequence[Array] = ()) -> Array:
+        """Probabilities (shards, classes, rows) of the inputs. Overwrites the previous pass.
+
+        inputs: (shards, rows, sizes[0] + 1) with ones in the last column, in place of `self.inputs`; its
+        rows have to lie as wide as those of `self.inputs`. masks: for dropout, (shards * rows, columns) for
+        every hidden layer, factors for its activations; `backprop` then goes by them, too.
+        """
+        self.masks = masks
+        function = self.activation.function
+        above = self.stacked_inputs if inputs is None else inputs
+        for number, (hidden, layer) in enumerate(zip(self.hidden, self.layers, strict=False)):
+            matmul(above, layer, hidden.neuron_logits)
+            function(hidden.logits, hidden.activations)
+            if self.activation.one is None:
+                hidden.ones.fill(1)
+            if masks:
+                mask = masks[number].reshape(hidden.activations.shape, copy=False)
+                self.activation.derivative(hidden.activations, hidden.logits, hidden.slopes)
+                multiply(hidden.slopes, mask, hidden.slopes)
+                multiply(hidden.activations, mask, hidden.activations)
+            above = hidden.with_ones
+        last = self.hidden[-1].transposed if self.hidden else above.swapaxes(-1, -2)
+        matmul(self.transposed_output_layer, last, self.logits)
+        # Softmax, with the maximum of each row subtracted first.
+        np.maximum.reduce(self.logits, axis=-2, keepdims=True, out=self.row_maximum)
+        np.subtract(self.logits, self.row_maximum, out=self.logits)
+        np.exp(self.logits, out=self.probabilities)
+        np.add.reduce(self.probabilities, axis=-2, keepdims=True, out=self.row_sum)
+        np.divide(self.probabilities, self.row_sum, out=self.probabilities)
+        return self.probabilities
+
+    def losses(self) -> Array:
+        """Categorical cross-entropy of each row, (shards * rows,), of the last forward pass.
+
+        log Σ exp(z) - Σ y z with the logits, which loses nothing where a probability is almost zero.
+        Overwritten by the next call; to be called once a pass.
+        """
+        np.log(self.row_sum, out=self.row_sum)
+        np.vecdot(self.logits, self.stacked_targets, axis=-2, out=self.row_dots)  # type: ignore[call-overload]
+        np.subtract(self.row_sum.reshape(-1), self.row_dots.reshape(-1), out=self.row_losses)
+        return self.row_losses
+
+    def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
+        """Gradients of `scale` times the summed cross-entropy of each shard, after `forward` from `self.inputs`.
+
+        gradients: one (shards, inputs + 1, outputs) a layer, overwritten: weights, and the bias as the last
+        row. Padding rows add nothing.
+        Source: Goodfellow et al., Deep Learning, algorithm 6.4.
+        """
+        np.subtract(self.probabilities, self.stacked_targets, self.output_deltas)
+        if scale != 1:
+            multiply(self.output_deltas, scale, self.output_deltas)
+        for missing in self.padding:
+            missing.fill(0)
+        derivative = self.activation.derivative
+        if self.small and not self.masks:
+            derivative(self.activations, self.hidden_logits, self.slopes)
+        delta = self.transposed_output_deltas
+        for number in range(len(self.hidden), 0, -1):
+            hidden = self.hidden[number - 1]
+            matmul(hidden.transposed, delta, gradients[number])
+            matmul(delta, self.transposed_weights[number], hidden.product)
+            if not self.small and not self.masks:
+                derivative(hidden.activations, hidden.logits, hidden.slopes)
+            multiply(*hidden.factors)
+            delta = hidden.neuron_deltas
+        matmul(self.transposed_inputs, delta, gradients[0])

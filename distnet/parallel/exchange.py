@@ -1,0 +1,238 @@
+"""Gradients in, updated parameters out: reduce-scatter, fixed tree, allgather.
+
+The ranks of a node share one array of parameters and one row of gradients for each of the node's shards.
+Each rank adds rows over some of the columns and updates its own slice of the parameters; within a node
+nothing is copied. Between nodes, ranks send the roots of their node's subtrees to the owners of the columns,
+and updated slices back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distnet.nn.parameters import BLOCK
+from distnet.parallel.partition import Division, divide
+from distnet.parallel.shards import adds_within, roots_within, share, tree
+from distnet.parallel.world import World
+from distnet.runtime.arrays import Array
+from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.stopwatch import no_lap
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+LARGEST_COUNT = 2**31 - 1  # numbers in one message, a C int
+
+
+class Exchange:
+    """The parameters, the gradients of all shards, and the two collectives between them.
+
+    initial: (N,) the parameters to start from, the same on every rank. shards: S, at least as many as ranks.
+    parameters: (N,), one array a node. columns: this rank's slice of them, whole blocks but for the end of
+    the vector. gradients: (own shards, at least N), the rows for this rank's shards `own`, to be filled
+    before `reduce_scatter`.
+    ask: gives a small whole number of this rank's; every step adds those of all ranks up, and `asked` is the sum,
+    the same on every rank. It rides along behind the parameters, so that ranks can agree to stop at the
+    same step without a message more.
+    lap: told of each phase of a step that ends in here, see `Stopwatch`.
+    lane_comm: one rank of every node, which transfer the columns of one lane between them; None on the
+    others, and where there is one node.
+    Raises InputError, on every rank, for a network too large for MPI's counts.
+    Collective: yes, the constructor and every method.
+    """
+
+    def __init__(self, world: World, initial: Array, shards: int, lap: Callable[[str], None] = no_lap) -> None:
+        self.world, self._lap = world, lap
+        count, dtype = len(initial), initial.dtype
+        total = count + 1  # the parameters, and what ranks ask
+        blocks = -(-total // BLOCK)
+        division = divide(total, shards, world.node_sizes, world.node, world.node_rank)
+        here, run = division.places[division.lane][world.node], division.runs[world.node]
+        adds = tree(shards)
+        roots = [roots_within(adds, each) for each in division.runs]
+        far_roots = [root for node in range(world.nodes) if node != world.node for root in roots[node]]
+
+        # Memory that the ranks of a node share.
+        self._rows = world.shared((len(run), blocks * BLOCK), dtype)
+        self._parameters = world.shared((blocks * BLOCK,), dtype)
+        widths = [places[world.node].stop - places[world.node].start for places in division.places]
+        self._received = [world.shared((len(far_roots), width), dtype) for width in widths]
+
+        self.own = share(shards, world.rank, world.size)
+        self.gradients = self._rows[self.own.start - run.start : self.own.stop - run.start]
+        self.parameters = self._parameters[:count]
+        self.columns = slice(min(division.own.start, count), min(division.own.stop, count))
+        self.slice = self.parameters[self.columns]
+        if world.node_rank == 0:
+            self.parameters[:] = initial
+
+        # The additions, as pairs of views. First each rank adds its own rows over all columns: they are in its core's
+        # cache, and to fetch another core's costs more. Then it adds what is left of its node over its part of the
+        # lane, and what is left of the tree over its own slice.
+        by_rank = {
+            add
+            for rank in range(world.rank - world.node_rank, world.rank - world.node_rank + world.node_size)
+            for add in adds_within(adds, share(shards, rank, world.size))
+        }
+        all_columns, rows = self._rows, self._rows[:, division.adds]
+        self._own_tree = [
+            (all_columns[add.left - run.start], all_columns[add.right - run.start])
+            for add in adds_within(adds, self.own)
+        ]
+        self._node_tree = [
+            (rows[add.left - run.start], rows[add.right - run.start])
+            for add in adds_within(adds, run)
+            if add not in by_rank
+        ]
+        received = self._received[division.lane][:, division.own.start - here.start : division.own.stop - here.start]
+        views = dict(zip(far_roots, received, strict=True))
+        views |= {root: self._rows[root - run.start, division.own] for root in roots[world.node]}
+        done = {add for each in division.runs for add in adds_within(adds, each)}
+        self._final_tree = [(views[add.left], views[add.right]) for add in adds if add not in done]
+        self._sum: Array = views[0][: len(self.slice)]
+
+        self.ask: Callable[[], int] = int
+        self._asks = self.gradients[:, count]
+        self._total_asked = views[0][len(self.slice) :][:1]  # on the one rank whose slice is the last
+        self._asked = self._parameters[count : count + 1]
+        self._squares = np.zeros(blocks)
+        self._own_squares = self._squares[self.columns.start // BLOCK : -(-self.columns.stop // BLOCK)]
+
+        self.lane_comm: MPI.Intracomm | None = None
+        self._crowded = division.crowded
+        if world.nodes > 1:
+            self._plan_messages(division, roots)
+        world.node_barrier()
+
+    def _plan_messages(self, division: Division, roots: list[list[int]]) -> None:
+        """Buffers, counts and displacements of the two collectives of a lane. Collective.
+
+        roots: the subtree roots of each node.
+        """
+        from mpi4py import MPI
+
+        world, places = self.world, division.places[division.lane]
+        assert world.comm is not None
+        self._in_place = MPI.IN_PLACE
+        comm = world.comm.Split(division.lane if division.leads else MPI.UNDEFINED, key=world.node)
+        if comm != MPI.COMM_NULL:
+            self.lane_comm = comm  # type: ignore[assignment]
+        widths = [place.stop - place.start for place in places]
+        others = [int(node != world.node) for node in range(world.nodes)]
+        rows = [self._rows[root - division.runs[world.node].start] for root in roots[world.node]]
+        send_counts = [other * len(rows) * width for other, width in zip(others, widths, strict=True)]
+        receive_counts = [other * len(each) * widths[world.node] for other, each in zip(others, roots, strict=True)]
+        self._packing: list[tuple[Array, Array]] = []
+        if len(rows) == 1:
+            # The one root is sent from where it is.
+            buffer, send_places = rows[0], [place.start for place in places]
+        else:
+            buffer, send_places = np.empty(sum(send_counts), self._rows.dtype), starts(send_counts)
+            for start, size, place in zip(send_places, send_counts, places, strict=True):
+                if size:
+                    targets = buffer[start : start + size].reshape(len(rows), -1)
+                    self._packing += [(target, row[place]) for target, row in zip(targets, rows, strict=True)]
+        self._send = [buffer, (send_counts, send_places)]
+        self._receive = [self._received[division.lane].reshape(-1), (receive_counts, starts(receive_counts))]
+        whole = self._parameters[places[0].start : places[-1].stop]
+        self._lane_parameters = [whole, (widths, starts(widths))]
+        largest = max(sum(send_counts), sum(receive_counts), whole.size)
+        if world.total(np.array([largest > LARGEST_COUNT], np.int64))[0]:
+            raise input_error_on_every_rank(
+                f"--hidden: {len(self.parameters):,} parameters make messages of more than {LARGEST_COUNT:,} "
+                "numbers; use more ranks a node, or a smaller network"
+            )
+
+    def reduce_scatter(self) -> Array:
+        """The gradients of all shards, added in the fixed tree, for this rank's slice of the parameters."""
+        self._asks.fill(0)
+        self._asks[:1] = self.ask()
+        for left, right in self._own_tree:
+            np.add(left, right, out=left)
+        self._lap("exchange")
+        self.world.node_barrier()
+        self._lap("waiting")
+        for left, right in self._node_tree:
+            np.add(left, right, out=left)
+        if self.world.nodes > 1:
+            if self._crowded:
+                self.world.node_barrier()
+            if self.lane_comm is not None:
+                for place, root in self._packing:
+                    np.copyto(place, root)
+                self.world.wait(self.lane_comm.Ialltoallv(self._send, self._receive))
+            if self._crowded:
+                self.world.node_barrier()
+            for left, right in self._final_tree:
+                np.add(left, right, out=left)
+        self._lap("exchange")
+        return self._sum
+
+    def squared_norm(self, gradient_sum: Array) -> float:
+        """The sum of squares over all parameters of what `reduce_scatter` gave each rank.
+
+        Blocks are summed by themselves and then in order, so that no bit depends on who owns which.
+        """
+        self._squares.fill(0)
+        whole = len(gradient_sum) // BLOCK
+        blocks = gradient_sum[: whole * BLOCK].reshape(whole, BLOCK)
+        self._own_squares[:whole] = np.vecdot(blocks, blocks)
+        if rest := gradient_sum[whole * BLOCK :].size:
+            self._own_squares[whole] = np.dot(gradient_sum[-rest:], gradient_sum[-rest:])
+        return float(self.world.total(self._squares).sum())
+
+    def allgather(self) -> None:
+        """Every rank has updated its slice; afterwards all of them see all of the parameters."""
+        if len(self._total_asked):
+            self._asked[:] = self._total_asked
+        if self.world.nodes > 1:
+            if self._crowded:
+                self.world.node_barrier()
+            if self.lane_comm is not None:
+                self.world.wait(self.lane_comm.Iallgatherv(self._in_place, self._lane_parameters))
+            self._lap("exchange")
+        self.world.node_barrier()
+        self._lap("waiting")
+
+    @property
+    def asked(self) -> int:
+        """The sum of what all ranks asked at the last step."""
+        return int(self._asked[0])
+
+    def gather(self, part: Array) -> Array | None:
+        """A vector (N,) on rank 0 of which each rank has its slice; None on the others. Collective."""
+        comm = self.world.comm
+        if comm is None:
+            return part.copy()
+        whole = np.empty(len(self.parameters), part.dtype) if self.world.rank == 0 else None
+        comm.Gatherv(part, self._in_slices(comm, whole))
+        return whole
+
+    def scatter(self, whole: Array | None, part: Array) -> None:
+        """Fill each rank's slice of a vector (N,) that rank 0 has. Collective."""
+        comm = self.world.comm
+        if comm is None:
+            part[:] = whole
+        else:
+            comm.Scatterv(self._in_slices(comm, whole), part)
+
+    def _in_slices(self, comm: MPI.Intracomm, whole: Array | None) -> list[Any] | None:
+        """The vector, and how many of its numbers are whose and from where. Collective."""
+        runs = comm.allgather((len(self.slice), self.columns.start))
+        return None if whole is None else [whole, tuple(zip(*runs, strict=True))]
+
+    def close(self) -> Array:
+        """A copy of the parameters, of this rank's own. Collective."""
+        parameters: Array = self.parameters.copy()
+        if self.lane_comm is not None:
+            self.lane_comm.Free()
+        return parameters
+
+
+def starts(counts: list[int]) -> list[int]:
+    """Where each of consecutive runs of these lengths begins."""
+    return [0, *accumulate(counts)][:-1]

@@ -1,0 +1,89 @@
+"""Which columns of the flat vector belong to whom, and who transfers them: pure arithmetic.
+
+Every rank owns one slice. Slices are ordered by lane: there are as many lanes as the smallest node has
+ranks, and in each lane one rank of every node, its leader, transfers what its node's ranks own there. So a
+lane is one run of columns, and so is what a node owns within it. Where all nodes have the same number of
+ranks, every rank leads a lane and transfers its own slice alone.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from distnet.nn.parameters import BLOCK
+from distnet.parallel.shards import share
+
+
+class Owner(NamedTuple):
+    """Whose slice it is."""
+
+    lane: int
+    node: int
+    node_rank: int
+
+
+def slice_order(node_sizes: Sequence[int]) -> list[Owner]:
+    """Who owns the first slice, the second, ...: by lane, then by node. node_sizes: ranks of each node."""
+    lanes = min(node_sizes)
+    return sorted(
+        Owner(node_rank * lanes // size, node, node_rank)
+        for node, size in enumerate(node_sizes)
+        for node_rank in range(size)
+    )
+
+
+class Division(NamedTuple):
+    """The exchange as one rank sees it.
+
+    own: its slice, of all columns. lane: the lane that it is in. leads: whether it transfers for its lane.
+    adds: the columns over which it adds the gradient rows of its node. places: [lane][node], the columns that
+    a node owns in a lane. runs: [node], the shards whose gradients a node holds. crowded: whether some rank
+    transfers what others of its node own, so that they have to wait for each other.
+    """
+
+    own: slice
+    lane: int
+    leads: bool
+    adds: slice
+    places: list[list[slice]]
+    runs: list[range]
+    crowded: bool
+
+
+def divide(columns: int, shards: int, node_sizes: Sequence[int], node: int, node_rank: int) -> Division:
+    """How `columns` columns and `shards` rows of gradients are divided, for rank `node_rank` of `node`.
+
+    Slices are whole blocks, but for the last one.
+    """
+    order = slice_order(node_sizes)
+    blocks = -(-columns // BLOCK)
+
+    def in_blocks(run: range) -> slice:
+        return slice(min(run.start * BLOCK, columns), min(run.stop * BLOCK, columns))
+
+    owned = {owner: in_blocks(share(blocks, i, len(order))) for i, owner in enumerate(order)}
+    lanes, nodes = range(min(node_sizes)), range(len(node_sizes))
+
+    def place(lane: int, of_node: int) -> slice:
+        there = [run for owner, run in owned.items() if owner[:2] == (lane, of_node)]
+        return slice(there[0].start, there[-1].stop)
+
+    places = [[place(lane, each) for each in nodes] for lane in lanes]
+    me = next(owner for owner in order if owner[1:] == (node, node_rank))
+    members = [owner.node_rank for owner in order if owner[:2] == me[:2]]
+    first, last = places[me.lane][0].start // BLOCK, -(-places[me.lane][-1].stop // BLOCK)
+    part = share(last - first, members.index(node_rank), len(members))
+    ranks = list(accumulate(node_sizes, initial=0))
+    runs = [
+        range(share(shards, ranks[each], ranks[-1]).start, share(shards, ranks[each + 1] - 1, ranks[-1]).stop)
+        for each in nodes
+    ]
+    return Division(
+        own=owned[me],
+        lane=me.lane,
+        leads=node_rank == members[0],
+        adds=in_blocks(range(first + part.start, first + part.stop)),
+        places=places,
+        runs=runs,
+        crowded=len(set(node_sizes)) > 1,
+    )

@@ -1,0 +1,118 @@
+"""Where the time of all ranks went: a table, the slowest rank, and a timeline that Perfetto opens."""
+
+import json
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from distnet.parallel.world import World
+from distnet.runtime.errors import InputError
+from distnet.runtime.files import write_whole
+from distnet.runtime.stopwatch import PHASES, Stopwatch
+from distnet.runtime.text import aligned, counted
+
+SLOWER = 0.02
+KEPT_LAPS = 100_000  # of each rank, for a timeline: some 11,000 steps, and files that a browser still opens
+
+
+def gathered(world: World, watch: Stopwatch, steps: int) -> list[dict[str, Any]]:
+    """Each rank's phases in seconds, in the order of ranks, on every rank. Collective.
+
+    steps: that were timed.
+    """
+    own = {"rank": world.rank, "node": world.node, "host": socket.gethostname()}
+    own |= {"steps": steps, "seconds": watch.seconds}
+    return [own] if world.comm is None else world.comm.allgather(own)
+
+
+def told(phases: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines for people. phases: as `gathered` gives them, of one step or more. Collective: no."""
+    steps = phases[0]["steps"]
+    shown = [phase for phase in PHASES if any(each["seconds"][phase] >= 0.0005 for each in phases)]
+    table = [["rank", "host", *shown, "sum"]]
+    for each in phases:
+        seconds = [each["seconds"][phase] for phase in shown]
+        table.append([str(each["rank"]), each["host"], *(f"{s:.3f}" for s in [*seconds, sum(seconds)])])
+    yield f"where the time went, in seconds a rank, {counted(steps, 'step')}"
+    yield aligned(table)
+    in_steps = sum(phases[0]["seconds"][phase] for phase in PHASES[: PHASES.index("update") + 1])
+    yield f"a step took {in_steps / steps * 1e6:,.0f} µs"
+    if len(phases) > 1:
+        yield blamed(phases)
+
+
+def blamed(phases: Sequence[Mapping[str, Any]]) -> str:
+    """Which rank was the slowest, which is the one that waited least, and how long the others waited.
+
+    Where it is the slowest by less than SLOWER of the time, that is chance, and none is named.
+    """
+    waits, waited = waiting(phases)
+    place = waits.index(min(waits))
+    slowest, others = phases[place], waits[:place] + waits[place + 1 :]
+    whole = sum(slowest["seconds"].values())
+    mean = sum(others) / len(others)
+    if mean - waits[place] < SLOWER * whole:
+        share = sum(waits) / len(waits) / whole
+        return f"no rank was slower than the others; they {waited} {100 * share:.0f} % of the time"
+    return (
+        f"rank {slowest['rank']} on {slowest['host']} was the slowest, it {waited} {waits[place]:.3f} s; "
+        f"the others {waited} {mean:.3f} s on average, {100 * mean / whole:.0f} % of the time"
+    )
+
+
+def waiting(phases: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
+    """How long each rank waited for others, and what to call that. Between nodes who is late shows in the messages."""
+    waits = [each["seconds"]["waiting"] for each in phases]
+    if len({each["node"] for each in phases}) == 1:
+        return waits, "waited"
+    return [wait + each["seconds"]["exchange"] for wait, each in zip(waits, phases, strict=True)], "waited or exchanged"
+
+
+def write_timeline(world: World, watch: Stopwatch, path: Path) -> None:
+    """Write the laps of all ranks as a Chrome trace: a process a node, a thread a rank, microseconds.
+
+    Their clocks were set when the stopwatches started, so that has to be at the same moment on all ranks.
+    Raises InputError where the disk refuses. Collective: yes.
+    Source: the Trace Event Format, "complete" and "metadata" events.
+    """
+    own = (world.node, socket.gethostname(), bytes(watch.codes), watch.ends.tobytes())
+    ranks = [own] if world.comm is None else world.comm.gather(own)
+
+    def write() -> None:
+        assert ranks is not None
+
+        def content(file: BinaryIO) -> None:
+            before = '{"displayTimeUnit": "ms", "traceEvents": [\n'
+            for event in events(ranks):
+                file.write((before + json.dumps(event)).encode())
+                before = ",\n"
+            file.write(b"\n]}\n")
+
+        try:
+            write_whole(path, content)
+        except OSError as error:
+            raise InputError(f"--timeline {path}: can't be written ({error.strerror})") from None
+
+    world.on_root(write)
+
+
+def events(ranks: Iterable[tuple[int, str, bytes, bytes]]) -> Iterator[dict[str, Any]]:
+    """The events of each rank's (node, host, codes, ends). Collective: no."""
+    for rank, (node, host, codes, raw_ends) in enumerate(ranks):
+        ends = np.frombuffer(raw_ends)
+        yield {"ph": "M", "name": "process_name", "pid": node, "args": {"name": f"node {node}, {host}"}}
+        yield {"ph": "M", "name": "thread_name", "pid": node, "tid": rank, "args": {"name": f"rank {rank}"}}
+        starts = np.concatenate([[0.0], ends])[:-1]
+        for code, start, end in zip(codes, starts.tolist(), ends.tolist(), strict=True):
+            duration = round((end - start) * 1e6, 3)
+            yield {
+                "ph": "X",
+                "name": PHASES[code],
+                "pid": node,
+                "tid": rank,
+                "ts": round(start * 1e6, 3),
+                "dur": duration,
+            }

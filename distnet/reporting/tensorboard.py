@@ -1,0 +1,45 @@
+"""The metrics of every epoch for TensorBoard."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distnet.runtime.errors import InputError
+from distnet.runtime.files import check_folder
+
+
+class Board:
+    """Event files in a folder, begun with the first epoch that is written.
+
+    Raises InputError where tensorboardX isn't there, or the folder can't be made. Collective: no, for rank 0.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise InputError(
+                f"--tensorboard {folder}: it needs tensorboardX ({error}): pip install tensorboardX"
+            ) from None
+        check_folder(folder, "--tensorboard")
+        self.folder, self._writer_class = folder, SummaryWriter
+        self._writer: Any = None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """An epoch's metrics, each a curve of its own. Epochs from there on that an earlier run wrote are hidden."""
+        epoch = record["epoch"]
+        if self._writer is None:
+            self._writer = self._writer_class(
+                str(self.folder), purge_step=epoch, flush_secs=5, filename_suffix=f".{epoch}"
+            )
+        for name, value in record.items():
+            part, _, rest = name.partition("_")
+            if part in ("test", "validation"):
+                self._writer.add_scalar(f"{part}/{rest}", value, epoch)
+            elif name != "epoch":
+                self._writer.add_scalar(f"training/{name}", value, epoch)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,1 @@
+"""What all of distnet stands on and what depends on nothing in it: errors, files, processes, text."""

@@ -1,0 +1,31 @@
+"""Arrays: their type, and memory that starts on a cache line."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array: TypeAlias = NDArray[np.floating]
+
+DTYPES = ("float32", "float64")
+CACHE_LINE = 64  # bytes
+
+
+def padded(count: int, dtype: DTypeLike) -> int:
+    """The next number of elements from `count` up that fills whole cache lines."""
+    line = CACHE_LINE // np.dtype(dtype).itemsize
+    return -(-count // line) * line
+
+
+def aligned_zeros(shape: Sequence[int], dtype: DTypeLike) -> NDArray[np.floating]:
+    """A zeroed array that starts on a cache line.
+
+    Where an array starts decides which lanes of a vector unit see which element; it must be the same on
+    every rank.
+    """
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + size].view(dtype).reshape(tuple(shape))

@@ -1,0 +1,55 @@
+"""Numbers and choices that options and parameters may have."""
+
+import argparse
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Generic, TypeVar
+
+from distnet.runtime.errors import input_error_on_every_rank
+
+T = TypeVar("T", int, float)
+
+
+@dataclass(frozen=True)
+class Number(Generic[T]):
+    """Numbers of a kind that are `allowed`: reads one from text, or checks one that a program gives.
+
+    right: what is allowed, in words.
+    """
+
+    kind: Callable[[str], T]
+    allowed: Callable[[T], bool]
+    right: str
+
+    def __call__(self, text: str) -> T:
+        """The number in `text`. Raises ArgumentTypeError where it isn't allowed."""
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = None
+        if value is None or not self.allowed(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is no {self.right}")
+        return value
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise InputError (on every rank) that names the parameter where its value isn't allowed."""
+        numbers = Integral if self.kind is int else Real
+        if not isinstance(value, numbers) or isinstance(value, bool) or not self.allowed(value):  # type: ignore[arg-type]
+            raise input_error_on_every_rank(f"{name} {value!r}: expected a {self.right}")
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Raise InputError (on every rank) that names the parameter where its value is none of the choices."""
+    if not isinstance(value, str | bool) or value not in choices:
+        raise input_error_on_every_rank(f"{name} {value!r}: choose from {', '.join(map(str, choices))}")
+
+
+positive_count = Number(int, lambda value: 1 <= value < 2**31, "whole number from 1 up")
+shard_count = Number(int, lambda value: 1 <= value <= 65_536, "whole number from 1 to 65536")
+seed_number = Number(int, lambda value: 0 <= value < 2**63, "whole number from 0 up")
+positive_rate = Number(float, lambda value: math.isfinite(value) and value > 0, "finite number above 0")
+rate_or_zero = Number(float, lambda value: math.isfinite(value) and value >= 0, "finite number from 0 up")
+fraction = Number(float, lambda value: 0 <= value < 1, "number from 0 up and below 1")
+part = Number(float, lambda value: 0 < value < 1, "number between 0 and 1")

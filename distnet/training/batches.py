@@ -1,0 +1,77 @@
+"""How a rank works through its shards of a mini-batch."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from distnet.nn.dropout import Dropout
+from distnet.nn.parameters import layer_views
+from distnet.nn.propagation import Propagation
+from distnet.parallel.shards import real_rows, shard_rows
+from distnet.runtime.arrays import Array
+
+CACHE = 32 << 20  # bytes that a rank's workspace may take before it works through its shards in groups
+
+
+class Group(NamedTuple):
+    """Shards that a rank works through at once, and the memory for it.
+
+    rows: of the mini-batch. gradients: (shards, inputs + 1, outputs) a layer, where the exchange looks for them.
+    """
+
+    rows: slice
+    propagation: Propagation
+    inputs: Array
+    targets: Array
+    gradients: list[Array]
+    dropout: Dropout | None
+
+
+class Batch:
+    """How a rank works through its shards `own` of mini-batches of `size` rows: group by group.
+
+    A group is `stack` shards, or what is left. All groups of a length take turns in one memory.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str,
+        parameters: Array,
+        own: range,
+        shards: int,
+        size: int,
+        stack: int | None,
+        gradients: Array,
+        dropout: float,
+    ) -> None:
+        rows = shard_rows(size, shards)
+        self.size = size
+        workspaces: dict[tuple[int, ...], tuple[Propagation, Dropout | None]] = {}
+        self.groups = []
+        step = stack or stacked_in_cache(sizes, rows, parameters.itemsize)
+        for start in range(own.start, own.stop, step):
+            some = range(start, min(start + step, own.stop))
+            real = tuple(real_rows(size, rows, shard) for shard in some)
+            if real not in workspaces:
+                propagation = Propagation(sizes, activation, parameters, len(some), rows, real)
+                workspaces[real] = propagation, dropout_for(propagation, sizes, dropout)
+            propagation, masks = workspaces[real]
+            place = slice(min(some.start * rows, size), min(some.stop * rows, size))
+            count = place.stop - place.start
+            views = layer_views(gradients[some.start - own.start : some.stop - own.start], sizes)
+            self.groups.append(
+                Group(place, propagation, propagation.inputs[:count], propagation.targets[:count], views, masks)
+            )
+
+
+def stacked_in_cache(sizes: Sequence[int], rows: int, itemsize: int) -> int:
+    """How many shards of so many rows fill the cache; 1 at least."""
+    return max(1, CACHE // (rows * (sizes[0] + 4 * sum(sizes[1:])) * itemsize))
+
+
+def dropout_for(propagation: Propagation, sizes: Sequence[int], probability: float) -> Dropout | None:
+    """Masks for the hidden layers of a workspace; None where nothing is to be left out."""
+    if not probability or not propagation.hidden:
+        return None
+    rows, dtype = len(propagation.inputs), propagation.inputs.dtype
+    return Dropout(probability, propagation.columns, sizes[1:-1], rows, dtype)

@@ -1,0 +1,151 @@
+"""The state of a run as a file: written whole, checked by its sha256 when read, never trusted."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from distnet.runtime.arrays import Array
+from distnet.runtime.errors import InputError
+from distnet.runtime.files import read_arrays, write_whole
+from distnet.training.lock import FolderLock
+
+FORMAT, VERSION = "distnet checkpoint", 1
+NAME = re.compile(r"checkpoint-(\d{10})\.npz")
+COMPLETED = "completed.json"
+TEMPORARY = re.compile(r"\.(checkpoint-\d{10}\.npz|completed\.json|probe)[.-].*")
+# What a run writes into its folder.
+OURS = re.compile(rf"{NAME.pattern}|completed\.json|failure-.*\.txt|\.lock")
+DTYPES = (np.float32, np.float64)
+COUNTS = ("epochs_done", "steps_done", "optimizer_steps", "shards")
+
+
+class Checkpoint(NamedTuple):
+    """header: what JSON knows of the run: where it stands, its configuration. arrays: name -> vector.
+
+    The header has COUNTS, "config", "fingerprint" and "history", a record of every epoch that is done.
+    """
+
+    header: dict[str, Any]
+    arrays: dict[str, Array]
+
+
+def digest(header: str, arrays: dict[str, Array]) -> str:
+    """64 hex digits over everything that a checkpoint holds."""
+    total = hashlib.sha256(header.encode())
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        total.update(array.data)
+    return total.hexdigest()
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps of the whole run lies."""
+    return directory / f"checkpoint-{step:010}.npz"
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """All checkpoints, the newest first, good or not."""
+    return sorted((path for path in directory.glob("checkpoint-*") if NAME.fullmatch(path.name)), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step of the whole run after which a checkpoint was made, by its name."""
+    return int(path.stem.removeprefix("checkpoint-"))
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
+    """Write a checkpoint; then remove older ones beyond `keep` with it. Collective: no, for rank 0.
+
+    Raises OSError where the disk refuses; nothing is removed then. Those of later steps stay: they are bad,
+    or were passed over on purpose, and one of them must not outlive this one.
+    """
+    header = json.dumps({"format": FORMAT, "version": VERSION} | checkpoint.header)
+    sha256 = digest(header, checkpoint.arrays)
+
+    def write(file: BinaryIO) -> None:
+        np.savez(file, header=np.array(header), sha256=np.array(sha256), **checkpoint.arrays)  # type: ignore[arg-type]
+
+    write_whole(path, write)
+    for old in [each for each in checkpoints(path.parent) if each.name <= path.name][keep:]:
+        old.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a checkpoint. Collective: no, for rank 0.
+
+    Raises InputError that names the file and what is wrong: missing, damaged, another version or somebody
+    else's. Nothing that it holds is run, and no more memory is taken than the file is long.
+    """
+    try:
+        texts, arrays = read_arrays(path)
+        if texts.keys() != {"header", "sha256"} or any(array.dtype not in DTYPES for array in arrays.values()):
+            raise ValueError("it holds other arrays than ours")
+        if digest(texts["header"], arrays) != texts["sha256"]:
+            raise ValueError("its sha256 is not that of its content")
+        header = json.loads(texts["header"])
+        check_header(header)
+    except OSError as error:
+        raise InputError(f"checkpoint {path}: can't be read ({error.strerror or error})") from None
+    except Exception as error:
+        # Damaged and foreign bytes make zipfile and NumPy raise almost anything.
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"checkpoint {path}: is damaged or none of distnet's ({reason})") from None
+    return Checkpoint(header, arrays)
+
+
+def check_header(header: Any) -> None:
+    """Raise ValueError where a header hasn't what every checkpoint of this version has."""
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError("it is somebody else's")
+    if header.get("version") != VERSION:
+        raise ValueError(f"it is of version {header.get('version')!r}, and this distnet reads {VERSION}")
+    counts, history = [header.get(name) for name in COUNTS], header.get("history")
+    if (
+        not all(type(count) is int and 0 <= count < 2**63 for count in counts)
+        or not isinstance(header.get("config"), dict)
+        or not isinstance(header.get("fingerprint"), str)
+        or not isinstance(history, list)
+        or len(history) != header["epochs_done"]
+        or not all(isinstance(record, dict) and type(record.get("test_accuracy")) is float for record in history)
+    ):
+        raise ValueError("its header is not as ours are")
+
+
+def newest_good(directory: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint] | None:
+    """The newest checkpoint that is good, or None where there is none at all. Collective: no, for rank 0.
+
+    Those that aren't are told to `say` and passed over. Raises InputError where there are some and none is
+    good: to start over then would throw work away.
+    """
+    found = checkpoints(directory)
+    for path in found:
+        try:
+            return path, read_checkpoint(path)
+        except InputError as error:
+            say(f"{error}; going on with the one before it")
+    if found:
+        raise InputError(
+            f"--resume: none of the {len(found)} checkpoints in {directory} is good; "
+            "restore one, or start over with another --checkpoint-dir"
+        )
+    return None
+
+
+def sweep(directory: Path) -> None:
+    """Remove what an interrupted write left, unless a run is writing there. Collective: no, for rank 0."""
+    lock = FolderLock(directory)
+    if lock.acquire():
+        remove_temporaries(directory)
+        lock.release()
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what an interrupted write left; for the run that has the lock. Collective: no, for rank 0."""
+    for path in directory.glob(".*"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,322 @@
+"""Evaluating a model: the numbers of a plain computation, the same on any ranks, and misfits in one line."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from helpers import command, fault, write_idx
+
+from distnet import NeuralNetwork
+from distnet.datasets.dataset import Split
+from distnet.datasets.idx import FILES, read_idx_pair
+from distnet.evaluate import load_as_trained, matched
+from distnet.evaluate import parser as evaluate_parser
+from distnet.models.model_file import Model
+from distnet.models.trained import Trained, load_trained
+from distnet.parallel.world import World
+from distnet.training.evaluation import Evaluation
+
+SPECIES = ("setosa", "versicolor", "virginica")
+DAMAGED = {
+    "mean that is text": {"mean": "grey", "deviation": 1.0},
+    "mean without a deviation": {"mean": 1.0},
+    "deviation of zero": {"mean": 1.0, "deviation": 0.0},
+    "mean of too few columns": {"mean": [0.0, 1.0], "deviation": [1.0, 1.0]},
+    "mean that is not finite": {"mean": float("nan"), "deviation": 1.0},
+    "too few classes": {"classes": [0, 1, 2]},
+    "a class that is there twice": {"classes": [0, 0, 2, 3, 4, 5, 6, 7, 8, 9]},
+    "names of too few columns": {"columns": ["a"]},
+    "a column that is no name": {"columns": [1] * 784},
+    "a class that is no name": {"classes": [[], 1, 2, 3, 4, 5, 6, 7, 8, 9]},
+}
+
+
+def evaluate(*arguments, **how):
+    return command(*arguments, module="distnet.evaluate", **how)
+
+
+def found(*arguments, **how):
+    """The object that --json prints."""
+    ended = evaluate(*arguments, "--json", **how)
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.count("\n") == 1
+    return json.loads(ended.out)
+
+
+def check_refused(*arguments, named, **how):
+    ended = evaluate(*arguments, **how)
+    ours = [line for line in ended.err.splitlines() if line.startswith("distnet: ")]
+    assert (ended.status, ended.out, len(ours)) == (2, "", 1), ended.err
+    assert all(part in ours[0] for part in named), (named, ours)
+    assert "Traceback" not in ended.err
+
+
+@pytest.fixture(scope="module")
+def model(digits, tmp_path_factory):
+    """A network that knows digits somewhat, so that it makes mistakes."""
+    path = tmp_path_factory.mktemp("model") / "model.pkl"
+    options = ("--data-dir", digits, "--epochs", 3, "--hidden", 20, "--model", path)
+    assert command(*options).status == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    """A table of three kinds of flowers, and a model of it, which holds out other rows than by default."""
+    folder = tmp_path_factory.mktemp("flowers")
+    draw = np.random.default_rng(5)
+    kinds = np.arange(150) % 3
+    rows = [[SPECIES[kind], *(draw.normal(size=4) + kind).tolist()] for kind in kinds]
+    with (folder / "flowers.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["kind", "a", "b", "c", "d"], *rows])
+    options = ("--dataset", f"csv:{folder / 'flowers.csv'}", "--label", "kind", "--test-share", 0.3, "--seed", 4)
+    assert command(*options, "--epochs", 3, "--hidden", 5, "--model", folder / "flowers.npz").status == 0
+    return folder
+
+
+def test_the_numbers_are_those_of_a_plain_computation(model, digits):
+    told = found(model, "--data-dir", digits, "--mistakes", 1000)
+    network = NeuralNetwork.load(model)
+    images, labels = read_idx_pair(digits / FILES[2], digits / FILES[3], 10)
+    X = (images.reshape(100, -1).astype(np.float64) - network.about["mean"]) / network.about["deviation"]
+    probabilities = network.forward(X.astype(np.float32)).astype(np.float64)
+    guesses = probabilities.argmax(axis=1)
+    losses = -np.log(probabilities[np.arange(100), labels])
+    assert told["samples"] == 100
+    assert told["accuracy"] == np.mean(guesses == labels)
+    assert told["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    for true, of_class in enumerate(told["classes"]):
+        rows = labels == true
+        wrong = int((guesses[rows] != true).sum())
+        assert of_class == {"class": true, "samples": rows.sum(), "wrong": wrong, "error": wrong / rows.sum()}
+        assert told["confusion"][true] == [int((guesses[rows] == place).sum()) for place in range(10)]
+    worst = sorted(np.flatnonzero(guesses != labels), key=lambda row: -losses[row])
+    assert [each["index"] for each in told["mistakes"]] == worst
+    assert worst  # or nothing was tested
+    for each in told["mistakes"]:
+        row = each["index"]
+        assert (each["class"], each["predicted"]) == (labels[row], guesses[row])
+        assert each["probability"] == pytest.approx(probabilities[row].max(), rel=1e-5)
+        assert each["loss"] == pytest.approx(losses[row], rel=1e-4)
+
+
+def test_accuracy_and_loss_are_those_that_training_ended_with(digits, tmp_path):
+    path, metrics = tmp_path / "model.npz", tmp_path / "metrics.jsonl"
+    command("--data-dir", digits, "--epochs", 2, "--model", path, "--metrics", metrics)
+    last = json.loads(metrics.read_text().splitlines()[-1])
+    told = found(path, "--data-dir", digits)
+    assert (told["accuracy"], told["loss"]) == (last["test_accuracy"], last["test_loss"])
+
+
+@pytest.mark.parametrize("form", ["--json", "--mistakes=3"])
+def test_what_is_printed_is_the_same_on_1_2_and_3_ranks_and_without_mpirun(model, digits, tmp_path, form):
+    for name in FILES[:2]:
+        (tmp_path / name).write_bytes((digits / name).read_bytes())
+    for name, train in zip(FILES[2:], FILES[:2], strict=True):  # 600 samples: three blocks, the last one shorter
+        (tmp_path / name).write_bytes((digits / train).read_bytes())
+    ended = [evaluate(model, "--data-dir", tmp_path, form, ranks=ranks) for ranks in (None, 1, 2, 3)]
+    assert [(each.status, each.err) for each in ended] == [(0, "")] * 4
+    assert len({each.out for each in ended}) == 1
+
+
+def test_people_get_accuracy_loss_a_line_a_class_and_the_worst_mistakes(model, digits):
+    told = found(model, "--data-dir", digits, "--mistakes", 2)
+    lines = evaluate(model, "--data-dir", digits, "--mistakes", 2).out.splitlines()
+    assert lines[0] == f"model: {model}, 784-20-10 relu, float32"
+    assert lines[1] == f"data: mnist ({digits}), 100 test samples"
+    assert lines[2:4] == [f"accuracy {told['accuracy']:.4f}", f"loss {told['loss']:.4f}"]
+    assert lines[6].split() == ["class", "samples", "wrong", "error", *map(str, range(10))]
+    for line, of_class, row in zip(lines[7:17], told["classes"], told["confusion"], strict=True):
+        counts = [of_class["class"], of_class["samples"], of_class["wrong"]]
+        assert line.split() == [*map(str, counts), f"{of_class['error']:.4f}", *map(str, row)]
+    assert lines[18:20] == ["worst mistakes", "index  class  predicted  probability    loss"]
+    assert [int(line.split()[0]) for line in lines[20:]] == [each["index"] for each in told["mistakes"]]
+
+
+def test_inputs_are_standardised_by_what_the_model_remembers_not_by_the_data(model, digits, tmp_path):
+    for name in FILES:
+        (tmp_path / name).write_bytes((digits / name).read_bytes())
+    write_idx(tmp_path / FILES[0], np.full((600, 28, 28), 200))  # another mean, no deviation
+    assert found(model, "--data-dir", tmp_path)["loss"] == found(model, "--data-dir", digits)["loss"]
+
+
+def test_a_model_trained_from_python_is_evaluated_with_the_data_sets_own_and_that_is_said(model, digits, tmp_path):
+    network = NeuralNetwork.load(model)
+    network.about = {}
+    network.save(tmp_path / "plain.npz")
+    options = (tmp_path / "plain.npz", "--dataset", "mnist", "--data-dir", digits)
+    told, usual = found(*options, ranks=2), found(model, "--data-dir", digits)
+    assert (told["standardised_by"], usual["standardised_by"]) == ("data set", "model")
+    assert (told["confusion"], told["loss"]) == (usual["confusion"], usual["loss"])
+    lines = evaluate(*options).out.splitlines()
+    assert re.fullmatch(r"inputs: standardised by the data set's own .*\(mean \d.*for the model remembers.*", lines[2])
+    assert lines[3] == "classes: the data set's own, for the model remembers none"
+
+
+def test_the_training_part_and_all_of_it_can_be_evaluated_too(model, digits):
+    told = {part: found(model, "--data-dir", digits, "--part", part) for part in ("test", "train", "all")}
+    assert {part: each["samples"] for part, each in told.items()} == {"test": 100, "train": 600, "all": 700}
+    added = np.add(told["test"]["confusion"], told["train"]["confusion"])
+    assert told["all"]["confusion"] == added.tolist()
+
+
+def test_a_table_is_evaluated_on_the_rows_that_training_held_out(flowers):
+    metrics = flowers / "metrics.jsonl"
+    data = f"csv:{flowers / 'flowers.csv'}"
+    options = ("--dataset", data, "--label", "kind", "--test-share", 0.3, "--seed", 4, "--epochs", 3, "--hidden", 5)
+    command(*options, "--metrics", metrics)
+    last = json.loads(metrics.read_text().splitlines()[-1])
+    for told in (found(flowers / "flowers.npz"), found(flowers / "flowers.npz", "--dataset", data, ranks=3)):
+        assert (told["samples"], told["accuracy"], told["loss"]) == (45, last["test_accuracy"], last["test_loss"])
+        assert [each["class"] for each in told["classes"]] == list(SPECIES)
+
+
+def test_a_tables_classes_are_matched_by_name(flowers, tmp_path):
+    rows = list(csv.reader((flowers / "flowers.csv").read_text().splitlines()))
+    fewer = tmp_path / "fewer.csv"
+    with fewer.open("w", newline="") as file:
+        csv.writer(file).writerows([row for row in rows if row[0] != "setosa"])
+    whole = found(flowers / "flowers.npz", "--part", "all")
+    told = found(flowers / "flowers.npz", "--dataset", f"csv:{fewer}", "--part", "all")
+    assert told["confusion"] == [[0, 0, 0], *whole["confusion"][1:]]
+    assert told["classes"][0] == {"class": "setosa", "samples": 0, "wrong": 0, "error": None}
+    assert told["classes"][1:] == whole["classes"][1:]
+
+
+def test_a_tables_columns_are_matched_by_name(flowers, tmp_path):
+    rows = list(csv.reader((flowers / "flowers.csv").read_text().splitlines()))
+    other = tmp_path / "other.csv"
+    with other.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [[row[3], "note" * (row[0] == "kind"), row[4], row[1], row[0], row[2]] for row in rows]
+        )
+    whole = found(flowers / "flowers.npz", "--part", "all")
+    ended = evaluate(flowers / "flowers.npz", "--dataset", f"csv:{other}", "--part", "all", "--json", ranks=2)
+    told = json.loads(ended.out)
+    assert [told[name] for name in ("confusion", "loss")] == [whole[name] for name in ("confusion", "loss")]
+    assert ended.err == f"distnet: {other}: 1 column that the model doesn't know is ignored: note\n"
+    other.write_text("kind,a,b,d\nsetosa,1,2,3\n")
+    named = ("1 column of the model is missing: c", "its header has kind, a, b, d")
+    check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
+    other.write_text("species,a,b,c,d\nsetosa,1,2,3,4\n")
+    named = ("column kind, of the classes, is missing", "--label")
+    check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
+
+
+def test_new_rows_of_one_class_or_without_a_header_are_evaluated(flowers, tmp_path):
+    new = tmp_path / "new.csv"
+    rows = [f"setosa,{row % 3},0.5,{row},1\n" for row in range(5)]
+    counts = []
+    for header in ("kind,a,b,c,d\n", ""):
+        new.write_text(header + "".join(rows))
+        for part in ("test", "all"):
+            options = ("--dataset", f"csv:{new}", "--label", 1, "--part", part, "--json")
+            ended = evaluate(flowers / "flowers.npz", *options)
+            assert (ended.status, "has no header" in ended.err) == (0, not header)
+            counts.append(json.loads(ended.out)["samples"])
+    assert counts == [2, 5, 2, 5]  # a share of 0.3
+    new.write_text("kind,a,b,c,d\n" + "".join(rows) + "virginica,1,2,3,4\n")
+    named = ("class 'virginica' has one row", "--part all")
+    check_refused(flowers / "flowers.npz", "--dataset", f"csv:{new}", named=named)
+    assert found(flowers / "flowers.npz", "--dataset", f"csv:{new}", "--part", "all")["samples"] == 6
+
+
+def test_a_model_from_before_columns_had_names_takes_them_in_order_and_its_own_test_rows(flowers, tmp_path):
+    network = NeuralNetwork.load(flowers / "flowers.npz")
+    for name in ("columns", "label"):
+        del network.about[name]
+    for name in ("header", "ignore", "split_seed"):
+        del network.about["config"][name]
+    network.save(tmp_path / "old.npz")
+    options = evaluate_parser().parse_args([str(tmp_path / "old.npz")])
+    trained = load_trained(World(), tmp_path / "old.npz")
+    data = load_as_trained(World(), trained, options)
+    held = np.random.default_rng([4, 0, 1]).permutation(150)[:45]
+    assert data.test.targets.argmax(axis=1).tolist() == (held % 3).tolist()
+    swapped = (flowers / "flowers.csv").read_text().replace("kind,a,b,c,d", "kind,d,c,b,a")
+    (tmp_path / "swapped.csv").write_text(swapped)
+    told = found(tmp_path / "old.npz", "--dataset", f"csv:{tmp_path / 'swapped.csv'}", "--part", "all")
+    assert told["confusion"] == found(flowers / "flowers.npz", "--part", "all")["confusion"]
+
+
+def test_classes_of_an_older_model_that_were_numbers_are_found(tmp_path):
+    trained = Trained(tmp_path, Model((2, 3), "relu", np.zeros(9), {}), None, None, [-2.0, 1.5, 7.0])
+    assert matched(trained, ["7", "1.50", "-2"]) == [2, 1, 0]
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_class_that_the_model_does_not_know_is_named(flowers, tmp_path, ranks):
+    strange = tmp_path / "strange.csv"
+    strange.write_text((flowers / "flowers.csv").read_text().replace("setosa", "rose"))
+    named = ("flowers.npz", "no class 'rose'", "setosa, versicolor, virginica")
+    check_refused(flowers / "flowers.npz", "--dataset", f"csv:{strange}", named=named, ranks=ranks)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_model_of_other_inputs_or_outputs_is_named(flowers, digits, tmp_path, ranks):
+    named = ("flowers.npz", "has 4 inputs", "a row of mnist 784 numbers", "what it was trained on")
+    check_refused(flowers / "flowers.npz", "--dataset", "mnist", "--data-dir", digits, named=named, ranks=ranks)
+    NeuralNetwork([784, 7]).save(tmp_path / "seven.pkl")
+    named = ("seven.pkl", "has 7 outputs", "mnist 10 classes")
+    check_refused(tmp_path / "seven.pkl", "--dataset", "mnist", "--data-dir", digits, named=named, ranks=ranks)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_model_whose_memory_is_damaged_is_named(digits, tmp_path, name):
+    network = NeuralNetwork([784, 10])
+    network.about = DAMAGED[name]
+    network.save(tmp_path / "model.pkl")
+    options = (tmp_path / "model.pkl", "--dataset", "mnist", "--data-dir", digits)
+    check_refused(*options, named=(f"model {tmp_path / 'model.pkl'}", "damaged"))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--dataset", "cifar"), ("--dataset", "'cifar'", "mnist")),
+        (("--part", "half"), ("--part", "'half'", "train")),
+        (("--mistakes", 0), ("--mistakes", "'0'")),
+        (("--dataset", "mnist", "--label", "kind"), ("--label", "mnist", "csv:FILE")),
+        (("--dataset", "csv:nowhere.csv"), ("csv:nowhere.csv", "can't be read")),
+        (("--data-dir", "nowhere"), ("--data-dir nowhere", "train-images", "fetch")),
+        (("--datset", "mnist"), ("--datset", "--dataset")),
+    ],
+)
+def test_a_bad_option_is_one_line(model, tmp_path, options, named):
+    check_refused(model, *options, named=named, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_help_is_printed_once(ranks):
+    ended = evaluate("--help", ranks=ranks)
+    assert (ended.status, ended.err, ended.out.count("usage: ")) == (0, "", 1)
+    assert "--mistakes K" in ended.out
+
+
+def test_a_rank_that_never_comes_ends_all_and_the_others_tell_where_they_wait(model, digits):
+    options = ("--data-dir", digits, "--stall-timeout", 2)
+    ended = evaluate(model, *options, ranks=2, env=fault("late", 1), timeout=20)
+    assert (ended.out, ended.status == 0) == ("", False)
+    assert "in launched_world" in ended.err
+
+
+def test_an_evaluation_that_goes_on_is_at_another_place_with_every_block():
+    made = Split(np.ones((501, 16), np.float32), np.eye(2, dtype=np.float32)[[0] * 501], 3)
+    evaluation = Evaluation(World(), (3, 2), "relu", np.zeros(8, np.float32), made)
+    places = [evaluation.position(), *(evaluation.position() for _ in evaluation._passes())]
+    assert places == [f"at block {number} of the 3 that are its own" for number in range(4)]
+
+
+def test_a_model_that_is_not_there_or_no_model_is_one_line_on_all_ranks(tmp_path):
+    (tmp_path / "foreign.pkl").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    for name, why in (("nowhere.pkl", "No such file"), ("foreign.pkl", "no model of distnet's")):
+        for ranks in (None, 2):
+            check_refused(tmp_path / name, "--dataset", "mnist", named=(name, why), ranks=ranks, cwd=tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_does_not_say_what_it_learned_wants_a_data_set_named(tmp_path):
+    NeuralNetwork([784, 10]).save(tmp_path / "model.pkl")
+    check_refused(tmp_path / "model.pkl", named=("--dataset", "model.pkl", "name a data set"))

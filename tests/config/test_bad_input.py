@@ -1,0 +1,269 @@
+"""Bad input: one line that names the option or the file and its value, status 2, and nothing written."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+from helpers import check_refused, files_unchanged, write_idx
+
+from distnet import NeuralNetwork
+from distnet.datasets import folders, loading
+from distnet.datasets.idx import FILES
+from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.schedules import Schedule
+from distnet.runtime.errors import InputError
+from distnet.train import train as train_here
+from distnet.training.trainer import Regularisation
+
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
+
+
+@pytest.fixture
+def check_raised(capfd, monkeypatch):
+    """As `check_refused`, but of the function that the command calls: what the error says."""
+
+    def check(folder, *arguments, named):
+        monkeypatch.chdir(folder)
+        with files_unchanged(folder, arguments) as complete, pytest.raises(InputError) as caught:
+            train_here([str(each) for each in complete])
+        assert "\n" not in str(caught.value)
+        assert all(part in str(caught.value) for part in named), (named, caught.value)
+        assert capfd.readouterr() == ("", "")
+
+    return check
+
+
+NUMBERS = {
+    "--batch-size": ["0", "-3", "nan", "many", "1.5", ""],
+    "--shards": ["0", "-1", "four"],
+    "--epochs": ["0", "-1", "1e3", "inf"],
+    "--learning-rate": ["0", "-0.1", "nan", "inf", "fast"],
+    "--hidden": ["0", "-5", "nan", "2.5", "wide"],
+    "--train-limit": ["0", "-1", "all"],
+    "--train-samples": ["0", "1e6"],
+    "--test-share": ["0", "1", "half"],
+    "--seed": ["-1", "0.5", "random"],
+    "--momentum": ["1", "-0.1"],
+    "--epsilon": ["0"],
+    "--weight-decay": ["-1", "nan"],
+    "--clip-norm": ["0", "inf"],
+    "--keep": ["0"],
+    "--checkpoint-every": ["0", "often"],
+    "--stall-timeout": ["0", "never"],
+    "--ranks-per-node": ["0"],
+    "--optimizer": ["lion"],
+    "--activation": ["softplus"],
+    "--dtype": ["float16"],
+    "--dataset": ["cifar", "csv", "csv:", "npy:a.npy"],
+    "--preset": ["fast"],
+    "--model": ["model.txt", "model"],
+}
+BAD_OPTIONS = [(option, value) for option, values in NUMBERS.items() for value in values]
+
+
+@pytest.mark.parametrize(("option", "value"), BAD_OPTIONS)
+def test_a_value_that_an_option_cannot_have(check_raised, tmp_path, option, value):
+    check_raised(tmp_path, option, value, named=[f"{option}: ", repr(value)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--epoch", "3"], ["--epoch 3: there is no such option, but --epochs;", "--help"]),
+        (["--config", "a.toml"], ["--config a.toml: can't be read (No such file or directory)"]),
+        (["--learning_rate", "0.1"], ["--learning_rate 0.1: there is no such option"]),
+        (["extra"], ["extra: there is no such option"]),
+        (["--epochs"], ["--epochs: expected one argument"]),
+        (["--learning-rate", "-inf"], ["--learning-rate: "]),
+        (["--hidden", "20", "0"], ["--hidden: '0' is no whole number from 1 up"]),
+        (["--betas", "0.9"], ["--betas: expected 2 arguments"]),
+        (["--betas", "0.9", "1"], ["--betas: '1' is no number from 0 up and below 1"]),
+    ],
+)
+def test_an_option_that_does_not_exist_or_lacks_its_value(check_raised, tmp_path, arguments, named):
+    check_raised(tmp_path, *arguments, named=named)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--two\nlines"], ["--two lines: there is no such option"]),
+        (["--batch-size", "many"], ["--batch-size: 'many'"]),
+        (["--model", "missing/a.pkl"], ["--model missing/a.pkl: there is no folder missing"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(train, tmp_path, arguments, named):
+    check_refused(train, tmp_path, *arguments, named=named)
+
+
+@pytest.mark.parametrize("option", ["--model", "--metrics"])
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("missing/a.pkl", "there is no folder"),
+        ("file/a.pkl", "can't be written (Not a directory)"),
+        ("folder.pkl", "this is a folder"),
+        ("/proc/a.pkl", "can't be written"),
+    ],
+)
+def test_a_result_that_could_not_be_written_is_found_before_the_training(
+    check_raised, digits, tmp_path, option, place, why
+):
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "folder.pkl").mkdir()
+    path = tmp_path / place
+    check_raised(tmp_path, "--data-dir", digits, option, path, named=[f"{option} {path}", why])
+
+
+def test_a_path_that_the_configuration_beside_the_model_cannot_hold_is_found_before_the_training(
+    check_raised, digits, tmp_path
+):
+    arguments = ("--data-dir", digits, "--metrics", tmp_path / "\udcff.jsonl")
+    check_raised(tmp_path, *arguments, named=["--model ", "a path in it isn't text"])
+
+
+def cut(path, count):
+    path.write_bytes(path.read_bytes()[:count])
+
+
+def overwrite(path, place, byte):
+    content = bytearray(path.read_bytes())
+    content[place] = byte
+    path.write_bytes(content)
+
+
+DAMAGE = {  # to one of the four files; and what is said of it
+    "missing training images": (TRAIN_IMAGES, lambda path: path.unlink(), "is missing"),
+    "missing training labels": (TRAIN_LABELS, lambda path: path.unlink(), "is missing"),
+    "missing test images": (TEST_IMAGES, lambda path: path.unlink(), "is missing"),
+    "missing test labels": (TEST_LABELS, lambda path: path.unlink(), "is missing"),
+    "truncated images": (TRAIN_IMAGES, lambda path: cut(path, -1), "ends after 470,399 of the 470,400 bytes"),
+    "truncated labels": (TEST_LABELS, lambda path: cut(path, 50), "ends after 42 of the 100 bytes"),
+    "images that end in their header": (TEST_IMAGES, lambda path: cut(path, 10), "ends within its header"),
+    "empty images": (TRAIN_IMAGES, lambda path: cut(path, 0), "is empty"),
+    "empty labels": (TEST_LABELS, lambda path: cut(path, 0), "is empty"),
+    "wrong magic of images": (TEST_IMAGES, lambda path: overwrite(path, 3, 1), "starts with 00000801"),
+    "wrong magic of labels": (TRAIN_LABELS, lambda path: overwrite(path, 2, 9), "starts with 00000901"),
+    "trailing bytes": (TRAIN_LABELS, lambda path: path.write_bytes(path.read_bytes() + b"!"), "goes on after"),
+    "no images": (TRAIN_IMAGES, lambda path: write_idx(path, np.zeros((0, 28, 28))), "promises nothing"),
+    "fewer images": (TRAIN_IMAGES, lambda path: write_idx(path, np.zeros((599, 28, 28))), "599 images"),
+    "fewer labels": (TEST_LABELS, lambda path: write_idx(path, np.zeros(99)), "99 labels"),
+    "smaller test images": (TEST_IMAGES, lambda path: write_idx(path, np.zeros((100, 8, 8))), "64 pixels"),
+    "label 10": (TRAIN_LABELS, lambda path: overwrite(path, 8 + 5, 10), "label 10 at index 5"),
+    "label 255": (TEST_LABELS, lambda path: overwrite(path, -1, 255), "label 255 at index 99"),
+    "truncated gzip": (TEST_IMAGES, lambda path: path.write_bytes(gzip.compress(b"IDX")[:-9]), "gzip wrapper"),
+}
+
+
+def damage(digits, folder, name):
+    """A copy of the data with one file damaged; its path and what is said of it."""
+    file, harm, said = DAMAGE[name]
+    data = shutil.copytree(digits, folder / "data")
+    harm(data / file)
+    return data, [file, said]
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_is_named_with_what_is_wrong(check_raised, digits, tmp_path, name):
+    data, named = damage(digits, tmp_path, name)
+    check_raised(tmp_path, "--data-dir", data, named=[*named, str(data)])
+
+
+@pytest.mark.parametrize("name", ["missing test labels", "truncated images", "wrong magic of labels", "label 10"])
+def test_a_damaged_file_ends_all_ranks_with_one_line(train, digits, tmp_path, name):
+    data, named = damage(digits, tmp_path, name)
+    check_refused(train, tmp_path, "--data-dir", data, ranks=3, named=[*named, str(data)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--batch-size", "0"], ["--batch-size: '0'"]),
+        (["--no-such-option"], ["--no-such-option: there is no such option"]),
+        (["--shards", "2"], ["--shards 2: 3 ranks need a shard each", "3 shards or more", "2 ranks or fewer"]),
+        (["--config", "missing"], ["--config missing: can't be read"]),
+        (["--dataset", "csv:missing"], ["--dataset csv:missing: can't be read (No such file or directory)"]),
+        (["--model", "missing/a.pkl"], ["--model missing/a.pkl: there is no folder missing"]),
+        (["--data-dir", "missing"], ["--data-dir missing: "]),
+    ],
+)
+def test_a_bad_option_ends_all_ranks_with_one_line(train, tmp_path, arguments, named):
+    check_refused(train, tmp_path, *arguments, ranks=3, named=named)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_one_flipped_bit_in_real_mnist_is_seen(check_raised, mnist, tmp_path, file):
+    for name in FILES:
+        (tmp_path / f"{name}.gz").symlink_to(mnist / f"{name}.gz")
+    content = bytearray(gzip.decompress((tmp_path / f"{file}.gz").read_bytes()))
+    content[len(content) // 2] ^= 1
+    (tmp_path / file).write_bytes(content)
+    (tmp_path / f"{file}.gz").unlink()
+    check_raised(tmp_path, "--data-dir", tmp_path, named=[f"{tmp_path / file}: ", "sha256"])
+
+
+def test_mnist_is_neither_taken_for_fashion_mnist_nor_replaced_by_it(mnist, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "INSTALLED", {})
+    for path in mnist.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    assert folders.find_files("fashion-mnist", tmp_path) is None
+    own = folders.home("fashion-mnist", tmp_path)
+    assert own == tmp_path / "fashion-mnist"
+    assert folders.home("fashion-mnist", own) == own
+    own.mkdir()
+    for name in loading.FILES:
+        (own / name).write_bytes(b"")
+    assert folders.find_files("fashion-mnist", tmp_path) == [own / name for name in loading.FILES]
+    assert folders.find_files("mnist", tmp_path)[0].parent == tmp_path
+
+
+def test_a_folder_without_data_that_somebody_typed_is_not_replaced_by_synthetic_digits(train, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    check_refused(train, tmp_path, "--data-dir", nowhere, named=[f"--data-dir {nowhere}: "])
+    check_refused(train, tmp_path, env={"DISTNET_DATA": str(nowhere)}, named=[f"--data-dir {nowhere}: "])
+
+
+def test_all_mistakes_in_a_network_are_told_by_name():
+    for arguments, told in [
+        (([],), "sizes"),
+        (([3],), "sizes"),
+        (([3, 0, 2],), "sizes"),
+        (([3, -1, 2],), "sizes"),
+        (([3, 2.5, 2],), "sizes"),
+        (([3, 2], "softplus"), "activation 'softplus'"),
+        (([3, 2], "relu", 0), "learning_rate 0"),
+        (([3, 2], "relu", float("nan")), "learning_rate nan"),
+        (([3, 2], "relu", "0.1"), "learning_rate '0.1'"),
+        (([3, 2], "relu", 0.1, -1), "seed -1"),
+        (([3, 2], "relu", 0.1, 0, "int8"), "dtype 'int8'"),
+        (([3, 2], "relu", 0.1, 0, "float33"), "dtype 'float33'"),
+        (([3, 2], "relu", 0.1, 0, "float32", "zeros"), "initialisation 'zeros'"),
+        ((3,), "sizes 3"),
+    ]:
+        with pytest.raises(InputError, match=told):
+            NeuralNetwork(*arguments)
+
+
+def test_all_mistakes_in_its_data_are_told_by_name():
+    network = NeuralNetwork([3, 2])
+    X, Y = np.zeros((4, 3)), np.zeros((4, 2))
+    for call, told in [
+        (lambda: network.forward(X[:, :2]), r"X of shape \(4, 2\)"),
+        (lambda: network.forward(X[0]), r"X of shape \(3,\)"),
+        (lambda: network.forward(X[:0]), "no rows"),
+        (lambda: network.backprop(X, Y[:3]), r"Y of shape \(3, 2\)"),
+        (lambda: network.train(X, Y[:, :1]), r"Y of shape \(4, 1\)"),
+        (lambda: network.train(X, Y, epochs=0), "epochs 0"),
+        (lambda: network.train(X, Y, batch_size=-1), "batch_size -1"),
+        (lambda: network.train(X, Y, batch_size="32"), "batch_size '32'"),
+        (lambda: network.train(X, Y, shards="4"), "shards '4'"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters("rmsprop")), "optimizer 'rmsprop'"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters(weight_decay="0.1")), "weight_decay '0.1'"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters(betas=(0.9, 1))), "betas 1"),
+        (lambda: network.train(X, Y, schedule=Schedule("linear")), "schedule 'linear'"),
+        (lambda: network.train(X, Y, schedule=Schedule("step", decay=None)), "decay None"),
+        (lambda: network.train(X, Y, regularisation=Regularisation(dropout="much")), "dropout 'much'"),
+    ]:
+        with pytest.raises(InputError, match=told):
+            call()

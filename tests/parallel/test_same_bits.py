@@ -1,0 +1,303 @@
+"""The promise: byte-identical parameters at every rank count. Run under mpirun."""
+
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distnet.datasets.augmentation import Augmentation, Strengths
+from distnet.datasets.dataset import hold_out, shared_split
+from distnet.nn.functional import ACTIVATIONS
+from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.optimizers import RULES
+from distnet.nn.parameters import initial_parameters
+from distnet.nn.schedules import Schedule
+from distnet.parallel.launched import launched_world
+from distnet.parallel.world import World
+from distnet.training.trainer import Regularisation, Trainer
+
+pytestmark = [pytest.mark.mpi, pytest.mark.ranks(4)]  # of which most tests take the first 1, 2, 3 and all
+EVERY_SIZE = pytest.mark.ranks(1, 2, 3, 4)
+
+
+def trained(
+    world,
+    *,
+    sizes,
+    activation="relu",
+    dtype="float32",
+    rows=61,
+    batch_size=16,
+    shards=4,
+    epochs=2,
+    stack=None,
+    schedule=Schedule(),
+    dropout=0.0,
+    label_smoothing=0.0,
+    augment=None,
+    validation=0,
+    **hyper,
+):
+    """The parameters after a little training, and what was reported on the way."""
+    generator = np.random.default_rng(9)
+    X = generator.normal(size=(rows, sizes[0]))
+    Y = np.eye(sizes[-1])[generator.integers(0, sizes[-1], rows)]
+    split = shared_split(world, X, Y, dtype)
+    held, chosen = hold_out(world, split, validation, 0, range(99), "--validation") if validation else (None, None)
+    augmentation = augment and Augmentation((7, 7), augment, -0.5, dtype)
+    trainer = Trainer(
+        world,
+        sizes,
+        activation,
+        initial_parameters(sizes, activation, 0, dtype),
+        split,
+        split,
+        learning_rate=0.1,
+        batch_size=batch_size,
+        hyperparameters=Hyperparameters(**hyper),
+        schedule=schedule,
+        regularisation=Regularisation(dropout, label_smoothing, augmentation),
+        validation=held,
+        chosen=chosen,
+        shards=shards,
+        stack=stack,
+    )
+    epochs_told = []
+    trainer.run(epochs, epochs_told.append)
+    if held:
+        trainer.keep()
+        trainer.run(epochs + 1, lambda epoch: None)
+        trainer.recall()
+    parameters = trainer.close()
+    told = [(epoch.loss, epoch.test.accuracy, epoch.test.loss, epoch.validation) for epoch in epochs_told]
+    return parameters, told
+
+
+def check_every_rank_count(fewest=1, **case):
+    """Train alone, then with the first 1, 2, ... ranks on one node and on pretended nodes; every rank compares."""
+    from mpi4py import MPI
+
+    alone, told_alone = trained(World(), **case)
+    assert np.isfinite(alone).all()
+    different = []
+    for ranks in range(fewest, min(MPI.COMM_WORLD.size, case.get("shards", 4)) + 1):
+        comm = MPI.COMM_WORLD.Split(0 if MPI.COMM_WORLD.rank < ranks else MPI.UNDEFINED)
+        if comm != MPI.COMM_NULL:
+            for ranks_per_node in [None, *range(1, ranks)]:
+                world = World(comm, ranks_per_node)
+                together, told = trained(world, **case)
+                where = f"{ranks} ranks, {ranks_per_node or 'all'} a node"
+                if together.tobytes() != alone.tobytes():
+                    different.append(f"{where}: {np.count_nonzero(together != alone)} parameters differ")
+                if told != told_alone:
+                    different.append(f"{where}: reported {told}, alone {told_alone}")
+                world.close()
+            comm.Free()
+    assert not any(MPI.COMM_WORLD.allgather(different)), different
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_activation_and_precision_gives_the_same_bits_on_any_ranks(activation, dtype):
+    check_every_rank_count(sizes=(19, 23, 11, 7), activation=activation, dtype=dtype)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 4, 5, 6, 7, 8, 13])
+def test_any_number_of_shards_gives_the_same_bits_on_any_ranks(shards):
+    check_every_rank_count(sizes=(19, 23, 7), shards=shards)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 10, 17, 60, 61, 1000])
+def test_a_mini_batch_that_shards_do_not_divide_gives_the_same_bits_on_any_ranks(batch_size):
+    check_every_rank_count(sizes=(19, 23, 7), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 17, 33, 64])
+def test_a_last_partial_mini_batch_gives_the_same_bits_on_any_ranks(rows):
+    check_every_rank_count(sizes=(19, 23, 7), rows=rows)
+
+
+@pytest.mark.parametrize("sizes", [(5, 3), (1, 1, 2), (784, 50, 50, 10), (100, 300, 16, 10), (17, 15, 16, 31, 32, 2)])
+def test_networks_of_any_shape_give_the_same_bits_on_any_ranks(sizes):
+    check_every_rank_count(sizes=sizes)
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+def test_every_optimizer_gives_the_same_bits_on_any_ranks(optimizer):
+    check_every_rank_count(sizes=(90, 40, 7), optimizer=optimizer, weight_decay=0.01, clip_norm=0.7)
+
+
+EVERYTHING = {
+    "activation": "gelu",
+    "schedule": Schedule("cosine", epochs=2, warmup_epochs=0.5),
+    "dropout": 0.3,
+    "label_smoothing": 0.1,
+    "augment": Strengths(shift=1, rotate=20, scale=10, elastic=20, sigma=2),
+    "validation": 11,
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "clip_norm": 0.7,
+}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *({name: EVERYTHING[name]} for name in ("dropout", "label_smoothing", "augment", "validation")),
+        {"dropout": 0.3, "activation": "tanh"},
+        *({"schedule": Schedule(kind, 2, 0.5, 0.7, 0.3)} for kind in ("step", "exponential", "cosine")),
+        EVERYTHING,
+    ],
+    ids=lambda part: "everything" if part is EVERYTHING else "-".join(map(str, part.values())),
+)
+@pytest.mark.parametrize("stack", [None, 1])
+def test_every_part_of_learning_well_gives_the_same_bits_on_any_ranks(part, stack):
+    check_every_rank_count(sizes=(49, 23, 11, 7), stack=stack, **part)
+
+
+@pytest.mark.parametrize("shards", [4, 7])
+def test_no_bit_depends_on_how_many_shards_are_worked_through_at_once(shards):
+    alone = [trained(World(), sizes=(49, 23, 7), shards=shards, stack=stack, dropout=0.5) for stack in (1, 2, 3, 99)]
+    assert len({parameters.tobytes() for parameters, _ in alone}) == 1
+    assert len({str(told) for _, told in alone}) == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_drawn_configurations_give_the_same_bits_on_any_ranks(seed):
+    draw = np.random.default_rng(seed)
+    sizes = (*draw.integers(1, 130, size=draw.integers(1, 5)), draw.integers(2, 30))
+    check_every_rank_count(
+        sizes=tuple(map(int, sizes)),
+        activation=draw.choice(list(ACTIVATIONS)).item(),
+        dtype=draw.choice(["float32", "float64"]).item(),
+        rows=int(draw.integers(1, 300)),
+        batch_size=int(draw.integers(1, 200)),
+        shards=int(draw.integers(1, 20)),
+    )
+
+
+@pytest.mark.mpi(min_size=2)
+@EVERY_SIZE
+def test_ranks_of_a_node_hold_one_array_of_parameters_between_them():
+    from mpi4py import MPI
+
+    world = World(MPI.COMM_WORLD)
+    array = world.shared((3,), np.float64)
+    if world.rank == 0:
+        array[:] = 1, 2, 3
+    world.node_barrier()
+    seen = array.tolist()
+    world.node_barrier()
+    world.close()
+    assert MPI.COMM_WORLD.allgather(seen == [1, 2, 3]) == [True] * world.size
+
+
+@EVERY_SIZE
+def test_shared_arrays_start_on_a_cache_line_and_zeroed():
+    from mpi4py import MPI
+
+    world = World(MPI.COMM_WORLD)
+    found = []
+    for size, dtype in itertools.product((1, 7, 1000), (np.uint8, np.float32, np.float64)):
+        array = world.shared((size,), dtype)
+        found.append(array.ctypes.data % 64 == 0 and not array.any())
+    world.close()
+    assert MPI.COMM_WORLD.allgather(all(found)) == [True] * world.size
+
+
+def shared_mappings():
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sorted(line.split(maxsplit=5)[5] for line in lines if "/distnet-" in line)
+
+
+@pytest.mark.mpi(min_size=2)
+@EVERY_SIZE
+def test_shared_memory_lives_as_long_as_a_view_of_it_and_has_no_name():
+    from mpi4py import MPI
+
+    before = shared_mappings()
+    world = World(MPI.COMM_WORLD)
+    view = world.shared((5, 1000), np.int64)[3, 10:12]
+    if world.rank == 0:
+        view[:] = 7, 8
+    world.node_barrier()
+    world.close()
+    del world
+    during, seen = shared_mappings(), view.tolist()
+    del view
+    checks = (
+        seen == [7, 8],
+        len(during) == len(before) + 1,
+        all(name.endswith(" (deleted)") for name in during),
+        shared_mappings() == before,
+    )
+    assert MPI.COMM_WORLD.allgather(checks) == [(True,) * 4] * MPI.COMM_WORLD.size
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_rank_that_never_comes_leaves_no_file_of_shared_memory(monkeypatch, tmp_path):
+    from mpi4py import MPI
+
+    from distnet.parallel import shared_memory
+
+    world = World(MPI.COMM_WORLD)
+    folder = Path(MPI.COMM_WORLD.bcast(str(tmp_path)))
+    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", folder)
+    if late := world.rank == world.size - 1:
+        time.sleep(0.3)
+    seen = late and list(folder.iterdir())
+    world.shared((10,), np.uint8)
+    checks = not seen, not list(folder.iterdir())
+    world.close()
+    assert MPI.COMM_WORLD.allgather(checks) == [(True, True)] * MPI.COMM_WORLD.size
+
+
+@pytest.mark.mpi(min_size=3)
+@EVERY_SIZE
+@pytest.mark.parametrize("small", [0, 1])
+def test_a_node_without_room_for_shared_memory_is_every_ranks_error(small, monkeypatch, tmp_path):
+    from mpi4py import MPI
+
+    from distnet.parallel import shared_memory
+    from distnet.runtime.errors import InputError
+
+    world = World(MPI.COMM_WORLD, 2)
+    if world.node == small:
+        monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path / "none")
+    said = ""
+    try:
+        world.shared((1 << 20,), np.uint8)
+    except InputError as error:
+        said = str(error) * error.on_every_rank
+    world.close()
+    first = 2 * small
+    wanted = "" if world.node_sizes[small] == 1 else f"no 1 MiB of shared memory on node of rank {first}: "
+    assert all(each.startswith(wanted) and bool(each) == bool(wanted) for each in MPI.COMM_WORLD.allgather(said))
+
+
+@EVERY_SIZE
+def test_an_error_on_rank_0_is_every_ranks_error():
+    from mpi4py import MPI
+
+    from distnet.runtime.errors import InputError
+
+    world = World(MPI.COMM_WORLD)
+
+    def bad():
+        raise InputError("no such thing")
+
+    try:
+        world.on_root(bad)
+        seen = "nothing"
+    except InputError as error:
+        seen = str(error)
+    assert MPI.COMM_WORLD.allgather(seen) == ["no such thing"] * world.size
+    assert world.on_root(lambda: 7) == 7
+    world.close()
+
+
+@EVERY_SIZE
+def test_the_launched_world_is_one_however_it_is_asked_for():
+    assert launched_world() is launched_world(None) is launched_world(ranks_per_node=None)
