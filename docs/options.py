@@ -40,8 +40,8 @@ def commands() -> list[str]:
 
 def parser_of(command: str) -> argparse.ArgumentParser:
     """The parser of a command; the training's stands with its options."""
-    home = "config" if command == FIRST else command
-    if (HOUSE / home).is_dir():
+    home = "config.reading" if command == FIRST else command
+    if (HOUSE / command).is_dir():
         home += ".__main__"
     made: argparse.ArgumentParser = import_module(f"distnet.{home}").parser()
     return made

@@ -307,7 +307,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from distnet import Classifier
-from distnet.world import launched_world
+from distnet.parallel.launched import launched_world
 
 X, y = load_iris(return_X_y=True)
 rank = launched_world().rank

@@ -35,7 +35,7 @@ def _launched_world(ranks_per_node: int | None) -> World:
     from mpi4py import MPI
 
     if MPI.COMM_WORLD.size > 1:
-        meet("distnet.parallel.world.launched_world")
+        meet("distnet.launched_world")
     return World(MPI.COMM_WORLD, ranks_per_node)
 
 

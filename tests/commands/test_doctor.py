@@ -202,10 +202,10 @@ def test_a_rank_that_hangs_is_ended_and_told_with_its_place(digits, tmp_path):
     impatient = tmp_path / "impatient.py"
     impatient.write_text(
         """
-from distnet import guard
+from distnet.runtime import command
 from distnet.doctor import __main__ as doctor
 doctor.STALL = 3.0
-guard.run(doctor.main)
+command.run(doctor.main)
 """
     )
     words = [mpirun(), "-n", "2"]

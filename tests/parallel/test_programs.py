@@ -142,8 +142,8 @@ def test_ranks_of_a_program_that_make_no_step_end(program, code, told):
 @pytest.mark.parametrize("error", ["MemoryError", "InputError"])
 def test_an_error_of_one_rank_within_a_call_ends_all_though_the_program_would_catch_it(program, error):
     ended = program(f"""
-from distnet.errors import InputError
-from distnet.trainer import Trainer
+from distnet.runtime.errors import InputError
+from distnet.training.trainer import Trainer
 prepare = Trainer.__init__
 def spoiled(*args, **kwargs):
     if rank == 1: raise {error}("mine")
@@ -161,7 +161,7 @@ except Exception:
 
 def test_an_error_of_all_ranks_can_be_caught_and_a_value_of_one_rank_that_is_no_number_is_all_ranks_error(program):
     ended = program("""
-from distnet.errors import InputError
+from distnet.runtime.errors import InputError
 own = X.astype(object)
 if rank == 1:
     own[8, 2] = "x"

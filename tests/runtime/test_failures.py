@@ -163,7 +163,7 @@ def test_commands_that_a_rank_starts_run_as_one_process(digits, tmp_path):
     """By subprocess, which closes the rank's connection to its launcher, and by os.system, which hands it on."""
     script = f"""
 import os, subprocess, sys
-from distnet.world import launched_world
+from distnet.parallel.launched import launched_world
 command = [sys.executable, "-m", "distnet.train", "--data-dir", {str(digits)!r}, "--epochs", "1", "--quiet"]
 if launched_world().rank == 1:
     print(subprocess.run(command).returncode, flush=True)

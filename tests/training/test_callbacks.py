@@ -16,10 +16,10 @@ from distnet.parallel.exchange import Exchange
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from distnet.guard import watch
+from distnet.runtime.failure import watch
 watch()
 from distnet.train import train
-from distnet.world import launched_world
+from distnet.parallel.launched import launched_world
 
 folder, *arguments = sys.argv[1:]
 seen = {"steps": [], "epochs": [], "checkpoints": []}
@@ -81,10 +81,10 @@ assert (status, network.sizes) == (0, (784, 20, 10))
 def test_an_error_in_a_callback_ends_all_ranks(what, digits, tmp_path):
     script = f"""
 import sys
-from distnet.guard import watch
+from distnet.runtime.failure import watch
 watch()
 from distnet.train import train
-from distnet.world import launched_world
+from distnet.parallel.launched import launched_world
 def trouble(what):
     if launched_world().rank == 0:
         raise OSError("my own mistake")
@@ -104,7 +104,7 @@ train(sys.argv[1:], {what}=trouble)
 def test_a_rank_that_exits_in_the_middle_leaves_no_other_waiting(call, digits, tmp_path):
     script = f"""
 import sys
-from distnet.guard import watch
+from distnet.runtime.failure import watch
 watch()
 import numpy as np
 from distnet import NeuralNetwork
@@ -125,12 +125,12 @@ network, rows = NeuralNetwork([4, 2]), (np.ones((9, 4)), np.eye(2)[np.arange(9) 
 def test_what_a_callback_kept_of_shared_memory_outlives_the_run(digits, tmp_path):
     script = """
 import sys
-from distnet.guard import watch
+from distnet.runtime.failure import watch
 watch()
 import numpy as np
 from distnet import NeuralNetwork
 from distnet.train import train
-from distnet.world import launched_world
+from distnet.parallel.launched import launched_world
 from mpi4py import MPI
 world, kept, rows = launched_world(), [], (np.ones((9, 4)), np.eye(2)[np.arange(9) % 2])
 keep = lambda t: kept.extend([t.exchange.parameters, t.exchange.gradients, t.train_set.inputs])
@@ -201,7 +201,7 @@ def test_under_mpirun_an_error_in_a_callback_aborts_all_ranks_even_where_it_is_c
     script = """
 import numpy as np
 from distnet import NeuralNetwork
-from distnet.world import launched_world
+from distnet.parallel.launched import launched_world
 def give_up(epoch):
     if launched_world().rank == 1:
         raise OSError("my own mistake")
@@ -231,7 +231,7 @@ def test_a_program_that_trained_has_its_signals_back_and_may_take_its_time(digit
     script = """
 import signal, sys, threading, time
 from distnet.train import train
-from distnet.world import launched_world
+from distnet.parallel.launched import launched_world
 own = lambda number, frame: print("own handler", flush=True)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, own)

@@ -173,7 +173,8 @@ def test_a_few_kills_on_open_mpi_and_the_same_bits(digits, tmp_path, draw, monke
 # Trains again and again, in a process of its own each time, without importing everything anew.
 TRAINER = """
 import os, sys
-from distnet import guard, train
+from distnet import train
+from distnet.runtime import command
 
 for _ in sys.stdin:
     child = os.fork()
@@ -181,7 +182,7 @@ for _ in sys.stdin:
         with open(sys.argv[1], "w") as file:
             os.dup2(file.fileno(), 1)
         sys.argv[1:2] = []
-        guard.run(train.main)
+        command.run(train.main)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
 """
