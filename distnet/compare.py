@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
-from distnet.reporting.pages.charts import COLOURS, STYLE, Curve, escaped, line_chart
+from distnet.reporting.pages.charts import COLOURS, Curve, escaped, line_chart
 from distnet.reporting.pages.page import document, figure, key, section, table
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
@@ -46,7 +46,7 @@ def parser() -> Parser:
                   allow_abbrev=False)  # fmt: skip
     made.add_argument("metrics", type=file_path, nargs="+", metavar="METRICS", help="files that --metrics wrote")
     made.add_argument("--output", type=file_path, default=Path("compare.html"), metavar="FILE",
-                      help="where to draw, .html or .svg (default: compare.html)")  # fmt: skip
+                      help="file to write, .html (default: compare.html)")  # fmt: skip
     return made
 
 
@@ -55,14 +55,13 @@ def main() -> None:
     if launched_rank() > 0:
         return
     typed = parser().parse_args()
-    draw = {".html": page, ".svg": picture}.get(typed.output.suffix)
-    if draw is None:
-        raise InputError(f"--output {typed.output}: doesn't end in .html or .svg")
+    if typed.output.suffix != ".html":
+        raise InputError(f"--output {typed.output}: the name must end in .html; use {typed.output.stem}.html")
     check_writable(typed.output, "--output")
     if any(is_same_file(typed.output, path) for path in typed.metrics):
         raise InputError(f"--output {typed.output}: that is one of the files to compare; name another file")
     runs = [Run(label, read(path)) for label, path in zip(labels(typed.metrics), typed.metrics, strict=True)]
-    write_content(typed.output, draw(runs).encode(errors="replace"), f"--output {typed.output}:")
+    write_content(typed.output, page(runs).encode(errors="replace"), f"--output {typed.output}:")
     print(aligned(figures(runs)))
     print(f"drawn in {printable(typed.output)}")
 
@@ -238,29 +237,6 @@ def page(runs: Sequence[Run]) -> str:
             * (len(runs) > 1),
         ],
     )
-
-
-def picture(runs: Sequence[Run]) -> str:
-    """The charts and what colour is which run, as one SVG file."""
-    drawn = charts(runs)
-    line, across, down = 18, 380, 250
-    top = line * len(runs) + 20
-    width, height = 3 * across, top + 2 * down
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
-        f'<style>{STYLE}</style><rect width="{width}" height="{height}" style="fill: var(--page)"/>',
-    ]
-    for k, each in enumerate(runs):
-        y = 16 + line * k
-        style = f'class="curve{" dashed" * (k >= COLOURS)} c{k % COLOURS}"'
-        parts.append(
-            f'<path {style} stroke-width="3" d="M12 {y}h24"/><text x="44" y="{y + 4}">{escaped(each.label)}</text>'
-        )
-    for k, (name, chart) in enumerate(drawn.items()):
-        x, y = k % 3 * across + 10, top + k // 3 * down
-        parts.append(f'<text x="{x + 8}" y="{y + 14}" font-weight="bold">{escaped(name)}</text>')
-        parts.append(chart.replace("<svg ", f'<svg x="{x}" y="{y + 20}" width="360" height="210" ', 1))
-    return "\n".join([*parts, "</svg>\n"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Activations, softmax and losses, each with its derivative.
+"""Activations, each with its derivative, and losses.
 
 Every function works element by element or row by row, so that a row's result depends on that row alone.
 `out` must be other memory than the inputs; without it a new array is made.
@@ -123,19 +123,6 @@ ACTIVATIONS = {
 }
 
 
-def softmax(logits: Array, axis: int = -1) -> Array:
-    """exp(z) / Σ exp(z) over the classes, which lie along `axis`.
-
-    The maximum of *each row* is subtracted first: the value stays the same, exp can't overflow, and no
-    row depends on its neighbours.
-    Source: Goodfellow et al., Deep Learning, section 4.1.
-    """
-    shifted: Array = logits - logits.max(axis=axis, keepdims=True)
-    np.exp(shifted, out=shifted)
-    shifted /= shifted.sum(axis=axis, keepdims=True)
-    return shifted
-
-
 def cross_entropy(probabilities: Array, targets: Array) -> float:
     """Categorical cross-entropy, the mean over rows of -Σ y log ŷ. Training minimises it.
 
@@ -144,14 +131,6 @@ def cross_entropy(probabilities: Array, targets: Array) -> float:
     """
     floor = np.finfo(probabilities.dtype).tiny
     return float(-np.sum(targets * np.log(np.maximum(probabilities, floor))) / len(targets))
-
-
-def cross_entropy_delta(probabilities: Array, targets: Array) -> Array:
-    """Gradient of the *summed* categorical cross-entropy with respect to the logits of a softmax: ŷ - y.
-
-    Source: Goodfellow et al., Deep Learning, section 6.2.2.
-    """
-    return probabilities - targets
 
 
 def tutorial_cross_entropy(probabilities: Array, targets: Array) -> float:
@@ -163,15 +142,3 @@ def tutorial_cross_entropy(probabilities: Array, targets: Array) -> float:
     yes = targets * np.log(np.maximum(probabilities, floor))
     no = (1 - targets) * np.log(np.maximum(1 - probabilities, floor))
     return float(-np.sum(yes + no) / len(targets))
-
-
-def tutorial_cross_entropy_delta(probabilities: Array, targets: Array) -> Array:
-    """Gradient of the *summed* tutorial loss with respect to the logits of a softmax.
-
-    With g = (ŷ - y) / (ŷ (1 - ŷ)), the derivative for each output, the softmax's Jacobian
-    diag(ŷ) - ŷ ŷᵀ gives ŷ ⊙ (g - Σ g ŷ). This isn't ŷ - y: that would hold if each output had a sigmoid
-    of its own, whose Jacobian is diag(ŷ (1 - ŷ)); a softmax ties the outputs together.
-    """
-    g = (probabilities - targets) / (probabilities * (1 - probabilities))
-    delta: Array = probabilities * (g - np.sum(g * probabilities, axis=-1, keepdims=True))
-    return delta

@@ -2,7 +2,8 @@
 
 Ranks have sessions of their own and, once their launcher is gone, another parent; what they do inherit is the
 environment. So every process is known by a mark in it, wherever it ended up. Needs /proc: elsewhere nothing is
-found, and nothing cleaned.
+found, and nothing cleaned. What stays after a kill is the topology that MPICH's proxy writes to /tmp, some kilobytes
+in a file hydra_hwloc_xmlfile_*: only the proxy knows which one is its own.
 """
 
 import os
@@ -26,9 +27,6 @@ SEGMENT = re.compile(
 )
 NEW, AGAIN = 1.0, 0.05  # seconds in which the process that makes a segment maps it; between looks at that
 PATIENCE = 10.0  # seconds for killed processes to be gone
-
-# MPICH's proxy writes the machine's topology to such a file, whatever TMPDIR says, and alone knows its name.
-TOPOLOGY = re.compile(rb"/tmp/hydra_hwloc_xmlfile_\w{6}")
 
 
 class Processes:
@@ -109,22 +107,15 @@ def segments() -> set[tuple[str, int]]:
 
 
 def used(process: Path) -> set[tuple[str, int]]:
-    """Paths and inodes of the files that nobody removes if this process, a folder of /proc, is killed.
+    """Paths and inodes of the segments that this process, a folder of /proc, has mapped.
 
     Nothing else that it has mapped: a virtual environment may lie in shared memory, too.
     """
     found = set()
-    is_proxy = b"hydra_pmi_proxy" in read(process / "cmdline")
     for line in read(process / "maps").decode(errors="replace").splitlines():
         fields = line.split(maxsplit=5)
         if fields[-1].startswith(SHARED_MEMORY) and SEGMENT.fullmatch(fields[-1].removeprefix(SHARED_MEMORY)):
             found.add((fields[5], int(fields[4])))
-        elif is_proxy and fields[-1] == "[heap]":
-            start, stop = (int(address, 16) for address in fields[0].split("-"))
-            with suppress(OSError), (process / "mem").open("rb") as memory:
-                memory.seek(start)
-                for path in TOPOLOGY.findall(memory.read(stop - start)):
-                    found.add((path.decode(), os.stat(path).st_ino))
     return found
 
 

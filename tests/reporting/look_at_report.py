@@ -1,7 +1,7 @@
 """The pages as Chromium shows them: nothing sticks out and all can be read, at every width, by day, night and in print.
 
-python -m pytest tests/reporting/look_at_report.py, which no other run does, since it needs Chromium (apt-get install chromium).
-With DISTNET_PICTURES=FOLDER in the environment it keeps what it saw there.
+Run: python -m pytest tests/reporting/look_at_report.py. Other test runs skip it, since it needs Chromium
+(apt-get install chromium). With DISTNET_PICTURES=FOLDER in the environment it saves its screenshots there.
 """
 
 import base64
