@@ -22,8 +22,9 @@ from distnet.datasets.loading import load
 from distnet.nn.parameters import initial_parameters
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
+from distnet.training.callbacks import train_with
 from distnet.training.checkpoint import Checkpoint, write_checkpoint
-from distnet.training.checkpointer import Checkpointing
+from distnet.training.checkpointer import Checkpointer, CheckpointPlan
 from distnet.training.trainer import Trainer
 
 STEPS = 469  # an epoch of 60,000 samples in mini-batches of 128
@@ -49,16 +50,15 @@ def prepared(world: World, config: Config, data: Dataset) -> Trainer:
 def seconds(world: World, config: Config, data: Dataset) -> float:
     """How long a run takes, with checkpoints where the configuration names a folder. Collective."""
     trainer = prepared(world, config, data)
-    saver = Checkpointing(world, trainer, config, data.fingerprint, []) if config.checkpoint_dir else None
+    saver = None
+    if config.checkpoint_dir:
+        plan = CheckpointPlan(config.checkpoint_dir, config.checkpoint_every, config.keep)
+        saver = Checkpointer(trainer, plan, config.described(), data.fingerprint)
     world.on_root(lambda: None)
     begin = time.perf_counter()
-    trainer.run(
-        config.epochs,
-        (lambda epoch: saver.after_epoch()) if saver else (lambda epoch: None),
-        saver.after_step if saver else (lambda: False),
-    )
+    train_with(trainer, config.epochs, [saver] if saver else [])
     if saver:
-        saver.completed("")
+        saver.finish_complete("")
     world.on_root(lambda: None)
     took = time.perf_counter() - begin
     trainer.close()
@@ -79,7 +79,8 @@ def nanoseconds(call: Callable[[], object], repeats: int = 20_000) -> float:
 def tell_parts(world: World, data: Dataset, folder: Path, step_seconds: float) -> None:
     """Print what a checkpoint takes, and what is done for every step beside training. Collective."""
     trainer = prepared(world, Config(), data)
-    saver = Checkpointing(world, trainer, Config(checkpoint_dir=folder), data.fingerprint, [])
+    plan = CheckpointPlan(folder, Config.checkpoint_every, Config.keep)
+    saver = Checkpointer(trainer, plan, Config().described(), data.fingerprint)
     asks = np.zeros((2, 9), np.float32)[:, 8]
 
     def ask() -> None:
@@ -95,14 +96,14 @@ def tell_parts(world: World, data: Dataset, folder: Path, step_seconds: float) -
         begin = time.perf_counter()
         saver.save()
         in_the_loop.append(time.perf_counter() - begin)
-        saver.completed("")  # waits for the disk
+        saver.finish_complete("")  # waits for the disk
         state = Checkpoint({}, trainer.state())
         begin = time.process_time()
         world.on_root(lambda: write_checkpoint(folder / "checkpoint-0000000000.npz", state, 3))  # noqa: B023
         in_the_thread.append(time.process_time() - begin)
     trainer.epochs_done = 0
     nothing = nanoseconds(lambda: None)
-    agreement = nanoseconds(saver.after_step) + nanoseconds(ask) - 2 * nothing
+    agreement = nanoseconds(lambda: saver.after_step(trainer)) + nanoseconds(ask) - 2 * nothing
     a_look = nanoseconds(look, 500) - nothing
     faulthandler.cancel_dump_traceback_later()
     if world.rank == 0:

@@ -7,14 +7,16 @@ if TYPE_CHECKING:
     from distnet.classifier import Classifier as Classifier
     from distnet.datasets.loading import load_mnist as load_mnist
     from distnet.network import NeuralNetwork as NeuralNetwork
+    from distnet.parallel.launched import launched_world as launched_world
 
 __version__ = "0.1.0"
-__all__ = ["NeuralNetwork", "load_mnist"]  # not Classifier: `import *` would need scikit-learn
+__all__ = ["NeuralNetwork", "launched_world", "load_mnist"]  # not Classifier: `import *` would need scikit-learn
 
 # Imported when asked for: a command has to be able to watch over every import that can fail.
 _HOMES = {
     "Classifier": "distnet.classifier",
     "NeuralNetwork": "distnet.network",
+    "launched_world": "distnet.parallel.launched",
     "load_mnist": "distnet.datasets.loading",
 }
 

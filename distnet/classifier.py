@@ -27,7 +27,8 @@ from distnet.runtime import numbers
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError, input_error_on_every_rank
 from distnet.runtime.launch import launched_size
-from distnet.training.trainer import Epoch, Regularisation, Trainer, check_shards
+from distnet.training.history import Epoch
+from distnet.training.trainer import Regularisation, Trainer, check_shards
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin

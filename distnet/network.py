@@ -23,7 +23,8 @@ from distnet.runtime.arrays import Array, aligned_zeros
 from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError, input_error_on_every_rank
 from distnet.runtime.numbers import check_choice, positive_count, positive_rate, seed_number
-from distnet.training.trainer import Epoch, Regularisation, Trainer, check_training
+from distnet.training.history import Epoch
+from distnet.training.trainer import Regularisation, Trainer, check_training
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from distnet.config.reading import dashed
-from distnet.training.checkpointer import MAY_CHANGE
+from distnet.config.resuming import MAY_CHANGE
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUSE = ROOT / "distnet"

@@ -1,4 +1,4 @@
-"""The house: a file imports only from files on lower floors, and says first what it is for."""
+"""The structure: packages import in one direction, modules without cycles; a file says first what it is for."""
 
 import ast
 import subprocess
@@ -8,87 +8,53 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-FLOORS = (
-    {
-        "blas",
-        "doctor.__init__",
-        "draws",
-        "errors",
-        "functional",
-        "hyperparameters",
-        "interrupts",
-        "mailbox",
-        "pages.__init__",
-        "pages.charts",
-        "pages.png",
-        "processes",
-        "schedules",
-        "shards",
-        "split",
-        "stopwatch",
-        "text",
-        "toml",
-        "unpacking",
-    },
-    {
-        "config",
-        "csv_tables",
-        "doctor.findings",
-        "dropout",
-        "files",
-        "guard",
-        "idx",
-        "launcher",
-        "layers",
-        "lock",
-        "logs",
-        "npz_tables",
-        "optimizers",
-        "pages.page",
-        "shared_memory",
-        "synthetic",
-    },
-    {
-        "augmentation",
-        "checkpoint",
-        "keras",
-        "mirrors",
-        "model_file",
-        "pictures",
-        "propagation",
-        "slices",
-        "stops",
-        "tables",
-        "tensorboard",
-        "world",
-    },
-    {"datasets", "doctor.machine", "exchange", "profile", "trained"},
-    {"doctor.mpi", "evaluation", "pages.run"},
-    {"trainer"},
-    {"checkpointing", "doctor.trial", "network", "progress"},
-    {"classifier", "doctor.checks", "report"},
-    {"__main__", "compare", "doctor.__main__", "evaluate", "export", "plan", "predict", "supervise", "train"},
+# From the bottom to the top: a package imports only from packages before it. Commands are whatever has no package.
+PACKAGES = (
+    "runtime",
+    "nn",
+    "parallel",
+    "datasets",
+    "models",
+    "training",
+    "reporting",
+    "interface",
+    "config",
+    "commands",
 )
-FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+INTERFACE = ("network", "classifier")
+COMMANDS = ("train", "evaluate", "predict", "export", "compare", "plan", "supervise", "datasets.__main__")
 HOUSE = ROOT / "distnet"
 # By their dotted names: doctor/checks.py is "doctor.checks".
 FILES = {".".join(path.relative_to(HOUSE).with_suffix("").parts): path for path in HOUSE.rglob("*.py")}
 OTHERS = {  # who may import it, and who for its types alone
-    "mpi4py": ({"exchange", "guard", "mailbox", "world"}, {"network", "shared_memory"}),
-    "mnist": ({"idx"}, set()),
-    "onnx": ({"export"}, set()),
-    "PIL": ({"pictures"}, set()),
-    "safetensors": ({"export"}, set()),
+    "mpi4py": (
+        {
+            "parallel.exchange",
+            "parallel.launched",
+            "parallel.mailbox",
+            "parallel.mpi",
+            "parallel.rendezvous",
+            "parallel.world",
+            "runtime.command",
+            "runtime.failure",
+        },
+        {"network", "parallel.shared_memory"},
+    ),
+    "mnist": ({"datasets.idx"}, set()),
+    "onnx": ({"models.onnx"}, set()),
+    "PIL": ({"datasets.pictures"}, set()),
+    "safetensors": ({"models.safetensors"}, set()),
     "sklearn": ({"classifier"}, set()),
-    "tensorboardX": ({"tensorboard"}, set()),
-    "threadpoolctl": ({"blas", "doctor.machine"}, set()),
-    "tqdm": ({"progress"}, set()),
+    "tensorboardX": ({"reporting.tensorboard"}, set()),
+    "threadpoolctl": ({"runtime.blas", "doctor.machine"}, set()),
+    "tqdm": ({"reporting.progress"}, set()),
 }
-# Who else than `files` writes files, and why.
+# Who else than `runtime.files` writes files, and why.
 WRITERS = {
-    "guard": "a rank's last words, for which nothing but the standard library may be needed",
-    "mirrors": "a download that goes on where the last one ended",
-    "shared_memory": "memory, whose file has no name and nothing that lasts",
+    "runtime.streams": "the null device, in place of a stream that is closed",
+    "runtime.failure": "a rank's last words, for which nothing but the standard library may be needed",
+    "datasets.mirrors": "a download that goes on where the last one ended",
+    "parallel.shared_memory": "memory, whose file has no name and nothing that lasts",
 }
 
 
@@ -108,16 +74,42 @@ def parsed(name):
     return ast.parse(FILES[name].read_text())
 
 
-def test_every_file_has_its_floor():
-    assert FILES.keys() - FLOOR.keys() == {"__init__"}
-    assert sum(map(len, FLOORS)) == len(FLOOR)
+def package_of(name):
+    """The package of a module by its dotted name; "commands" for commands, "interface" for the public classes."""
+    if name in COMMANDS or name.startswith("doctor"):
+        return "commands"
+    return "interface" if name in INTERFACE else name.partition(".")[0]
 
 
-@pytest.mark.parametrize("name", sorted(FILES.keys() & FLOOR.keys()))
-def test_a_file_imports_only_from_lower_floors(name):
-    found = imports(parsed(name), types=True)
-    ours = {each.removeprefix("distnet.") for each in found if each.startswith("distnet.")}
-    assert {other: FLOOR[other] for other in ours & FLOOR.keys() if FLOOR[other] >= FLOOR[name]} == {}
+def imported(name):
+    """The modules of distnet that a module imports, by their dotted names."""
+    found = {each.removeprefix("distnet.") for each in imports(parsed(name), types=True) if each.startswith("distnet.")}
+    return {each for each in found if each in FILES and each not in PACKAGES}
+
+
+MODULES = sorted(FILES.keys() - {"__init__", "__main__"})
+
+
+def test_every_module_is_in_a_package_or_is_a_command():
+    assert {package_of(name) for name in MODULES} == set(PACKAGES)
+    assert {path.name for path in HOUSE.iterdir() if (path / "__init__.py").exists()} == {
+        *PACKAGES[:7],
+        "config",
+        "doctor",
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_package_imports_only_from_packages_below_it(name):
+    height = PACKAGES.index(package_of(name))
+    assert {each for each in imported(name) if PACKAGES.index(package_of(each)) > height} == set()
+
+
+def test_no_modules_import_each_other_in_a_cycle():
+    below = {name: imported(name) for name in MODULES}
+    while free := {name for name, needed in below.items() if not needed}:
+        below = {name: needed - free for name, needed in below.items() if name not in free}
+    assert below == {}
 
 
 def test_the_package_itself_imports_its_files_when_they_are_asked_for():
@@ -148,7 +140,7 @@ def writes(tree: ast.AST) -> set[str]:
 
 
 def test_every_file_is_written_by_the_one_mechanism_of_files():
-    found = {name for name in FILES if name != "files" and writes(parsed(name))}
+    found = {name for name in FILES if name != "runtime.files" and writes(parsed(name))}
     assert found == WRITERS.keys()
 
 
@@ -166,6 +158,6 @@ def test_importing_everything_imports_no_mpi4py():
     assert (run.stdout, run.stderr) == ("False\n", "")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("test_*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda path: path.stem)
 def test_a_test_file_starts_with_its_claim(path: Path):
     assert ast.get_docstring(ast.parse(path.read_text()))

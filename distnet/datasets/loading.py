@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distnet.config.options import Config
 from distnet.datasets.dataset import ROWS_AT_ONCE, Dataset, Split, empty_split
 from distnet.datasets.folders import check_bytes, locate
 from distnet.datasets.idx import read_idx_pair
 from distnet.datasets.keras import read_keras
-from distnet.datasets.names import EMNIST, TABLES
+from distnet.datasets.names import DATA_FOLDER, EMNIST, TABLES
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.datasets.tables import Table, TableOptions, column_moments, read_table
 from distnet.parallel.launched import collective, launched_world
@@ -146,7 +145,7 @@ class Arrays(tuple[Array, Array, Array, Array]):
 
 
 @collective
-def load_mnist(data_dir: str | Path = Config.data_dir, dtype: DTypeLike = np.float32) -> Arrays:
+def load_mnist(data_dir: str | Path = DATA_FOLDER, dtype: DTypeLike = np.float32) -> Arrays:
     """MNIST as X_train (60000, 784), Y_train (60000, 10), X_test (10000, 784), Y_test (10000, 10).
 
     Standardised and one-hot; the ranks of a node share one copy. `about` has the mean and the deviation. Raises

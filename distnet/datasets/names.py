@@ -1,5 +1,10 @@
-"""Names of data sets and of kinds of tables."""
+"""Names of data sets, of kinds of tables, and of the default folder."""
 
+import os
+from pathlib import Path
+
+# Where the files of a data set are, unless another folder is named.
+DATA_FOLDER = Path(os.environ.get("DISTNET_DATA") or "data")
 EMNIST = tuple(f"emnist-{part}" for part in ("balanced", "byclass", "bymerge", "digits", "letters", "mnist"))
 DATASETS = ("mnist", "fashion-mnist", "synthetic", *EMNIST)
 TABLES = ("csv", "npz")  # what stands before the colon of a person's own file

@@ -4,6 +4,7 @@ Layer l is a matrix of (inputs + 1, outputs): the weights, and below them the bi
 an input that is always one multiplies. So one product gives both, forward and in backprop.
 """
 
+import hashlib
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -65,3 +66,8 @@ def initial_parameters(
         variance = {"he": 2 / inputs, "xavier": 2 / (inputs + outputs), "tutorial": 1 / inputs}[initialisation]
         weights[:] = generator.standard_normal(weights.shape) * np.sqrt(variance)
     return vector
+
+
+def parameters_sha256(parameters: Array) -> str:
+    """The SHA-256, 64 hex digits, of the flat parameter vector, little-endian."""
+    return hashlib.sha256(parameters.astype(parameters.dtype.newbyteorder("<")).tobytes()).hexdigest()

@@ -11,11 +11,39 @@ import numpy as np
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import write_whole
-from distnet.runtime.stopwatch import PHASES, Stopwatch
+from distnet.runtime.stopwatch import PHASES, Stopwatch, no_lap
 from distnet.runtime.text import aligned, counted
+from distnet.training.callbacks import Callback
+from distnet.training.trainer import Trainer
 
 SLOWER = 0.02
 KEPT_LAPS = 100_000  # of each rank, for a timeline: some 11,000 steps, and files that a browser still opens
+
+
+class Profile(Callback):
+    """Where the time of all ranks goes, if that is wanted; with a timeline, each lap is kept.
+
+    watch: None if it is not wanted. phases: of all ranks, once training has ended; empty if no step was taken.
+    """
+
+    def __init__(self, is_wanted: bool, with_timeline: bool) -> None:
+        self.watch = Stopwatch(KEPT_LAPS if with_timeline else 0) if is_wanted else None
+        self.lap = self.watch.lap if self.watch else no_lap
+        self.phases: list[dict[str, Any]] = []
+        self._first_step = 0
+
+    def start(self, trainer: Trainer) -> None:
+        """Start the clocks of all ranks at the same time."""
+        self._first_step = trainer.global_step
+        if self.watch:
+            trainer.world.total(np.zeros(1))
+            self.watch.start()
+
+    def end(self, trainer: Trainer) -> None:
+        """Gather the phases of all ranks."""
+        steps = trainer.global_step - self._first_step
+        if self.watch and steps:
+            self.phases = gathered(trainer.world, self.watch, steps)
 
 
 def gathered(world: World, watch: Stopwatch, steps: int) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 import sys
 import time
 
-from distnet.training.trainer import Epoch, Trainer
+from distnet.training.history import Epoch
+from distnet.training.trainer import Trainer
 
 SHOWN_EVERY = 0.2  # seconds
 RECENT_STEPS = 50  # whose mean loss is shown

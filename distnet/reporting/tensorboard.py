@@ -1,14 +1,16 @@
 """The metrics of every epoch for TensorBoard."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import check_folder
+from distnet.training.callbacks import Callback
+from distnet.training.history import Epoch
+from distnet.training.trainer import Trainer
 
 
-class Board:
+class Board(Callback):
     """Event files in a folder, begun with the first epoch that is written.
 
     Raises InputError where tensorboardX isn't there, or the folder can't be made. Collective: no, for rank 0.
@@ -25,21 +27,23 @@ class Board:
         self.folder, self._writer_class = folder, SummaryWriter
         self._writer: Any = None
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """An epoch's metrics, each a curve of its own. Epochs from there on that an earlier run wrote are hidden."""
-        epoch = record["epoch"]
+    def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
+        """Write the epoch's metrics, each a curve of its own. Later epochs that an earlier run wrote are hidden."""
+        number = epoch.number
         if self._writer is None:
             self._writer = self._writer_class(
-                str(self.folder), purge_step=epoch, flush_secs=5, filename_suffix=f".{epoch}"
+                str(self.folder), purge_step=number, flush_secs=5, filename_suffix=f".{number}"
             )
-        for name, value in record.items():
+        for name, value in trainer.history.records[-1].items():
             part, _, rest = name.partition("_")
             if part in ("test", "validation"):
-                self._writer.add_scalar(f"{part}/{rest}", value, epoch)
+                self._writer.add_scalar(f"{part}/{rest}", value, number)
             elif name != "epoch":
-                self._writer.add_scalar(f"training/{name}", value, epoch)
+                self._writer.add_scalar(f"training/{name}", value, number)
 
-    def close(self) -> None:
+        return False
+
+    def end(self, trainer: Trainer) -> None:
         """Write what is left."""
         if self._writer is not None:
             self._writer.close()

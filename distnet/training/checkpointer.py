@@ -10,15 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distnet import __version__
-from distnet.config.conflicts import without_effect
-from distnet.config.options import Config
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError, input_error_on_every_rank
@@ -26,16 +24,16 @@ from distnet.runtime.failure import COME_AGAIN, UNWRITTEN
 from distnet.runtime.files import check_folder, write_content
 from distnet.runtime.logs import log
 from distnet.runtime.streams import say
+from distnet.training.callbacks import Callback
 from distnet.training.checkpoint import (
     COMPLETED,
     Checkpoint,
     checkpoint_path,
     checkpoints,
-    newest_good,
-    read_checkpoint,
     remove_temporaries,
     write_checkpoint,
 )
+from distnet.training.history import Epoch
 from distnet.training.lock import FolderLock
 from distnet.training.stop_requests import stop_requests
 from distnet.training.trainer import Trainer
@@ -43,9 +41,6 @@ from distnet.training.trainer import Trainer
 # What ranks ask of each other at every step: these numbers are added up.
 SAVE, STOP = 1, 1024
 PATIENCE = 3.0  # seconds for a run that has just been ended to be gone
-# Options that a resumed run may give anew; all others are part of what is computed.
-MAY_CHANGE = {each.name for each in fields(Config) if each.metadata["group"] in ("output", "recovery")}
-MAY_CHANGE |= {"data_dir", "epochs", "patience", "preset", "ranks_per_node", "shards", "stack"}
 
 
 class Writer:
@@ -111,71 +106,6 @@ class Found(NamedTuple):
     arrays: dict[str, Array]
 
 
-def find_checkpoint(world: World, config: Config) -> Found | None:
-    """The checkpoint that config.resume asks for; None where there is none at all. Collective.
-
-    Raises InputError where none is good, or where it is of another run, naming the option that differs.
-    """
-    arrays: dict[str, Array] = {}
-
-    def find() -> tuple[Path, dict[str, Any]] | None:
-        assert config.checkpoint_dir is not None
-        if config.resume:
-            path = Path(config.resume)
-            checkpoint = read_checkpoint(path)
-        elif good := newest_good(config.checkpoint_dir, say):
-            path, checkpoint = good
-        else:
-            say(f"no checkpoint in {config.checkpoint_dir}: starting fresh")
-            return None
-        check_same_run(path, checkpoint.header, config, world.size)
-        arrays.update(checkpoint.arrays)
-        return path, checkpoint.header
-
-    found = world.on_root(find)
-    return found and Found(*found, arrays)
-
-
-def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: int) -> None:
-    """Raise InputError where a checkpoint is of another run than `config`'s, naming what differs."""
-    now, default = (json.loads(json.dumps(each.described())) for each in (config, Config()))
-    then = default | header["config"]  # an option that is newer than the checkpoint
-    # Half a cosine wave is as long as the run.
-    decisive = set(now) - MAY_CHANGE | ({"epochs"} if config.schedule == "cosine" else set())
-    follows = {"learning_rate", *without_effect(config)}  # reset or chosen by another option, which is named first
-    for name in sorted(decisive, key=lambda name: (name in follows, name)):
-        # A table may have moved: its sha256 is compared once it is read.
-        is_moved = name == "dataset" and without_path(now[name]) == without_path(then[name])
-        if now[name] != then[name] and not is_moved:
-            raise InputError(
-                f"--{name.replace('_', '-')} {now[name]}: {path} was made with {then[name]}; "
-                "give it the same, or start over with another --checkpoint-dir"
-            )
-    if config.validation and "split_seed" not in header["config"]:
-        raise InputError(
-            f"--validation {config.validation}: {path} was made by a distnet that held out other samples; "
-            "start over with another --checkpoint-dir"
-        )
-    done = header["epochs_done"]
-    if (done, header["steps_done"]) > (config.epochs, 0):
-        raise InputError(f"--epochs {config.epochs}: {path} is beyond that, in epoch {done + 1}; use more epochs")
-    if config.shards not in (None, header["shards"]):
-        raise InputError(
-            f"--shards {config.shards}: {path} was made with {header['shards']}; use --shards {header['shards']}"
-        )
-    if header["shards"] < ranks:
-        raise InputError(
-            f"{path} was made with {header['shards']} shards, and {ranks} ranks need one each; "
-            f"use {header['shards']} ranks or fewer"
-        )
-
-
-def without_path(dataset: object) -> str:
-    """What is to be learned, as --dataset has it, but for where a table is: "csv:" of "csv:FILE"."""
-    kind, colon, _ = str(dataset).partition(":")
-    return kind + colon
-
-
 def check_arrays(found: Found, trainer: Trainer) -> None:
     """Raise InputError where a checkpoint's arrays aren't those of this network. Collective: no, for rank 0."""
     parameters, steps_done = trainer.exchange.parameters, found.header["steps_done"]
@@ -198,28 +128,39 @@ class Requests:
         return SAVE * self.save + STOP * stop_requests.pending
 
 
-class Checkpointing:
-    """Checkpoints of one run, into config.checkpoint_dir.
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """Where checkpoints go, how often they are written, and how many of the newest are kept.
 
-    fingerprint: sha256 of the data. history: the metrics of every epoch so far, which a checkpoint keeps.
-    on_checkpoint: see Writer.
-    Collective: yes, every method that doesn't say otherwise.
+    every: a number and its unit, "epoch", "steps" or "s".
     """
+
+    directory: Path
+    every: tuple[int, str]
+    keep: int
+
+
+class Checkpointer(Callback):
+    """Writes checkpoints of one run, and stops it where that was requested.
+
+    options: of the run, as JSON; fingerprint: sha256 of the data. A checkpoint holds both. on_checkpoint: see Writer.
+    Collective: every method.
+    """
+
+    phase = "checkpoint"
 
     def __init__(
         self,
-        world: World,
         trainer: Trainer,
-        config: Config,
+        plan: CheckpointPlan,
+        options: dict[str, Any],
         fingerprint: str,
-        history: list[dict[str, Any]],
         on_checkpoint: Callable[[Path], object] | None = None,
     ) -> None:
-        assert config.checkpoint_dir is not None
-        self.world, self.trainer, self.config = world, trainer, config
-        self.directory, self.fingerprint, self.history = config.checkpoint_dir, fingerprint, history
-        self.number, self.unit = config.checkpoint_every
-        self._writer = Writer(config.keep, on_checkpoint) if world.rank == 0 else None
+        self.world, self.trainer = trainer.world, trainer
+        self.directory, self.options, self.fingerprint = plan.directory, options, fingerprint
+        self.number, self.unit = plan.every
+        self._writer = Writer(plan.keep, on_checkpoint) if trainer.world.rank == 0 else None
         self._next = time.monotonic() + self.number
         self._requests = trainer.exchange.ask = Requests()
         self._saved: tuple[int, int] | None = None
@@ -229,16 +170,16 @@ class Checkpointing:
         trainer, header = self.trainer, found.header
         if header["fingerprint"] != self.fingerprint:
             raise input_error_on_every_rank(
-                f"--dataset {self.config.dataset}: {found.path} was made with other data; use the same files"
+                f"--dataset {self.options['dataset']}: {found.path} was made with other data; use the same files"
             )
         self.world.on_root(lambda: check_arrays(found, trainer))
         trainer.restore(header["epochs_done"], header["steps_done"], header["optimizer_steps"], found.arrays)
-        self.history[:] = header["history"]
+        trainer.history.records[:] = header["history"]
         self._saved = trainer.epochs_done, trainer.steps_done
         return f"resumed from {found.path}"
 
-    def start(self) -> None:
-        """Remove what an earlier run left that isn't true any more; to be called once nothing is left to refuse."""
+    def prepare(self) -> None:
+        """Remove what an earlier run left and is no longer true. Call it once nothing is left to refuse."""
 
         def clear() -> None:
             try:
@@ -251,9 +192,8 @@ class Checkpointing:
 
         self.world.on_root(clear)
 
-    def after_step(self) -> bool:
-        """To be called after every step: save where it is time to. Returns whether to stop here."""
-        trainer = self.trainer
+    def after_step(self, trainer: Trainer) -> bool:
+        """Save when it is time to. Returns whether to stop here."""
         asked = trainer.exchange.asked
         if self.unit == "steps" and trainer.global_step % self.number == 0:
             self.save()
@@ -269,10 +209,11 @@ class Checkpointing:
         self.save()
         return True
 
-    def after_epoch(self) -> None:
-        """To be called after every epoch: save where it is time to."""
-        if self.unit == "epoch" and self.trainer.epochs_done % self.number == 0:
+    def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
+        """Save when it is time to."""
+        if self.unit == "epoch" and trainer.epochs_done % self.number == 0:
             self.save()
+        return False
 
     def save(self) -> None:
         """Gather the state and have it written, unless training has diverged."""
@@ -291,16 +232,16 @@ class Checkpointing:
             "steps_done": trainer.steps_done,
             "optimizer_steps": trainer.optimizer.steps,
             "shards": trainer.shards,
-            "config": self.config.described(),
+            "config": self.options,
             "fingerprint": self.fingerprint,
-            "history": self.history,
+            "history": trainer.history.records,
             "versions": versions(),
         }
         # By its own text: the history grows while the thread writes.
         header = json.loads(json.dumps(header))
         self._writer.write(checkpoint_path(self.directory, trainer.global_step), Checkpoint(header, arrays))
 
-    def stopped(self) -> int:
+    def finish_stopped(self) -> int:
         """Wait for the last checkpoint, tell what happened, and return the status. After `after_step` said so."""
 
         def tell() -> int:
@@ -320,7 +261,7 @@ class Checkpointing:
         stop_requests.ignore()
         return status
 
-    def diverged(self) -> str | None:
+    def finish_diverged(self) -> str | None:
         """Wait for the last checkpoint, and return the newest one, from before training diverged, if there is one."""
 
         def newest() -> str | None:
@@ -333,7 +274,7 @@ class Checkpointing:
         stop_requests.ignore()
         return path
 
-    def completed(self, parameters_sha256: str) -> int:
+    def finish_complete(self, parameters_sha256: str) -> int:
         """Wait for the last checkpoint and record that the run is complete. Returns the status."""
 
         def record() -> int:

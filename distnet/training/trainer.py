@@ -25,24 +25,9 @@ from distnet.runtime.failure import Context, fail
 from distnet.runtime.numbers import check_choice, fraction, positive_rate, rate_or_zero, shard_count
 from distnet.runtime.stopwatch import no_lap
 from distnet.training.batches import Batch, Group
-from distnet.training.evaluation import Answers, Evaluation, Scores
+from distnet.training.evaluation import Answers, Evaluation
+from distnet.training.history import EarlyStopping, Epoch, History
 from distnet.training.interrupts import Interrupts
-
-
-class Epoch(NamedTuple):
-    """What an epoch came to. number: from 1 up. loss: mean over its samples, each at its own step.
-
-    learning_rate: of its last step. seconds: of training alone, without the evaluation. test, validation: None
-    where there is no such set.
-    """
-
-    number: int
-    loss: float
-    learning_rate: float
-    samples: int
-    seconds: float
-    test: Scores | None
-    validation: Scores | None
 
 
 class Regularisation(NamedTuple):
@@ -64,7 +49,9 @@ class Trainer:
     validation: shared by the ranks of each node. chosen: which samples of `train` to learn; all where it isn't given.
     hyperparameters: the rule that updates. schedule: what the learning rate is multiplied by at a step. shards: S,
     at least as many as ranks; None for the default. stack: how many shards a rank works through at once; None for
-    as many as its cache holds. lap: told of each phase that ends, see `Stopwatch`.
+    as many as its cache holds. early_stopping: see `EarlyStopping`; needs a validation set. lap: called after each
+    phase, see `Stopwatch`.
+    history: of all epochs that are done.
     Collective: yes, the constructor and every method.
     """
 
@@ -87,6 +74,7 @@ class Trainer:
         seed: int = 0,
         shards: int | None = None,
         stack: int | None = None,
+        early_stopping: EarlyStopping | None = None,
         lap: Callable[[str], None] = no_lap,
     ) -> None:
         self.world, self.train_set, self.lap = world, train, lap
@@ -120,6 +108,7 @@ class Trainer:
         self.losses = np.zeros(samples)
         self.steps_per_epoch = -(-samples // self.batch_size)
         self.epochs_done = self.steps_done = 0
+        self.history, self.early_stopping = History(), early_stopping
         self.diverged = ""  # why training can't go on, such as "the loss is NaN in epoch 3"; the same on every rank
         self.evaluation = Evaluation(world, sizes, activation, parameters, test) if test else None
         self.validation = Evaluation(world, sizes, activation, parameters, validation) if validation else None
@@ -241,10 +230,13 @@ class Trainer:
         # More threads than one round otherwise, and the ranks are there for the other cores.
         with single_blas_thread, self.interrupts.between_steps() if alone else nullcontext():
             try:
-                while self.epochs_done < epochs:
+                while not self.is_complete(epochs):
                     epoch = self.epoch(on_step, tutorial_loss)
                     if epoch is None:
                         return False
+                    self.history.append(epoch)
+                    if self.early_stopping and self.history.best_epoch() == epoch.number:
+                        self.keep()
                     if on_epoch(epoch) is True or self.diverged:
                         break
             except BaseException as error:
@@ -254,6 +246,10 @@ class Trainer:
                     fail(type(error), error, error.__traceback__, by_exit)
                 raise
         return True
+
+    def is_complete(self, epochs: int) -> bool:
+        """Whether `epochs` epochs are done, or early stopping is due."""
+        return self.epochs_done >= epochs or bool(self.early_stopping and self.early_stopping.is_due(self.history))
 
     def is_finite(self) -> bool:
         """Whether no parameter is NaN or infinite; the same on every rank between two steps. Collective: no."""

@@ -20,13 +20,14 @@ import pytest
 from helpers import LAST_LINES, ROOT, check_same_bits, command, fault, mpirun
 
 from distnet import NeuralNetwork
+from distnet.config.outputs import check_outputs
 from distnet.config.reading import read_config
 from distnet.datasets.idx import FILES
 from distnet.datasets.loading import load
+from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
 from distnet.reporting.console import notes
 from distnet.runtime.errors import InputError
-from distnet.train import check_outputs, parameters_sha256
 from distnet.train import train as train_here
 from distnet.training.checkpoint import checkpoints, read_checkpoint
 
@@ -97,7 +98,7 @@ def test_rank_0_alone_prints_a_header_an_epoch_a_line_and_the_two_last_lines(tra
     lines = [line for line in ended.out.splitlines() if not line.startswith("note: ")]
     header, epochs, last = lines[:4], lines[4:7], lines[7:]
     assert re.fullmatch(
-        r"distnet \S+: 3 ranks on 1 node, 1 BLAS thread a rank, 4 shards a mini-batch; MPI: .*\d.*", header[0]
+        r"distnet \S+: 3 ranks on 1 node, 1 BLAS thread per rank, 4 shards per mini-batch; MPI: .*\d.*", header[0]
     )
     assert header[1] == f"data: mnist ({digits}), 600 training and 100 test samples"
     assert header[2] == "network: 784-256-128-10 relu, float32, 235,146 parameters"
@@ -109,7 +110,7 @@ def test_rank_0_alone_prints_a_header_an_epoch_a_line_and_the_two_last_lines(tra
 
 def test_without_mpirun_the_header_says_that_there_is_no_mpi(train, digits):
     header = train("--data-dir", digits, "--epochs", 1).out.splitlines()[0]
-    assert re.fullmatch(r"distnet \S+: 1 rank on 1 node, 1 BLAS thread a rank, 4 shards .*; MPI: none", header)
+    assert re.fullmatch(r"distnet \S+: 1 rank on 1 node, 1 BLAS thread per rank, 4 shards .*; MPI: none", header)
 
 
 def test_quiet_leaves_the_two_last_lines_alone(train, digits):

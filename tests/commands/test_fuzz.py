@@ -27,13 +27,13 @@ from hypothesis import strategies as st
 
 from distnet.config.options import Config
 from distnet.config.reading import read_config, written_config
+from distnet.config.resuming import check_same_run
 from distnet.datasets.idx import read_idx_pair
 from distnet.datasets.tables import TableOptions, read_table
 from distnet.models.model_file import Model, load_model, save_model
 from distnet.nn.parameters import parameter_count
 from distnet.runtime.errors import HelpWanted, InputError
 from distnet.training.checkpoint import Checkpoint, checkpoint_path, digest, read_checkpoint, write_checkpoint
-from distnet.training.checkpointer import check_same_run
 
 TIMES, BESIDES = 20, 2_500_000  # the memory allowed: so many times the file's size, and so many bytes
 SECONDS = 10

@@ -22,7 +22,7 @@ from distnet.config.parser import USUAL_NAMES
 from distnet.config.reading import parser, read_config, read_options, written_config
 from distnet.nn.hyperparameters import LEARNING_RATES, Hyperparameters
 from distnet.runtime.errors import HelpWanted, InputError
-from distnet.training.trainer import Epoch
+from distnet.training.history import Epoch
 
 
 def config(*arguments):

@@ -116,7 +116,8 @@ def test_an_interrupt_ends_the_training_with_one_line(digits, tmp_path, ranks):
 def mpi_library():
     """Name and version of the MPI that mpi4py loads; asked in a process of its own, for loading it has effects."""
     code = (
-        "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; from distnet.parallel.world import library_name; "
+        "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; "
+        "from distnet.parallel.mpi import library_name; "
         "print(library_name(MPI.Get_library_version()))"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

@@ -18,6 +18,7 @@ import pytest
 from helpers import command, end, fault, read_metrics, start, wait_for
 
 from distnet.config.options import Config
+from distnet.config.resuming import MAY_CHANGE, check_same_run
 from distnet.datasets.idx import FILES
 from distnet.runtime.errors import InputError
 from distnet.training.checkpoint import (
@@ -30,7 +31,6 @@ from distnet.training.checkpoint import (
     sweep,
     write_checkpoint,
 )
-from distnet.training.checkpointer import MAY_CHANGE, check_same_run
 from distnet.training.lock import FolderLock
 
 SMALL = ("--hidden", 20, "--epochs", 3)  # of 600 digits: five steps an epoch, the last of 88 rows

@@ -7,7 +7,6 @@ import pytest
 from helpers import command, fault, read_metrics, write_idx
 
 from distnet import NeuralNetwork, train
-from distnet.config.options import Config
 from distnet.config.reading import read_config
 from distnet.datasets.dataset import hold_out, shared_split
 from distnet.datasets.loading import load
@@ -15,9 +14,9 @@ from distnet.datasets.split import draw_held_out
 from distnet.nn.parameters import initial_parameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.world import World
-from distnet.reporting.console import Report
 from distnet.runtime.errors import InputError
 from distnet.runtime.stopwatch import no_lap
+from distnet.training.history import History
 from distnet.training.trainer import Regularisation, Trainer
 
 OPTIONS = ("--hidden", 50, "--quiet")  # of 600 digits
@@ -162,9 +161,8 @@ def test_a_cosine_schedule_from_python_is_as_long_as_the_training():
 
 
 def test_a_validation_loss_that_is_not_a_number_is_never_the_best():
-    report = Report(World(), Config(validation=10))
-    report.history = [{"validation_loss": loss} for loss in (float("nan"), 0.5, 0.3, 0.4)]
-    assert report.best() == 3
+    history = History([{"validation_loss": loss} for loss in (float("nan"), 0.5, 0.3, 0.4)])
+    assert history.best_epoch() == 3
 
 
 def test_images_keep_their_shape(tmp_path):

@@ -1,0 +1,114 @@
+"""Build what a configuration describes: the data set, the network, its trainer."""
+
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from distnet.config.options import Config
+from distnet.datasets.augmentation import STRENGTHS, Augmentation, Strengths
+from distnet.datasets.dataset import Dataset, hold_out
+from distnet.datasets.loading import load
+from distnet.datasets.tables import TableOptions
+from distnet.network import NeuralNetwork
+from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.schedules import Schedule
+from distnet.parallel.world import World
+from distnet.runtime.errors import input_error_on_every_rank
+from distnet.training.history import EarlyStopping
+from distnet.training.trainer import Regularisation, Trainer
+
+
+def load_dataset(world: World, config: Config, names: frozenset[str]) -> Dataset:
+    """The data that the options name, on every node. Collective."""
+    return load(
+        world,
+        config.dataset,
+        config.data_dir,
+        config.dtype,
+        train_limit=config.train_limit,
+        train_samples=config.train_samples,
+        asked_for="dataset" in names or config.dataset != Config.dataset,
+        folder_given="data_dir" in names or bool(os.environ.get("DISTNET_DATA")),
+        table=TableOptions(config.label, config.header, config.ignore, config.test_share, config.split_seed),
+        raw_inputs=config.raw_inputs,
+    )
+
+
+def build_trainer(
+    world: World, config: Config, data: Dataset, shards: int | None, lap: Callable[[str], None]
+) -> tuple[NeuralNetwork, Trainer]:
+    """The network as it is at the start, and its trainer. Collective."""
+    sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
+    validation, chosen = None, None
+    if config.validation:
+        validation, chosen = hold_out(
+            world,
+            data.train,
+            config.validation,
+            config.split_seed,
+            data.classes,
+            f"--validation {config.validation}",
+        )
+    rows = min(config.batch_size, len(data.train.inputs if chosen is None else chosen))
+    rate = config.learning_rate * (rows / (config.scale_learning_rate or rows))
+    network = NeuralNetwork(sizes, config.activation, rate, config.seed, config.dtype, config.initialisation)
+    trainer = Trainer(
+        world,
+        sizes,
+        config.activation,
+        network.parameters,
+        data.train,
+        data.test,
+        learning_rate=rate,
+        batch_size=config.batch_size,
+        hyperparameters=Hyperparameters(
+            config.optimizer,
+            config.momentum,
+            config.betas,
+            config.epsilon,
+            config.weight_decay,
+            config.clip_norm,
+        ),
+        schedule=Schedule(config.schedule, config.epochs, config.decay, config.decay_epochs, config.warmup_epochs),
+        regularisation=Regularisation(config.dropout, config.label_smoothing, build_augmentation(config, data)),
+        validation=validation,
+        chosen=chosen,
+        seed=config.seed,
+        shards=shards,
+        stack=config.stack,
+        early_stopping=EarlyStopping(config.patience) if config.validation else None,
+        lap=lap,
+    )
+    return network, trainer
+
+
+def build_augmentation(config: Config, data: Dataset) -> Augmentation | None:
+    """What changes training images, where that is wanted. Raises InputError where they are none. Collective: no."""
+    if not config.augment:
+        return None
+    if data.shape is None:
+        raise input_error_on_every_rank(
+            f"--augment {' '.join(config.augment)}: rows of {data.source} are numbers and not images; leave it out"
+        )
+    strengths = {name: float(value) for name, value in (word.split("=") for word in config.augment)}
+    background = (0 - np.asarray(data.mean, config.dtype)) / np.asarray(data.deviation, config.dtype)
+    chosen = Strengths(**({"sigma": STRENGTHS["sigma"]} | strengths))
+    return Augmentation(data.shape, chosen, float(background), config.dtype)
+
+
+def reproducible_config(config: Config, data: Dataset, trainer: Trainer) -> Config:
+    """What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
+
+    Where this run wrote isn't part of that, or the next one would write over it; nor is a folder of data by its
+    absolute path, which is another one on another machine.
+    """
+    outputs: dict[str, Any] = {
+        each.name: each.default for each in fields(Config) if each.metadata["group"] in ("output", "recovery")
+    }
+    kept = {"tutorial_loss": config.tutorial_loss, "stall_timeout": config.stall_timeout}
+    dataset = "synthetic" if data.source == "drawn" else config.dataset
+    folder = Config.data_dir if config.data_dir.is_absolute() else config.data_dir
+    return replace(config, **outputs | kept | {"dataset": dataset, "data_dir": folder, "shards": trainer.shards})

@@ -1,0 +1,89 @@
+"""What the epochs of a run came to: the history, its best epoch, and when to stop early."""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple, NotRequired, TypedDict
+
+from distnet.training.evaluation import Scores
+
+
+class Epoch(NamedTuple):
+    """What an epoch came to. number: from 1 up. loss: mean over its samples, each at its own step.
+
+    learning_rate: of its last step. seconds: of training alone, without the evaluation. test, validation: None
+    where there is no such set.
+    """
+
+    number: int
+    loss: float
+    learning_rate: float
+    samples: int
+    seconds: float
+    test: Scores | None
+    validation: Scores | None
+
+
+class Record(TypedDict):
+    """The metrics of an epoch, as the metrics file and checkpoints hold them."""
+
+    epoch: int
+    loss: float
+    learning_rate: float
+    validation_loss: NotRequired[float]
+    validation_accuracy: NotRequired[float]
+    test_loss: NotRequired[float]
+    test_accuracy: NotRequired[float]
+    test_tutorial_loss: NotRequired[float]
+    samples_per_second: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """The metrics of all epochs that are done, one record per epoch, the same on every rank."""
+
+    records: list[Record] = field(default_factory=list)
+
+    def append(self, epoch: Epoch) -> None:
+        """Add the next epoch."""
+        record = Record(
+            epoch=epoch.number,
+            loss=epoch.loss,
+            learning_rate=epoch.learning_rate,
+            samples_per_second=epoch.samples / epoch.seconds,
+            seconds=epoch.seconds,
+        )
+        if epoch.validation is not None:
+            record["validation_loss"] = epoch.validation.loss
+            record["validation_accuracy"] = epoch.validation.accuracy
+        if epoch.test is not None:
+            record["test_loss"] = epoch.test.loss
+            record["test_accuracy"] = epoch.test.accuracy
+            if epoch.test.tutorial_loss is not None:
+                record["test_tutorial_loss"] = epoch.test.tutorial_loss
+        self.records.append(record)
+
+    def best_epoch(self) -> int:
+        """The number of the epoch with the lowest validation loss, NaN aside; 0 before the first epoch.
+
+        Without a validation set it is the last epoch.
+        """
+        losses = [record["validation_loss"] for record in self.records if "validation_loss" in record]
+        if not losses:
+            return len(self.records)
+        return losses.index(min(losses, key=lambda loss: math.inf if math.isnan(loss) else loss)) + 1
+
+    def best(self) -> Record:
+        """The record of the best epoch. There has to be one."""
+        return self.records[self.best_epoch() - 1]
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Keep the best epoch's parameters; stop after `patience` epochs without a lower validation loss, if given."""
+
+    patience: int | None = None
+
+    def is_due(self, history: History) -> bool:
+        """Whether the last epochs, as many as there is patience for, were no better than one before them."""
+        return self.patience is not None and len(history.records) - history.best_epoch() >= self.patience
