@@ -176,6 +176,7 @@ def checked(path: Path, content: Any) -> Model:
         not isinstance(sizes, list)
         or len(sizes) < 2
         or not all(type(size) is int and 1 <= size <= LARGEST_LAYER for size in sizes)
+        or not isinstance(activation, str)
         or activation not in ACTIVATIONS
         or not isinstance(about, dict)
     ):
