@@ -13,12 +13,13 @@ from latex2mathml.converter import convert
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
-def on_page_content(page: str, **_: Any) -> str:
+def on_page_content(content: str, **_: Any) -> str:
     """Replace each formula that pymdownx.arithmatex marked by MathML."""
-    return FORMULA.sub(to_mathml, page)
+    return FORMULA.sub(to_mathml, content)
 
 
 def to_mathml(formula: re.Match[str]) -> str:
     """MathML of one formula: inline for $...$, as a block for $$...$$."""
     display = "inline" if formula[2] == "(" else "block"
-    return convert(html.unescape(formula[3]), display=display)
+    mathml: str = convert(html.unescape(formula[3]), display=display)
+    return mathml
