@@ -386,7 +386,7 @@ def test_the_default_folder_is_the_environments_or_data():
     for value, folder in [("/somewhere/else", "/somewhere/else"), ("", "data"), (None, "data")]:
         env = {name: text for name, text in os.environ.items() if name != "DISTNET_DATA"}
         env |= {"PYTHONPATH": str(ROOT)} | ({} if value is None else {"DISTNET_DATA": value})
-        code = "from distnet.config.options import read_config; print(read_config([])[0].data_dir)"
+        code = "from distnet.config.reading import read_config; print(read_config([])[0].data_dir)"
         printed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
         assert printed.stdout == f"{folder}\n"
 

@@ -8,8 +8,8 @@ import pytest
 
 from distnet.datasets import folders, mirrors
 from distnet.datasets.folders import find_files, locate
-from distnet.datasets.idx import read_idx_pair
-from distnet.datasets.loading import FILES, load
+from distnet.datasets.idx import FILES, read_idx_pair
+from distnet.datasets.loading import load
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 

@@ -13,7 +13,8 @@ BEGIN = """
 import os, sys, time
 from mpi4py import MPI
 import numpy as np
-from distnet import NeuralNetwork, guard, load_mnist
+from distnet import NeuralNetwork, load_mnist
+from distnet.runtime import launch, watchdog
 from distnet.train import train
 rank = MPI.COMM_WORLD.rank
 network = NeuralNetwork([4, 3])
@@ -57,7 +58,7 @@ def test_a_call_that_not_all_ranks_make_ends_all_and_names_the_rank_that_is_else
 
 
 def test_the_same_goes_for_a_program_that_leaves_starting_mpi_to_distnet(program):
-    begin = BEGIN.replace("from mpi4py import MPI\n", "").replace("MPI.COMM_WORLD.rank", "guard.launched_rank()")
+    begin = BEGIN.replace("from mpi4py import MPI\n", "").replace("MPI.COMM_WORLD.rank", "launch.launched_rank()")
     ended = program("if rank == 1: sys.exit()\nnetwork.train(X, Y)", begin=begin)
     assert ended.status == 1
     assert "distnet: rank 1 has ended, and rank 0 is in " in ended.err
@@ -93,7 +94,7 @@ def test_ranks_that_need_no_other_one_may_leave(program, code, status):
 
 
 SLOW = """
-guard.WARN_AFTER = 1.0
+watchdog.WARN_AFTER = 1.0
 
 def wait(trainer=None):
     if rank == 1 and (trainer is None or trainer.global_step == 5):
