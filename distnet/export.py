@@ -1,5 +1,10 @@
 """Models in the forms of others: python -m distnet.export model.npz model.onnx, or .safetensors out and in."""
 
+from distnet.runtime import failure
+
+if __name__ == "__main__":
+    failure.watch()  # before any import that can fail
+
 from importlib import import_module
 from pathlib import Path
 
@@ -10,15 +15,10 @@ from distnet.models.onnx import ONNX_BYTES, knows_moments, onnx_of
 from distnet.models.safetensors import load_safetensors, safetensors_of
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.parameters import parameter_count
-from distnet.runtime import failure
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import check_writable, is_same_file, write_content
 from distnet.runtime.text import printable
-
-if __name__ == "__main__":
-    failure.watch()  # before any import that can fail
-
 
 SOURCES, TARGETS = (*MODEL_ENDINGS, ".safetensors"), (*MODEL_ENDINGS, ".onnx", ".safetensors")
 PACKAGES = {".onnx": "onnx", ".safetensors": "safetensors"}

@@ -101,6 +101,8 @@ def run_locked(world: World, config: Config, names: frozenset[str], program: Pro
     network, trainer = build_trainer(
         world, config, data, found.header["shards"] if found else config.shards, profile.lap
     )
+    own, columns = trainer.exchange.own, trainer.exchange.columns
+    log(f"owns shards {own.start} to {own.stop - 1}, and updates parameters {columns.start:,} to {columns.stop - 1:,}")
     failure.Context.position = trainer.position
     console = Console(world, config.epochs, config.quiet)
     architecture = f"{'-'.join(map(str, network.sizes))} {network.activation}"

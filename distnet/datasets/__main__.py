@@ -1,16 +1,17 @@
 """Download a data set: python -m distnet.datasets mnist."""
 
+from distnet.runtime import failure
+
+if __name__ == "__main__":
+    failure.watch()  # before any import that can fail
+
 import sys
 from pathlib import Path
 
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
 from distnet.datasets.folders import NAMES, home
-from distnet.runtime import failure
 from distnet.runtime.command import run
-
-if __name__ == "__main__":
-    failure.watch()  # before any import that can fail
 
 
 def parser() -> Parser:
