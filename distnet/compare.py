@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
-from distnet.reporting.pages.charts import COLOURS, Curve, escaped, line_chart
-from distnet.reporting.pages.page import document, figure, key, section, table
+from distnet.reporting.pages.charts import COLOURS, Curve, draw_line_chart, escape
+from distnet.reporting.pages.page import render_document, render_figure, render_key, render_section, render_table
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import check_writable, is_same_file, write_content
@@ -210,7 +210,7 @@ def charts(runs: Sequence[Run]) -> dict[str, str]:
                 # Where runs are the same, the earlier one shows as an edge of the later.
                 width = 2 + 2.5 * (1 - place / (len(runs) - 1)) if len(runs) > 1 else 2
                 curves.append(Curve(each.label, points, place, place >= COLOURS, width))
-            drawn[f"{title}, by {'time' if by_time else 'epoch'}"] = line_chart(
+            drawn[f"{title}, by {'time' if by_time else 'epoch'}"] = draw_line_chart(
                 title,
                 "seconds of training" if by_time else "epoch",
                 curves,
@@ -224,15 +224,15 @@ def charts(runs: Sequence[Run]) -> dict[str, str]:
 def page(runs: Sequence[Run]) -> str:
     """All of it as HTML."""
     head, *rows = figures(runs)
-    keys = "".join(key(each.label, k % COLOURS, "dashed" * (k >= COLOURS)) for k, each in enumerate(runs))
-    drawn = [figure(f"<b>{escaped(name)}</b>", chart) for name, chart in charts(runs).items()]
-    return document(
+    keys = "".join(render_key(each.label, k % COLOURS, "dashed" * (k >= COLOURS)) for k, each in enumerate(runs))
+    drawn = [render_figure(f"<b>{escape(name)}</b>", chart) for name, chart in charts(runs).items()]
+    return render_document(
         "distnet: runs compared",
         [
             "<h1>Runs compared</h1>",
             f'<p class="keys">{keys}</p>',
-            table(head, rows),
-            section("Curves", '<div class="charts">', *drawn, "</div>"),
+            render_table(head, rows),
+            render_section("Curves", '<div class="charts">', *drawn, "</div>"),
             '<p class="small">Where runs are the same, the earlier one shows as an edge of the later.</p>'
             * (len(runs) > 1),
         ],

@@ -42,11 +42,12 @@ class Outcome(NamedTuple):
 
 def main() -> int:
     """Train as the command line says; returns the status. Collective."""
-    config, names = read_config(sys.argv[1:])
+    arguments = sys.argv[1:]
+    config, names = read_config(arguments)
     if config.checkpoint_dir is None:
         stop_requests.release()
     watchdog.watch_progress(config.stall_timeout)
-    return run(config, names, ProgramCallbacks()).status
+    return run(arguments, config, names, ProgramCallbacks()).status
 
 
 def train(
@@ -73,22 +74,24 @@ def train(
             together("distnet.train.train"),
             stop_requests.lent() if config.checkpoint_dir else nullcontext(),
         ):
-            return run(config, names, ProgramCallbacks(on_step, on_epoch, on_checkpoint))
+            return run(arguments, config, names, ProgramCallbacks(on_step, on_epoch, on_checkpoint))
     finally:
         end_watch()
         stop_logs()
 
 
-def run(config: Config, names: frozenset[str], program: ProgramCallbacks) -> Outcome:
-    """Train from the options to the network. names: of the options that were given. Collective."""
+def run(arguments: Sequence[str], config: Config, names: frozenset[str], program: ProgramCallbacks) -> Outcome:
+    """Train from the options to the network. arguments: as typed. names: of the given options. Collective."""
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.described())
     check_shards(config.shards, world.size)
     with locked(world, config.checkpoint_dir):
-        return run_locked(world, config, names, program)
+        return run_locked(world, arguments, config, names, program)
 
 
-def run_locked(world: World, config: Config, names: frozenset[str], program: ProgramCallbacks) -> Outcome:
+def run_locked(
+    world: World, arguments: Sequence[str], config: Config, names: frozenset[str], program: ProgramCallbacks
+) -> Outcome:
     """Train as the one run that may write into the checkpoint directory. Collective."""
     world.on_root(lambda: check_outputs(config, world.size))
     if config.verbose or config.log_dir:
@@ -134,7 +137,7 @@ def run_locked(world: World, config: Config, names: frozenset[str], program: Pro
         outcome = Outcome(checkpointer.finish_stopped(), None)
         results.write_timeline()
     else:
-        status = results.write(data, network, header)
+        status = results.write(data, network, header, arguments)
         outcome = Outcome(max(status, checkpointer.finish_complete(results.sha256) if checkpointer else 0), network)
     trainer.close()
     return outcome

@@ -3,6 +3,8 @@
 import platform
 import socket
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +28,28 @@ def write_page(
     answers: Answers,
     history: History,
     header: list[str],
+    arguments: Sequence[str],
     phases: list[dict[str, Any]],
     environment: dict[str, str],
 ) -> None:
-    """Write the page, for rank 0. answers: to the test set. phases: of all ranks. Raises InputError."""
-    from distnet.reporting.pages.run import MISTAKES, Run, pixels, run_page  # few runs need it
+    """Write the page, for rank 0. answers: to the test set. arguments: of the command. Raises InputError."""
+    from distnet.reporting.pages.run import MISTAKES, Run, render_run, restore_pixels  # few runs need it
 
     found = findings(answers, data.classes, MISTAKES)
     images, weights, name = None, None, Path(data.source).name
     if data.shape is not None and not isinstance(data.mean, list) and not isinstance(data.deviation, list):
         rows = data.test.inputs[[each["index"] for each in found["mistakes"]], : data.test.features]
         name = data.name
-        images = [pixels(row, data.mean, data.deviation, data.shape) for row in rows]
+        images = [restore_pixels(row, data.mean, data.deviation, data.shape) for row in rows]
         weights = network.weights[0].T.reshape(-1, *data.shape)
     run = Run(
         title=f"{name}, {'-'.join(map(str, network.sizes))} {network.activation}",
         header=header,
+        arguments=arguments,
         history=history.records,
-        kept=history.best_epoch(),
-        found=found,
+        best_epoch=history.best_epoch(),
+        label_smoothing=effective.label_smoothing,
+        findings=found,
         images=images,
         weights=weights,
         configuration=written_config(effective),
@@ -52,12 +57,12 @@ def write_page(
         sha256=parameters_sha256(network.parameters),
         phases=phases,
     )
-    write_content(path, run_page(run).encode(errors="replace"), f"--report {path}")
+    write_content(path, render_run(run).encode(errors="replace"), f"--report {path}")
 
 
 def describe_environment(world: World) -> dict[str, str]:
     """Where a run was, and when it ended: what its result does not depend on."""
-    return {
+    return read_cpu_model() | {
         "python": platform.python_version(),
         "mpi": world.library,
         "ranks": str(world.size),
@@ -65,3 +70,12 @@ def describe_environment(world: World) -> dict[str, str]:
         "host of rank 0": socket.gethostname(),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }
+
+
+def read_cpu_model() -> dict[str, str]:
+    """The CPU's name, where Linux has one."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return {"cpu": line.partition(":")[2].strip()}
+    return {}

@@ -1,6 +1,6 @@
 """Write what a run was for: the model and its configuration, the timeline, the page; then print the last lines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Results:
         self.config, self.console, self.trainer, self.profile = config, console, trainer, profile
         self.sha256 = ""
 
-    def write(self, data: Dataset, network: NeuralNetwork, header: list[str]) -> int:
+    def write(self, data: Dataset, network: NeuralNetwork, header: list[str], arguments: Sequence[str]) -> int:
         """Give the trained parameters to the network, write all that is wanted, and print the last lines.
 
         Returns the exit status: 0, or UNWRITTEN if something can't be written.
@@ -58,8 +58,8 @@ class Results:
         if answers is not None and config.report:
             environment = describe_environment(trainer.world)
             page = partial(
-                write_page, config.report, effective, data, network, answers, trainer.history, header, profile.phases,
-                environment,
+                write_page, config.report, effective, data, network, answers, trainer.history, header, arguments,
+                profile.phases, environment,
             )  # fmt: skip
             statuses.append(self._write(lambda: trainer.world.on_root(page), config.report))
         accuracy = trainer.history.best()["test_accuracy"]

@@ -11,7 +11,7 @@ from distnet import __version__
 from distnet.datasets.dataset import Dataset
 from distnet.parallel.shards import DEFAULT_SHARDS
 from distnet.parallel.world import World
-from distnet.reporting.profile import told
+from distnet.reporting.profile import format_profile
 from distnet.reporting.progress import Progress
 from distnet.runtime.launch import launched_size
 from distnet.runtime.logs import log
@@ -129,7 +129,7 @@ class Console(Callback):
     def write_result(self, accuracy: float, parameters_sha256: str, phases: Sequence[dict[str, Any]]) -> None:
         """Print where the time went, if that was measured; then the last two lines, whose form is fixed."""
         if self.is_root:
-            for line in told(list(phases)) if phases else ():
+            for line in format_profile(list(phases)) if phases else ():
                 print(line)
             print(f"test accuracy {accuracy:.4f}")
             print(f"parameters sha256 {parameters_sha256}", flush=True)

@@ -1,4 +1,4 @@
-"""Where the time of all ranks went: a table, the slowest rank, and a timeline that Perfetto opens."""
+"""Profiles of all ranks: a table of phases, the slowest rank, and a timeline for Perfetto."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ from distnet.runtime.text import aligned, counted
 from distnet.training.callbacks import Callback
 from distnet.training.trainer import Trainer
 
-SLOWER = 0.02
+SLOWER = 0.02  # part of the time by which a rank has to be slower than the others to be named
 KEPT_LAPS = 100_000  # of each rank, for a timeline: some 11,000 steps, and files that a browser still opens
 
 
@@ -43,56 +43,60 @@ class Profile(Callback):
         """Gather the phases of all ranks."""
         steps = trainer.global_step - self._first_step
         if self.watch and steps:
-            self.phases = gathered(trainer.world, self.watch, steps)
+            self.phases = gather_phases(trainer.world, self.watch, steps)
 
 
-def gathered(world: World, watch: Stopwatch, steps: int) -> list[dict[str, Any]]:
-    """Each rank's phases in seconds, in the order of ranks, on every rank. Collective.
-
-    steps: that were timed.
-    """
+def gather_phases(world: World, watch: Stopwatch, steps: int) -> list[dict[str, Any]]:
+    """Gather each rank's phases in seconds, by rank, on every rank. steps: number of timed steps. Collective."""
     own = {"rank": world.rank, "node": world.node, "host": socket.gethostname()}
     own |= {"steps": steps, "seconds": watch.seconds}
     return [own] if world.comm is None else world.comm.allgather(own)
 
 
-def told(phases: list[dict[str, Any]]) -> Iterator[str]:
-    """Lines for people. phases: as `gathered` gives them, of one step or more. Collective: no."""
+def format_profile(phases: list[dict[str, Any]]) -> Iterator[str]:
+    """Format a table of the phases and what they show. phases: see `gather_phases`, of one step or more."""
     steps = phases[0]["steps"]
     shown = [phase for phase in PHASES if any(each["seconds"][phase] >= 0.0005 for each in phases)]
     table = [["rank", "host", *shown, "sum"]]
     for each in phases:
         seconds = [each["seconds"][phase] for phase in shown]
         table.append([str(each["rank"]), each["host"], *(f"{s:.3f}" for s in [*seconds, sum(seconds)])])
-    yield f"where the time went, in seconds a rank, {counted(steps, 'step')}"
+    yield f"seconds per rank and phase, {counted(steps, 'step')}"
     yield aligned(table)
     in_steps = sum(phases[0]["seconds"][phase] for phase in PHASES[: PHASES.index("update") + 1])
     yield f"a step took {in_steps / steps * 1e6:,.0f} µs"
     if len(phases) > 1:
-        yield blamed(phases)
+        yield describe_slowest_rank(phases)
 
 
-def blamed(phases: Sequence[Mapping[str, Any]]) -> str:
-    """Which rank was the slowest, which is the one that waited least, and how long the others waited.
+def describe_slowest_rank(phases: Sequence[Mapping[str, Any]]) -> str:
+    """Describe how long ranks waited, and why: the rank that waited least, and the phase in which it lost most time.
 
-    Where it is the slowest by less than SLOWER of the time, that is chance, and none is named.
+    No rank is named if the difference is below SLOWER of the time, which may be chance.
     """
-    waits, waited = waiting(phases)
+    waits, waited = waiting_seconds(phases)
     place = waits.index(min(waits))
-    slowest, others = phases[place], waits[:place] + waits[place + 1 :]
+    slowest, others = phases[place], [each for each in phases if each is not phases[place]]
     whole = sum(slowest["seconds"].values())
-    mean = sum(others) / len(others)
-    if mean - waits[place] < SLOWER * whole:
+    mean_wait = (sum(waits) - waits[place]) / len(others)
+    if mean_wait - waits[place] < SLOWER * whole:
         share = sum(waits) / len(waits) / whole
-        return f"no rank was slower than the others; they {waited} {100 * share:.0f} % of the time"
+        return (
+            f"no rank was slower than the others; they {waited} {100 * share:.0f} % of the time, "
+            "since the last one differs from step to step"
+        )
+    means = {name: sum(each["seconds"][name] for each in others) / len(others) for name in slowest["seconds"]}
+    work = [name for name in means if name not in ("waiting", "exchange")]
+    phase = max(work, key=lambda name: slowest["seconds"][name] - means[name])
     return (
-        f"rank {slowest['rank']} on {slowest['host']} was the slowest, it {waited} {waits[place]:.3f} s; "
-        f"the others {waited} {mean:.3f} s on average, {100 * mean / whole:.0f} % of the time"
+        f"rank {slowest['rank']} on {slowest['host']} was the slowest: it {waited} {waits[place]:.3f} s, "
+        f"the others {mean_wait:.3f} s on average, {100 * mean_wait / whole:.0f} % of the time; "
+        f"the phase that differs most is {phase}, {slowest['seconds'][phase]:.3f} s instead of {means[phase]:.3f} s"
     )
 
 
-def waiting(phases: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
-    """How long each rank waited for others, and what to call that. Between nodes who is late shows in the messages."""
+def waiting_seconds(phases: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
+    """How long each rank waited for others, and the verb for it. Between nodes, part of the wait is in the exchange."""
     waits = [each["seconds"]["waiting"] for each in phases]
     if len({each["node"] for each in phases}) == 1:
         return waits, "waited"
@@ -100,10 +104,10 @@ def waiting(phases: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
 
 
 def write_timeline(world: World, watch: Stopwatch, path: Path) -> None:
-    """Write the laps of all ranks as a Chrome trace: a process a node, a thread a rank, microseconds.
+    """Write the laps of all ranks as a Chrome trace: a process per node, a thread per rank, in microseconds.
 
-    Their clocks were set when the stopwatches started, so that has to be at the same moment on all ranks.
-    Raises InputError where the disk refuses. Collective: yes.
+    The stopwatches of all ranks must have been started at the same time.
+    Raises InputError if the file can't be written. Collective.
     Source: the Trace Event Format, "complete" and "metadata" events.
     """
     own = (world.node, socket.gethostname(), bytes(watch.codes), watch.ends.tobytes())
@@ -128,7 +132,7 @@ def write_timeline(world: World, watch: Stopwatch, path: Path) -> None:
 
 
 def events(ranks: Iterable[tuple[int, str, bytes, bytes]]) -> Iterator[dict[str, Any]]:
-    """The events of each rank's (node, host, codes, ends). Collective: no."""
+    """The trace events of all ranks. ranks: (node, host, codes, ends) of each."""
     for rank, (node, host, codes, raw_ends) in enumerate(ranks):
         ends = np.frombuffer(raw_ends)
         yield {"ph": "M", "name": "process_name", "pid": node, "args": {"name": f"node {node}, {host}"}}

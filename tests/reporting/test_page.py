@@ -18,21 +18,30 @@ from distnet import NeuralNetwork
 from distnet.datasets.idx import FILES, read_idx_pair
 from distnet.reporting.pages.charts import (
     DARK,
+    DARK_BASE,
     LIGHT,
-    NIGHT,
-    PAPER,
+    LIGHT_BASE,
     Curve,
-    line_chart,
-    log_ticks,
-    matrix,
-    thinned,
-    ticks,
+    draw_line_chart,
+    draw_matrix,
+    find_log_ticks,
+    find_ticks,
+    thin,
 )
-from distnet.reporting.pages.png import png
-from distnet.reporting.pages.run import MISTAKES, Run, run_page
+from distnet.reporting.pages.png import encode_png
+from distnet.reporting.pages.run import MISTAKES, Run, render_run
 
 SMALL = ("--hidden", 20, "--epochs", 3)
-SECTIONS = ["Learning", "Where it errs", "Worst mistakes", "First layer", "Time a step", "Configuration", "Environment"]
+SECTIONS = [
+    "Learning",
+    "Errors by class",
+    "Most confident errors",
+    "First layer",
+    "Time per step",
+    "Command",
+    "Effective configuration",
+    "Environment",
+]
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "&amp; 'quoted'\x07", "Ωmega " + "m" * 200)
 
 
@@ -92,9 +101,9 @@ def test_the_findings_are_those_of_evaluate_and_the_sha256_is_the_printed_one(ru
     assert ended.sha256 in page.texts
     for number in (f"{told['accuracy']:.4f}", f"{told['loss']:.4f}"):
         assert number in page.texts
-    counts = {title for title in page.titles if " taken for " in title}
+    counts = {title for title in page.titles if " predicted as " in title}
     assert counts == {
-        f"{true} taken for {guess}: {count:,} of {sum(row):,}"
+        f"{true} predicted as {guess}: {count:,} of {sum(row):,}"
         for true, row in enumerate(told["confusion"])
         for guess, count in enumerate(row)
         if count
@@ -130,20 +139,20 @@ def test_the_page_is_the_same_on_any_ranks_but_for_times_and_the_world(runs):
     pages = []
     for ended, folder in runs.values():
         text = (folder / "report.html").read_text()
-        text = re.sub(r"<section>\n<h2>Time a step</h2>.*?</section>", "", text, flags=re.DOTALL)
+        text = re.sub(r"<section>\n<h2>Time per step</h2>.*?</section>", "", text, flags=re.DOTALL)
         text = re.sub(r"<tr><th[^>]*>(distnet 0\.1\.0|mpi|ranks|nodes|finished)</th><td>[^<]*</td></tr>", "", text)
-        text = re.sub(r'<b>[^<]*</b>(<span class="small">(training|samples/s)</span>)', r"\1", text)
+        text = re.sub(r'<b>[^<]*</b>(<span class="small">(training time|samples/s)</span>)', r"\1", text)
         pages.append((ended.sha256, text))
     assert pages[0] == pages[1] == pages[2]
     assert len({(folder / "report.html").read_text() for _, folder in runs.values()}) == 3
 
 
-def test_time_a_step_has_a_bar_for_each_rank_and_names_the_slowest(run, runs):
+def test_time_per_step_has_a_bar_for_each_rank_and_names_the_slowest(run, runs):
     page, _, _ = run
     assert len([1 for tag, attributes in page.tags if attributes.get("class") == "bar"]) == 2
     # By less than a little none is the slowest, and the page says that; test_profile.py has one that is.
     assert re.search(
-        r"(Rank [01] on \S+ was the slowest, it|No rank was slower than the others; they) waited", page.text
+        r"(Rank [01] on \S+ was the slowest: it|No rank was slower than the others; they) waited", page.text
     )
     alone = Page((runs[None][1] / "report.html").read_text())
     assert len([1 for tag, attributes in alone.tags if attributes.get("class") == "bar"]) == 1
@@ -176,7 +185,7 @@ def test_a_table_has_a_list_of_mistakes_and_names_that_are_markup_stay_text(tmp_
     shown = [name.replace("\x07", "?") for name in HOSTILE]
     assert set(shown) <= set(page.texts)
     assert any(str(path) in text for text in page.texts)
-    assert any(title.startswith(f"{shown[0]} taken for ") for title in page.titles)
+    assert any(title.startswith(f"{shown[0]} predicted as ") for title in page.titles)
 
 
 def test_after_going_on_from_a_checkpoint_the_curves_are_whole(run, digits, tmp_path):
@@ -193,7 +202,7 @@ def test_after_going_on_from_a_checkpoint_the_curves_are_whole(run, digits, tmp_
     assert again.status == 0
     page = Page((tmp_path / "report.html").read_text())
     assert page.points("training") == undisturbed.points("training")
-    assert "Time a step" not in page.headings
+    assert "Time per step" not in page.headings
 
 
 def test_with_a_validation_set_its_curve_is_there_and_the_epoch_that_was_kept_is_marked(digits, tmp_path):
@@ -206,9 +215,9 @@ def test_with_a_validation_set_its_curve_is_there_and_the_epoch_that_was_kept_is
     kept = losses.index(min(losses)) + 1
     assert kept < 12  # or nothing is tested
     page = Page((tmp_path / "report.html").read_text())
-    assert page.texts[page.texts.index("epoch of 12, kept") - 1] == str(kept)
+    assert page.texts[page.texts.index("best epoch of 12") - 1] == str(kept)
     assert f"{records[kept - 1]['test_accuracy']:.4f}" in page.texts
-    assert len([1 for _, attributes in page.tags if attributes.get("class") == "mark"]) == 3
+    assert len([1 for _, attributes in page.tags if attributes.get("class") == "mark"]) == 4
     assert [title for title in page.titles if title.startswith("validation, epoch 12: ")]
 
 
@@ -260,9 +269,8 @@ def plain_run(**changes):
     }
     epoch = {"epoch": 1, "loss": 1.0, "learning_rate": 0.1, "seconds": 1.0, "samples_per_second": 4.0}
     history = [epoch | {"test_loss": 1.0, "test_accuracy": 0.5}]
-    return Run("a run", ["data: some"], history, 1, found, [], np.ones((3, 2, 2)), "", {}, "0" * 64, [])._replace(
-        **changes
-    )
+    run = Run("a run", ["data: some"], [], history, 1, 0.0, found, [], np.ones((3, 2, 2)), "", {}, "0" * 64, [])
+    return run._replace(**changes)
 
 
 def test_a_run_that_diverged_still_gets_its_page():
@@ -272,7 +280,7 @@ def test_a_run_that_diverged_still_gets_its_page():
         for k, loss in enumerate((1.0, 1e308, np.inf, np.nan))
     ]
     weights = np.array([np.nan, np.inf, -1, 0.0, *[np.nan] * 4, *[0.0] * 4]).reshape(3, 2, 2)
-    page = Page(run_page(plain_run(history=lost, weights=weights)))
+    page = Page(render_run(plain_run(history=lost, weights=weights)))
     assert page.points("training") == {0: 1.0}
     _, pictures = page.pictures()
     assert [np.asarray(each.convert("RGBA"))[..., 3].tolist() for each in pictures] == [
@@ -280,28 +288,56 @@ def test_a_run_that_diverged_still_gets_its_page():
         [[0, 0], [0, 0]],
         [[0, 0], [0, 0]],
     ]
-    page = Page(run_page(plain_run(history=[each | {"loss": np.nan, "test_loss": np.nan} for each in lost])))
-    assert "no finite number" in page.texts
+    page = Page(render_run(plain_run(history=[each | {"loss": np.nan, "test_loss": np.nan} for each in lost])))
+    assert "no finite values" in page.texts
 
 
 def test_a_run_without_mistakes_says_so_and_one_of_a_thousand_classes_lists_the_worst():
-    assert "None." in Page(run_page(plain_run())).texts
+    assert "None." in Page(render_run(plain_run())).texts
     classes = [{"class": k, "samples": 10, "wrong": k % 10, "error": k % 10 / 10} for k in range(1000)]
     confusion = (np.diag([10 - k % 10 for k in range(1000)]) + np.diag([k % 10 for k in range(999)], 1)).tolist()
-    found = plain_run().found | {"classes": classes, "confusion": confusion}
-    text = run_page(plain_run(found=found))
+    found = plain_run().findings | {"classes": classes, "confusion": confusion}
+    text = render_run(plain_run(findings=found))
     page = Page(text)
-    assert "The 100 of 1,000 classes with most mistakes; a matrix of all would be too fine." in page.texts
+    assert "The 100 of 1,000 classes with most errors. The confusion matrix would be too big." in page.texts
     assert "19" in page.texts
     assert "20 (9)" in page.texts
     assert len(text) < 100_000
+
+
+def test_losses_against_smoothed_labels_have_a_chart_of_their_own_and_their_lower_bound():
+    loss = plain_run().history[0]["loss"]
+    plain, smoothed = (Page(render_run(plain_run(label_smoothing=epsilon))) for epsilon in (0.0, 0.2))
+    assert [page.points("training") for page in (plain, smoothed)] == [{1: loss}, {1: loss}]
+    assert [sum(tag == "svg" for tag, _ in page.tags) for page in (plain, smoothed)] == [4, 5]  # one is the matrix
+    assert "can't fall below" not in plain.text
+    lowest = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))  # two classes
+    assert f"With labels smoothed by 0.2 the training loss can't fall below {lowest:.4f}." in smoothed.text
+
+
+def test_the_command_is_shown_as_typed_beside_the_cpu_and_all_notes_of_the_header(run):
+    page, _, _ = run
+    assert any(text.startswith("python -m distnet.train --data-dir ") for text in page.texts)
+    assert {"cpu", "numpy", "blas", "python", "mpi", "distnet"} <= set(page.texts)
+    page = Page(render_run(plain_run(arguments=["--model", "a b.npz"], header=["note: one", "note: two"])))
+    assert "python -m distnet.train --model 'a b.npz'" in page.texts
+    assert {"one", "two"} <= set(page.texts)
+
+
+def test_a_confusion_matrix_grows_with_its_classes():
+    widths = []
+    for classes in (2, 10, 50):
+        drawn = draw_matrix(range(classes), np.eye(classes, dtype=int).tolist())
+        widths.append(float(re.search(r"max-width:(\d+)px", drawn)[1]))
+    assert widths == sorted(widths)
+    assert widths[0] < 150 < 350 < widths[1] < 450 < 600 < widths[2]
 
 
 def test_of_many_neurons_those_with_the_largest_weights_are_shown():
     strong = np.random.default_rng(0).permutation(100)[:64]
     weights = np.full((100, 2, 2), 0.1)
     weights[strong] = 2
-    page = Page(run_page(plain_run(weights=weights)))
+    page = Page(render_run(plain_run(weights=weights)))
     shown = [int(attributes["title"].split()[1]) for tag, attributes in page.tags if tag == "img"]
     assert shown == sorted(strong)
 
@@ -311,7 +347,7 @@ def test_of_many_ranks_those_that_waited_least_are_shown():
         {"rank": k, "node": 0, "host": "h", "steps": 10, "seconds": {"forward": 0.5, "waiting": (k * 37) % 100 / 100}}
         for k in range(100)
     ]
-    page = Page(run_page(plain_run(phases=phases)))
+    page = Page(render_run(plain_run(phases=phases)))
     shown = {int(each[1]) for each in (re.fullmatch(r"rank (\d+), h", text) for text in page.texts) if each}
     assert shown == {k for k in range(100) if (k * 37) % 100 < 64}
 
@@ -319,7 +355,7 @@ def test_of_many_ranks_those_that_waited_least_are_shown():
 def test_a_hundred_thousand_epochs_make_a_page_of_no_more_than_a_megabyte():
     record = plain_run().history[0]
     history = [record | {"epoch": k, "loss": 1 + (k * 7919 % 1000) / 1000} for k in range(1, 100_001)]
-    assert len(run_page(plain_run(history=history))) < 1_000_000
+    assert len(render_run(plain_run(history=history))) < 1_000_000
 
 
 @given(
@@ -329,7 +365,7 @@ def test_a_hundred_thousand_epochs_make_a_page_of_no_more_than_a_megabyte():
     st.booleans(),
 )
 def test_a_chart_can_be_drawn_of_any_numbers_and_stays_within_its_frame(points, zero, logarithmic, whole):
-    drawn = line_chart("any", "x", [Curve("a", points)], zero=zero, logarithmic=logarithmic, whole=whole)
+    drawn = draw_line_chart("any", "x", [Curve("a", points)], zero=zero, logarithmic=logarithmic, whole=whole)
     page = Page(drawn)
     for _, attributes in page.tags:
         for name, most in (("cx", 360), ("cy", 210), ("x", 360), ("y", 210)):
@@ -338,7 +374,7 @@ def test_a_chart_can_be_drawn_of_any_numbers_and_stays_within_its_frame(points, 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-3, 1e9), st.booleans())
 def test_ticks_are_few_evenly_spaced_and_within_the_range(low, length, whole):
-    found = ticks(low, low + length, whole=whole)
+    found = find_ticks(low, low + length, whole=whole)
     room = 1e-6 * (abs(low) + length)
     assert all(low - room <= each <= low + length + room for each in found)
     assert len(found) <= 7
@@ -348,7 +384,7 @@ def test_ticks_are_few_evenly_spaced_and_within_the_range(low, length, whole):
 
 @given(st.floats(1e-30, 1e30), st.floats(20, 1e20))
 def test_logarithmic_ticks_are_few_and_within_the_range(low, ratio):
-    found = log_ticks(low, low * ratio)
+    found = find_log_ticks(low, low * ratio)
     assert 1 <= len(found) <= 7
     assert all(low <= each <= low * ratio for each in found)
 
@@ -356,7 +392,7 @@ def test_logarithmic_ticks_are_few_and_within_the_range(low, ratio):
 def test_thinning_keeps_the_lowest_and_the_highest_place_of_each_column():
     draw = np.random.default_rng(1)
     places = [(x, y) for x, y in zip(np.linspace(0, 50, 5000).tolist(), draw.normal(size=5000).tolist(), strict=True)]
-    kept = thinned(places)
+    kept = thin(places)
     assert len(kept) <= 2 * 51
     assert kept == sorted(kept)
     for column in range(51):
@@ -366,20 +402,20 @@ def test_thinning_keeps_the_lowest_and_the_highest_place_of_each_column():
 
 def test_a_png_file_holds_the_pixels_for_a_reader_that_is_not_ours():
     pixels = np.random.default_rng(2).integers(0, 256, (5, 7)).astype(np.uint8)
-    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(png(pixels)))), pixels)
+    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(encode_png(pixels)))), pixels)
     palette = np.array([[1, 2, 3, 0], [4, 5, 6, 128], [7, 8, 9, 255]], np.uint8)
     numbers = pixels % 3
-    shown = Image.open(BytesIO(png(numbers, palette))).convert("RGBA")
+    shown = Image.open(BytesIO(encode_png(numbers, palette))).convert("RGBA")
     np.testing.assert_array_equal(np.asarray(shown), palette[numbers])
 
 
 def test_names_too_long_for_the_matrix_are_shortened_and_whole_where_one_points():
-    page = Page(matrix(["short", "m" * 100], [[3, 1], [0, 2]]))
+    page = Page(draw_matrix(["short", "m" * 100], [[3, 1], [0, 2]]))
     assert "m" * 9 + "…" in page.texts
-    assert f"short taken for {'m' * 100}: 1 of 4" in page.titles
+    assert f"short predicted as {'m' * 100}: 1 of 4" in page.titles
 
 
-@pytest.mark.parametrize(("colours", "named"), [(LIGHT, PAPER), (DARK, NIGHT)], ids=["light", "dark"])
+@pytest.mark.parametrize(("colours", "named"), [(LIGHT, LIGHT_BASE), (DARK, DARK_BASE)], ids=["light", "dark"])
 def test_every_colour_stands_out_from_its_background(colours, named):
     def luminance(colour):
         parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]

@@ -6,7 +6,7 @@ import time
 import pytest
 from helpers import command, fault
 
-from distnet.reporting.profile import blamed, told
+from distnet.reporting.profile import describe_slowest_rank, format_profile
 from distnet.runtime.stopwatch import PHASES, Stopwatch
 
 SMALL = ("--epochs", 2, "--hidden", 20)
@@ -15,7 +15,7 @@ SMALL = ("--epochs", 2, "--hidden", 20)
 def table(out):
     """The table of a run's output: rank -> phase -> seconds."""
     lines = out.splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("where the time went"))
+    first = next(number for number, line in enumerate(lines) if line.startswith("seconds per rank and phase"))
     names = lines[first + 1].split()
     rows = [line.split() for line in lines[first + 2 :] if line[:1].isdigit()]
     return {int(row[0]): dict(zip(names[2:], map(float, row[2:]), strict=True)) for row in rows}
@@ -68,21 +68,22 @@ def test_the_rank_that_everybody_waits_for_is_named(nodes, digits):
 
 def test_of_one_rank_nobody_is_blamed():
     phases = [part(0, forward=1.0)]
-    assert list(told(phases)) == [
-        "where the time went, in seconds a rank, 2 steps",
+    assert list(format_profile(phases)) == [
+        "seconds per rank and phase, 2 steps",
         "rank  host  forward    sum\n0        a    1.000  1.000",
         "a step took 500,000 µs",
     ]
-    assert blamed([*phases, part(1, waiting=0.5)]) == (
-        "rank 0 on a was the slowest, it waited 0.000 s; the others waited 0.500 s on average, 50 % of the time"
+    assert describe_slowest_rank([*phases, part(1, waiting=0.5)]) == (
+        "rank 0 on a was the slowest: it waited 0.000 s, the others 0.500 s on average, 50 % of the time; "
+        "the phase that differs most is forward, 1.000 s instead of 0.000 s"
     )
 
 
 def test_between_nodes_who_is_late_shows_in_the_messages_of_the_others():
     phases = [part(0, forward=0.1, waiting=0.1, exchange=0.8), part(1, forward=0.7, waiting=0.2, exchange=0.1, node=1)]
-    assert blamed(phases) == (
-        "rank 1 on b was the slowest, it waited or exchanged 0.300 s; "
-        "the others waited or exchanged 0.900 s on average, 90 % of the time"
+    assert describe_slowest_rank(phases) == (
+        "rank 1 on b was the slowest: it waited or exchanged 0.300 s, the others 0.900 s on average, "
+        "90 % of the time; the phase that differs most is forward, 0.700 s instead of 0.100 s"
     )
 
 

@@ -1,1 +1,1 @@
-"""Pages that tell of training runs: one HTML file each, with its charts and pictures in it."""
+"""HTML reports: one file each, with its charts and pictures in it."""

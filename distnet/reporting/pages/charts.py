@@ -1,4 +1,4 @@
-"""Charts as SVG, curves and a matrix of counts, in the colours of the page that they stand in."""
+"""Charts as SVG, in the colours of the page that contains them: curves, and a confusion matrix."""
 
 import html
 import math
@@ -7,22 +7,22 @@ from typing import NamedTuple
 
 Point = tuple[float, float]
 
-# Of categories, on white and on almost black; each stands out from the background by 4.5 to 1 at least.
+# Colours of categories on a light and on a dark page; their contrast with the background is at least 4.5 to 1.
 LIGHT = ("#0a5fc2", "#b83a0b", "#137a39", "#7a3fd0", "#b01f72", "#0d6f68", "#8a5d04", "#4a5869", "#b4173b")
 DARK = ("#6cb0ff", "#ff9a5c", "#56d37c", "#b99dff", "#f58ac4", "#4fd1c5", "#e5c04b", "#a3b1c2", "#ff8095")
 COLOURS = len(LIGHT)
-PAPER = {"ink": "#1a1f26", "soft": "#566170", "line": "#d5dae1", "page": "#ffffff", "card": "#f5f7f9"}
-NIGHT = {"ink": "#e8ecf1", "soft": "#a3adba", "line": "#363d47", "page": "#12161b", "card": "#1b2027"}
+LIGHT_BASE = {"ink": "#1a1f26", "soft": "#566170", "line": "#d5dae1", "page": "#ffffff", "card": "#f5f7f9"}
+DARK_BASE = {"ink": "#e8ecf1", "soft": "#a3adba", "line": "#363d47", "page": "#12161b", "card": "#1b2027"}
 
 
-def _variables(named: dict[str, str], colours: Sequence[str]) -> str:
+def _css_variables(named: dict[str, str], colours: Sequence[str]) -> str:
     return "".join(f"--{k}:{v};" for k, v in (named | {f"c{k}": v for k, v in enumerate(colours)}).items())
 
 
-# On paper it is always day.
+# Print is always light.
 STYLE = f"""
-:root {{ color-scheme: light dark; {_variables(PAPER, LIGHT)} }}
-@media screen and (prefers-color-scheme: dark) {{ :root {{ {_variables(NIGHT, DARK)} }} }}
+:root {{ color-scheme: light dark; {_css_variables(LIGHT_BASE, LIGHT)} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {_css_variables(DARK_BASE, DARK)} }} }}
 {" ".join(f".c{k} {{ --c: var(--c{k}); }}" for k in range(COLOURS))}
 svg {{ font: 11px system-ui, sans-serif; fill: var(--ink); }}
 .soft {{ fill: var(--soft); }}
@@ -39,17 +39,18 @@ svg {{ font: 11px system-ui, sans-serif; fill: var(--ink); }}
 """
 
 WIDTH, HEIGHT = 360, 210
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 34  # margins, which ticks and their numbers need
-HUGE, TINY = 1e150, 1e-150  # what is beyond can't be drawn to a scale
-DECADES = 20  # largest through smallest value from which a scale is better logarithmic
-LETTER = 6.3  # width of one, about
+LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 34  # margins, for the ticks and their numbers
+HUGE, TINY = 1e150, 1e-150  # values beyond these are not drawn
+DECADES = 20  # ratio of the largest to the smallest value above which a scale may be logarithmic
+LETTER = 6.3  # average width of a letter
 LONGEST_NAME = 10
-POINTED_AT = 150  # points of a curve that tell their value where the mouse is
-CELLS_WITH_NUMBERS = 14  # a row
+POINTED_AT = 150  # curves with up to so many points show the value of the point under the mouse
+NUMBERED_CLASSES = 14  # the most classes of a confusion matrix with its counts printed in the cells
+CELL, SMALL_CELL = 34, 13  # sides of a cell with and without a count
 
 
 class Curve(NamedTuple):
-    """One line of a chart. points: from left to right; where one isn't finite there is a gap."""
+    """One line of a chart. points: from left to right; a point that is not finite leaves a gap."""
 
     label: str
     points: Sequence[Point]
@@ -58,23 +59,23 @@ class Curve(NamedTuple):
     width: float = 2
 
 
-def escaped(text: object) -> str:
-    """As text of a page, or between quotation marks in it; what can't be printed is a question mark."""
+def escape(text: object) -> str:
+    """Escape text for HTML, also inside quotation marks; a question mark replaces what is not printable."""
     return html.escape("".join(c if c.isprintable() else "?" for c in str(text)))
 
 
-def ticks(low: float, high: float, most: int = 5, whole: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, which is more; about as many as `most`."""
+def find_ticks(low: float, high: float, most: int = 5, whole: bool = False) -> list[float]:
+    """Round numbers between `low` and `high`, low < high; about `most` of them."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(each * power for each in (1, 2, 5, 10) if each * power * (1 + 1e-9) >= (high - low) / most)
     step = max(step, 1.0) if whole else step
     found = [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-    room = (high - low) * 1e-6  # for what rounding did to the ends
+    room = (high - low) * 1e-6  # for rounding errors at the ends
     return [each for each in found if low - room <= each <= high + room]
 
 
-def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """The same for a logarithmic scale; both are above 0."""
+def find_log_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers for a logarithmic scale, 0 < low < high; about `most` of them."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
     for digits in ((1, 2, 5), (1, 3), (1,)):
@@ -85,14 +86,14 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return found[:: math.ceil(len(found) / (most + 1))] if found else []
 
 
-def number(value: float, step: float) -> str:
-    """A tick's number, with as many decimals as the steps between ticks need."""
+def format_number(value: float, step: float) -> str:
+    """Format a tick's number with the decimals that the step between ticks needs."""
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:g}" if decimals > 5 or abs(value) >= 1e6 else f"{value:,.{decimals}f}"
 
 
 class Scale:
-    """Values to places in the picture, from `start` for the lowest to `stop`. values: all finite."""
+    """A map from values, all finite, to positions: `start` for the lowest value, `stop` for the highest."""
 
     def __init__(
         self, values: Sequence[float], start: float, stop: float, *, zero: bool = False, logarithmic: bool = False
@@ -105,8 +106,8 @@ class Scale:
             low, high = low - room, high + room
         self.low, self.high, self.start, self.stop = low, high, start, stop
 
-    def padded(self, part: float) -> "Scale":
-        """With room for lines that touch the top or bottom."""
+    def pad(self, part: float) -> "Scale":
+        """Make room for lines that touch the top or bottom."""
         if self.logarithmic:
             room = (self.high / self.low) ** part
             self.low, self.high = self.low / room, self.high * room
@@ -116,22 +117,22 @@ class Scale:
         return self
 
     def ticks(self, whole: bool = False) -> list[tuple[float, str]]:
-        """Places and numbers of the ticks."""
+        """Positions and numbers of the ticks."""
         if self.logarithmic:
-            return [(self(each), f"{each:g}") for each in log_ticks(self.low, self.high)]
-        found = ticks(self.low, self.high, whole=whole)
+            return [(self(each), f"{each:g}") for each in find_log_ticks(self.low, self.high)]
+        found = find_ticks(self.low, self.high, whole=whole)
         step = found[1] - found[0] if len(found) > 1 else 1.0 if whole else self.high - self.low
-        return [(self(each), number(each, step)) for each in found]
+        return [(self(each), format_number(each, step)) for each in found]
 
     def __call__(self, value: float) -> float:
-        """The place of a value."""
+        """The position of a value."""
         low, high = self.low, self.high
         if self.logarithmic:
             value, low, high = math.log(value), math.log(low), math.log(high)
         return self.start + (value - low) / (high - low) * (self.stop - self.start)
 
 
-def line_chart(
+def draw_line_chart(
     what: str,
     along: str,
     curves: Sequence[Curve],
@@ -141,17 +142,17 @@ def line_chart(
     whole: bool = True,
     mark: float | None = None,
 ) -> str:
-    """Curves over one another, with axes.
+    """Draw curves in one chart with axes.
 
-    what: the chart's name, for who can't see it. along: the horizontal axis. zero: the vertical one has to begin there.
-    logarithmic: where values span decades. whole: the horizontal axis counts; else it begins at 0. mark: where to draw
-    a vertical line.
+    what: the chart's name, for screen readers. along: name of the horizontal axis. zero: whether the vertical axis
+    includes 0. logarithmic: whether it may be logarithmic. whole: whether the horizontal axis counts; otherwise it
+    begins at 0. mark: position of a vertical line.
     """
-    shown = [[point if all(map(_drawable, point)) else None for point in curve.points] for curve in curves]
+    shown = [[point if all(map(_is_drawable, point)) else None for point in curve.points] for curve in curves]
     flat = [point for points in shown for point in points if point is not None]
     across = Scale([x for x, _ in flat], LEFT, WIDTH - RIGHT, zero=not whole)
-    up = Scale([y for _, y in flat], HEIGHT - BOTTOM, TOP, zero=zero, logarithmic=logarithmic).padded(0.05)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(_spoken(what, curves))}">']
+    up = Scale([y for _, y in flat], HEIGHT - BOTTOM, TOP, zero=zero, logarithmic=logarithmic).pad(0.05)
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_describe(what, curves))}">']
     bottom = HEIGHT - BOTTOM
     for y, text in up.ticks():
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
@@ -159,42 +160,42 @@ def line_chart(
     for x, text in across.ticks(whole):
         parts.append(f'<path class="grid" d="M{x:.1f} {bottom}v4"/>')
         parts.append(f'<text class="soft" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{text}</text>')
-    parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escaped(along)}</text>')
+    parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(along)}</text>')
     if mark is not None:
         parts.append(f'<path class="mark" d="M{across(mark):.1f} {TOP}V{bottom}"/>')
     if not flat:
-        parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{bottom / 2}" text-anchor="middle">no finite number</text>')
+        parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{bottom / 2}" text-anchor="middle">no finite values</text>')
     for curve, points in zip(curves, shown, strict=True):
         colour = f"c{curve.colour % COLOURS}"
-        for run in _runs(points):
+        for run in _split_at_gaps(points):
             places = [(across(x), up(y)) for x, y in run]
             if len(run) == 1:
                 parts.append(f'<circle class="dot {colour}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
             else:
-                line = "L".join(f"{x:.1f} {y:.1f}" for x, y in thinned(places))
+                line = "L".join(f"{x:.1f} {y:.1f}" for x, y in thin(places))
                 how = f'class="curve{" dashed" * curve.dashed} {colour}" stroke-width="{curve.width:.1f}"'
                 parts.append(f'<path {how} d="M{line}"/>')
             if len(points) <= POINTED_AT:
                 parts += [
                     f'<circle class="hit {colour}" cx="{px:.1f}" cy="{py:.1f}" r="5"><title>'
-                    f"{escaped(curve.label)}, {escaped(along)} {x:g}: {y:.6g}</title></circle>"
+                    f"{escape(curve.label)}, {escape(along)} {x:g}: {y:.6g}</title></circle>"
                     for (x, y), (px, py) in zip(run, places, strict=True)
                 ]
     return "".join([*parts, "</svg>"])
 
 
-def _drawable(value: float) -> bool:
-    return abs(value) < HUGE  # which a NaN isn't either
+def _is_drawable(value: float) -> bool:
+    return abs(value) < HUGE  # False for NaN
 
 
-def _spoken(what: str, curves: Sequence[Curve]) -> str:
-    """The ends of the curves, in words."""
-    told = [f"{c.label} from {c.points[0][1]:.4g} to {c.points[-1][1]:.4g}" for c in curves if c.points]
-    return f"{what}: {'; '.join(told)}"
+def _describe(what: str, curves: Sequence[Curve]) -> str:
+    """Describe the chart and the ends of its curves in words."""
+    ends = [f"{c.label} from {c.points[0][1]:.4g} to {c.points[-1][1]:.4g}" for c in curves if c.points]
+    return f"{what}: {'; '.join(ends)}"
 
 
-def _runs(points: Iterable[Point | None]) -> list[list[Point]]:
-    """The points between gaps."""
+def _split_at_gaps(points: Iterable[Point | None]) -> list[list[Point]]:
+    """The runs of points between gaps."""
     runs: list[list[Point]] = [[]]
     for point in points:
         if point is None:
@@ -204,8 +205,8 @@ def _runs(points: Iterable[Point | None]) -> list[list[Point]]:
     return [run for run in runs if run]
 
 
-def thinned(places: Sequence[Point]) -> list[Point]:
-    """The lowest and the highest place of each column of the picture, from left to right."""
+def thin(places: Sequence[Point]) -> list[Point]:
+    """Keep the lowest and the highest position in each pixel column, from left to right."""
     columns: dict[int, list[Point]] = {}
     for place in places:
         columns.setdefault(round(place[0]), []).append(place)
@@ -216,29 +217,34 @@ def thinned(places: Sequence[Point]) -> list[Point]:
     return kept
 
 
-def shortened(name: object) -> str:
-    """A name as a chart has room for."""
+def shorten(name: object) -> str:
+    """Cut a name to the length that a chart has room for."""
     text = str(name)
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
 
-def matrix(names: Sequence[object], counts: Sequence[Sequence[int]]) -> str:
-    """How often each class, a row, was taken for each, a column; the darker, the larger the part of the row."""
+def draw_matrix(names: Sequence[object], counts: Sequence[Sequence[int]]) -> str:
+    """Draw a confusion matrix; its size grows with the number of classes.
+
+    counts: a row per true class, a column per predicted class. The darker a cell, the larger its share of the row.
+    """
     classes = len(names)
-    short = [shortened(name) for name in names]
+    is_numbered = classes <= NUMBERED_CLASSES
+    short = [shorten(name) for name in names]
     longest = max(map(len, short))
     left = 28 + longest * LETTER
-    turned = longest > 3
-    top = 22 + (longest * LETTER if turned else 12)
-    width = 420 if classes <= CELLS_WITH_NUMBERS else 640
-    cell = (width - left - 4) / classes
+    is_turned = longest > 3 or not is_numbered
+    top = 22 + (longest * LETTER if is_turned else 12)
+    cell = CELL if is_numbered else SMALL_CELL
     font = min(11.0, cell / (max(len(str(count)) for row in counts for count in row) + 0.5) / 0.6)
-    label = min(11.0, cell * 1.1)
-    height = top + classes * cell + 4
-    what = "confusion matrix: rows are true classes, columns what they were taken for"
-    parts = [f'<svg viewBox="0 0 {width:g} {height:.0f}" role="img" aria-label="{what}">']
-    parts.append(f'<text class="soft" x="{left:.1f}" y="12">taken for</text>')
-    middle = top + classes * cell / 2
+    label = 11.0 if is_numbered else 10.0
+    # The words on the axes need room, too, if there are few classes.
+    width, height = max(left + classes * cell + 4, left + 60), max(top + classes * cell + 4, top + 70)
+    what = "confusion matrix: a row per true class, a column per predicted class"
+    size = f"width:100%;max-width:{width:.0f}px;min-width:{width * 0.82:.0f}px"
+    parts = [f'<svg viewBox="0 0 {width:.0f} {height:.0f}" style="{size}" role="img" aria-label="{what}">']
+    parts.append(f'<text class="soft" x="{left:.1f}" y="12">predicted</text>')
+    middle = top + (height - top) / 2
     parts.append(
         f'<text class="soft" x="12" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 12 {middle:.1f})">'
         "true class</text>"
@@ -246,29 +252,29 @@ def matrix(names: Sequence[object], counts: Sequence[Sequence[int]]) -> str:
     for place, name in enumerate(short):
         at = (place + 0.5) * cell
         y, x = top + at + label / 3, left + at
-        named = f'font-size="{label:.1f}">{escaped(name)}</text>'
+        named = f'font-size="{label:.1f}">{escape(name)}</text>'
         parts.append(f'<text x="{left - 5:.1f}" y="{y:.1f}" text-anchor="end" {named}')
-        if turned:
+        if is_turned:
             x += label / 3
             how = f'transform="rotate(-90 {x:.1f} {top - 5:.1f})"'
         else:
             how = 'text-anchor="middle"'
         parts.append(f'<text x="{x:.1f}" y="{top - 5:.1f}" {how} {named}')
-    size = f'width="{cell * classes:.1f}" height="{cell * classes:.1f}"'
-    parts.append(f'<rect class="ground" x="{left:.1f}" y="{top:.1f}" {size}/>')
+    side = f'width="{cell * classes}" height="{cell * classes}"'
+    parts.append(f'<rect class="ground" x="{left:.1f}" y="{top:.1f}" {side}/>')
     for true, row in enumerate(counts):
         for guess, count in enumerate(row):
             if not count:
                 continue
             x, y = left + guess * cell, top + true * cell
-            # Few errors in a thousand have to be seen, and the number on top has to be read.
+            # The square root makes a few errors in a thousand visible; the text on top has to stay readable.
             strength = 0.08 + 0.42 * math.sqrt(count / sum(row))
-            told = f"{escaped(names[true])} taken for {escaped(names[guess])}: {count:,} of {sum(row):,}"
+            title = f"{escape(names[true])} predicted as {escape(names[guess])}: {count:,} of {sum(row):,}"
             parts.append(
-                f'<g><title>{told}</title><rect class="{"right" if true == guess else "wrong"}" x="{x:.1f}" '
+                f'<g><title>{title}</title><rect class="{"right" if true == guess else "wrong"}" x="{x:.1f}" '
                 f'y="{y:.1f}" width="{cell - 0.5:.1f}" height="{cell - 0.5:.1f}" fill-opacity="{strength:.2f}"/>'
             )
-            if classes <= CELLS_WITH_NUMBERS:
+            if is_numbered:
                 parts.append(
                     f'<text x="{x + cell / 2:.1f}" y="{y + cell / 2 + font / 3:.1f}" text-anchor="middle" '
                     f'font-size="{font:.1f}">{count}</text>'

@@ -1,10 +1,10 @@
-"""One HTML file that needs no other: on a phone, on a desk and on paper, by day and by night."""
+"""The layout of a page: one HTML file for phones, desktops and print, light and dark."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from distnet import __version__
 from distnet.reporting.pages.charts import STYLE as CHARTS
-from distnet.reporting.pages.charts import escaped
+from distnet.reporting.pages.charts import escape
 
 STYLE = (
     CHARTS
@@ -42,6 +42,7 @@ img { display: block; width: 100%; height: auto; image-rendering: pixelated; bor
 .beside svg { max-width: 36rem; }
 .scroll { overflow-x: auto; max-width: 100%; }
 .scroll td, .scroll th { white-space: nowrap; }
+.scroll svg { max-width: none; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); }
@@ -65,6 +66,14 @@ footer { margin-top: 3rem; }
   th, td { padding: .25rem .35rem; }
   .bar { grid-template-columns: 1fr 4.8rem; gap: 0 .6rem; }
   .bar > :first-child { grid-column: 1 / -1; }
+  .reflows, .reflows tbody { display: block; }
+  .reflows tr:first-child { display: none; }
+  .reflows tr { display: grid; grid-template-columns: repeat(3, 1fr); gap: .2rem .6rem; padding: .5rem 0;
+    border-bottom: 1px solid var(--line); }
+  .reflows td { display: block; border: 0; padding: 0; text-align: left; white-space: normal; }
+  .reflows td:first-child { grid-column: 1 / -1; font-weight: 600; }
+  .reflows td:not(:first-child)::before { content: attr(data-name); display: block; color: var(--soft);
+    font-size: .8rem; }
 }
 @media print {
   @page { margin: 14mm; }
@@ -73,49 +82,53 @@ footer { margin-top: 3rem; }
   body { padding: 0; max-width: none; }
   .scroll { overflow: visible; }
   .scroll td, .scroll th { white-space: normal; overflow-wrap: anywhere; }
+  .scroll svg { min-width: 0 !important; }
 }
 """
 )
 
 
-def document(title: str, parts: Iterable[str]) -> str:
-    """The file. parts: HTML, in which what isn't ours is escaped."""
+def render_document(title: str, parts: Iterable[str]) -> str:
+    """The whole file. parts: HTML, in which all foreign text is escaped."""
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # Else browsers ask a server for a picture of the site.
+            # Otherwise browsers request an icon from a server.
             '<link rel="icon" href="data:,">',
-            f"<title>{escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
+            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
             *parts,
-            f'<footer class="small">Made by distnet {escaped(__version__)}</footer>\n</body>\n</html>\n',
+            f'<footer class="small">Made by distnet {escape(__version__)}</footer>\n</body>\n</html>\n',
         ]
     )
 
 
-def section(heading: str, *parts: str) -> str:
-    """A part of the page under a heading."""
-    return "\n".join([f"<section>\n<h2>{escaped(heading)}</h2>", *parts, "</section>"])
+def render_section(heading: str, *parts: str) -> str:
+    """A part of the page with a heading."""
+    return "\n".join([f"<section>\n<h2>{escape(heading)}</h2>", *parts, "</section>"])
 
 
-def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Rows under a head; what is wider than a phone scrolls."""
-    lines = ["".join(f'<th scope="col">{escaped(each)}</th>' for each in head)]
-    lines += ["".join(f"<td>{escaped(each)}</td>" for each in row) for row in rows]
-    return '<div class="scroll"><table>\n' + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table></div>"
+def render_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, reflows: bool = False) -> str:
+    """Rows below a head. On a narrow screen it scrolls, or, if it reflows, each row becomes a block of named values."""
+    lines = ["".join(f'<th scope="col">{escape(each)}</th>' for each in head)]
+    for row in rows:
+        cells = zip(head, row, strict=True)
+        lines.append("".join(f'<td data-name="{escape(name)}">{escape(each)}</td>' for name, each in cells))
+    kind = ' class="reflows"' * reflows
+    return f'<div class="scroll"><table{kind}>\n' + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table></div>"
 
 
-def named_values(values: Mapping[str, object]) -> str:
-    """Names, each beside its value."""
-    lines = [f'<tr><th scope="row">{escaped(k)}</th><td>{escaped(v)}</td></tr>' for k, v in values.items()]
+def render_pairs(pairs: Iterable[tuple[str, object]]) -> str:
+    """A table of names, each with its value."""
+    lines = [f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in pairs]
     return '<table class="plain">\n' + "\n".join(lines) + "\n</table>"
 
 
-def key(label: str, colour: int, kind: str = "") -> str:
-    """What a colour stands for. kind: "dashed" or "box"; a line where it isn't given."""
-    return f'<span class="key c{colour}"><i class="{kind}"></i>{escaped(label)}</span>'
+def render_key(label: str, colour: int, kind: str = "") -> str:
+    """An entry of a legend. kind: "dashed" or "box"; a line if empty."""
+    return f'<span class="key c{colour}"><i class="{kind}"></i>{escape(label)}</span>'
 
 
-def figure(caption: str, content: str) -> str:
-    """A picture under its caption. caption: HTML."""
+def render_figure(caption: str, content: str) -> str:
+    """A picture below its caption. caption: HTML."""
     return f"<figure><figcaption>{caption}</figcaption>{content}</figure>"

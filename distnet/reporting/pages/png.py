@@ -1,4 +1,4 @@
-"""Small pictures as PNG files, and as addresses that a page carries in itself."""
+"""Small pictures as PNG files, and as data URLs."""
 
 import base64
 import struct
@@ -12,17 +12,17 @@ Bytes = NDArray[np.uint8]
 GREY, PALETTE = 0, 3  # colour types, of PNG's specification, section 11.2.1
 
 
-def png(pixels: Bytes, palette: Bytes | None = None) -> bytes:
+def encode_png(pixels: Bytes, palette: Bytes | None = None) -> bytes:
     """A PNG file of `pixels`, (rows, columns).
 
-    Without a palette they are shades of grey, 0 for black. palette: (colours, 4) of red, green, blue and opacity, whose
-    rows the pixels number. Collective: no.
+    Without a palette they are shades of grey, 0 for black. palette: (colours, 4), red, green, blue and opacity; pixels
+    are then indices of its rows.
     """
     rows, columns = pixels.shape
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, GREY if palette is None else PALETTE, 0, 0, 0))]
     if palette is not None:
         chunks += [(b"PLTE", palette[:, :3].tobytes()), (b"tRNS", palette[:, 3].tobytes())]
-    # Each line begins with its filter, and 0 is none.
+    # Each line begins with its filter; 0 means none.
     lines = np.concatenate([np.zeros((rows, 1), np.uint8), pixels], axis=1)
     chunks += [(b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -31,6 +31,6 @@ def png(pixels: Bytes, palette: Bytes | None = None) -> bytes:
     )
 
 
-def address(content: bytes) -> str:
-    """A PNG file as an address that needs no other file."""
+def data_url(content: bytes) -> str:
+    """A PNG file as a data URL, which needs no other file."""
     return "data:image/png;base64," + base64.b64encode(content).decode()
