@@ -17,7 +17,7 @@ LAUNCH = ROOT / "launch"
 OPTIONS = runpy.run_path(str(ROOT / "docs" / "options.py"))
 TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text()
 KEYS = re.findall(r"\*\*`([^`]+)`\*\*", TROUBLES)
-KEYS_OF_OTHERS = re.findall(r"\*\*`([^`]+)`\*\*", TROUBLES.partition("of others\n")[2].partition("\n## ")[0])
+KEYS_OF_OTHERS = re.findall(r"\*\*`([^`]+)`\*\*", TROUBLES.partition("other libraries\n")[2].partition("\n## ")[0])
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *LAUNCH.iterdir()]
 COMMANDS = {
     command: {name for action in OPTIONS["parser_of"](command)._actions for name in action.option_strings}
