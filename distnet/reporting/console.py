@@ -22,9 +22,9 @@ from distnet.training.trainer import Trainer
 
 
 def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, shards: int | None) -> list[str]:
-    """The header of a run: on what, with what, and what is trained. Collective.
+    """The header of a run: ranks, data, network and training. Collective.
 
-    network: its sizes and activation, such as "784-10 relu". shards: as --shards has it.
+    network: its sizes and activation, such as "784-10 relu". shards: the value of --shards; None if it was not given.
     """
     world, parameters = trainer.world, trainer.exchange.parameters
     ranks = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}"
@@ -39,14 +39,14 @@ def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, sha
         f"{trainer.optimizer.choice.optimizer}, learning rate {trainer.learning_rate:g}"
         + f" {trainer.schedule.kind}" * (trainer.schedule.kind != "constant")
         + f", seed {trainer.seed}",
-        *notes(world, trainer.shards, shards),
+        *find_notes(world, trainer.shards, shards),
     ]
 
 
-def notes(world: World, shards: int, chosen: int | None) -> list[str]:
-    """Lines about ranks that outnumber the default shards, or the cores that they may use. Collective.
+def find_notes(world: World, shards: int, chosen: int | None) -> list[str]:
+    """Notes on more ranks than default shards, and on more ranks than cores. Collective.
 
-    shards: of a mini-batch. chosen: what --shards says, if it does.
+    shards: of a mini-batch. chosen: the value of --shards; None if it was not given.
     """
     lines = []
     if chosen is None and shards > DEFAULT_SHARDS:
@@ -59,14 +59,14 @@ def notes(world: World, shards: int, chosen: int | None) -> list[str]:
     hosts: dict[str, list[frozenset[int]]] = {}
     for host, cores in world.comm.allgather(mine) if world.comm else [mine]:
         hosts.setdefault(host, []).append(cores)
-    crowded = [
+    overloaded = [
         f"{len(each)} ranks on {counted(len(cores), 'core')} of {host}"
         for host, each in hosts.items()
         if len(each) > len(cores := frozenset[int]().union(*each))
     ]
-    if crowded:
-        more = f" and on {counted(len(crowded) - 1, 'other host')}" if len(crowded) > 1 else ""
-        lines.append(f"note: more ranks than cores, which is slower: {crowded[0]}{more}")
+    if overloaded:
+        more = f" and on {counted(len(overloaded) - 1, 'other host')}" if len(overloaded) > 1 else ""
+        lines.append(f"note: more ranks than cores, which is slower: {overloaded[0]}{more}")
     return lines
 
 
@@ -83,7 +83,7 @@ def format_epoch(record: Record, epochs: int) -> list[str]:
 
 
 class Console(Callback):
-    """Prints what a run of so many epochs comes to, on rank 0, and logs it on every rank.
+    """Prints the results of each epoch on rank 0, and logs them on every rank.
 
     is_quiet: print the last two lines only.
     """
@@ -102,13 +102,13 @@ class Console(Callback):
     def start(self, trainer: Trainer) -> None:
         """Show a bar if standard error is a terminal."""
         if self.is_verbose and sys.stderr.isatty() and launched_size() == 1:
-            with suppress(ImportError):  # without tqdm, the lines of the epochs have to do
+            with suppress(ImportError):  # without tqdm, only the lines of the epochs are printed
                 self._bar = Progress(trainer, self.epochs)
 
     def after_step(self, trainer: Trainer) -> bool:
         """Move the bar."""
         if self._bar:
-            self._bar.step(trainer)
+            self._bar.show_step(trainer)
         return False
 
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
@@ -116,18 +116,18 @@ class Console(Callback):
         words = format_epoch(trainer.history.records[-1], self.epochs)
         log(", ".join(words))
         if self._bar:
-            self._bar.epoch(epoch, "  ".join(words))
+            self._bar.show_epoch(epoch, "  ".join(words))
         else:
             self.write(["  ".join(words)])
         return False
 
     def end(self, trainer: Trainer) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar:
             self._bar.close()
 
     def write_result(self, accuracy: float, parameters_sha256: str, phases: Sequence[dict[str, Any]]) -> None:
-        """Print where the time went, if that was measured; then the last two lines, whose form is fixed."""
+        """Print the profile, if there is one, then the last two lines, whose format is fixed."""
         if self.is_root:
             for line in format_profile(list(phases)) if phases else ():
                 print(line)

@@ -18,7 +18,7 @@ class MetricsFile(Callback):
         self._epochs_written = 0
 
     def start(self, trainer: Trainer) -> None:
-        """Begin the file anew, with the epochs that were done before."""
+        """Start a new file with the epochs that are already done."""
         self._write(trainer)
 
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
@@ -31,7 +31,7 @@ class MetricsFile(Callback):
         self._file.close()
 
     def _write(self, trainer: Trainer) -> None:
-        """Bring the file up to the history; what the disk refuses is written with the next epoch."""
+        """Bring the file up to the history; what could not be written is written with the next epoch."""
         records = trainer.history.records
         content = "".join(json_line(record) + "\n" for record in records[self._epochs_written :]).encode()
         try:

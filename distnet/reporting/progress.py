@@ -1,4 +1,4 @@
-"""A bar on the terminal: how far the training is, how good, how fast, and when it will end."""
+"""A progress bar on the terminal, with loss, accuracy, speed and remaining time."""
 
 import sys
 import time
@@ -6,14 +6,14 @@ import time
 from distnet.training.history import Epoch
 from distnet.training.trainer import Trainer
 
-SHOWN_EVERY = 0.2  # seconds
-RECENT_STEPS = 50  # whose mean loss is shown
+INTERVAL = 0.2  # seconds between updates
+RECENT_STEPS = 50  # over which the loss is averaged
 
 
 class Progress:
-    """The bar of a run to so many epochs. It goes on from where the trainer is.
+    """The bar of a run of `epochs` epochs, for rank 0. It starts where the trainer is.
 
-    Raises ImportError without tqdm. Collective: no, for rank 0.
+    Raises ImportError without tqdm.
     """
 
     def __init__(self, trainer: Trainer, epochs: int) -> None:
@@ -25,12 +25,12 @@ class Progress:
         self._next = 0.0
         self._bar = tqdm(total=epochs * samples, initial=done, unit=" samples", unit_scale=True, dynamic_ncols=True)
 
-    def step(self, trainer: Trainer) -> None:
-        """To be called after every step. The loss is that of this rank's rows in the last steps."""
+    def show_step(self, trainer: Trainer) -> None:
+        """Show a step that is done. The loss is the mean over this rank's rows in the last steps."""
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + SHOWN_EVERY
+        self._next = now + INTERVAL
         done = min(trainer.steps_done * trainer.batch_size, self._samples)
         recent = trainer.losses[max(done - RECENT_STEPS * trainer.batch_size, 0) : done]
         loss = recent.sum() / max((recent != 0).sum(), 1)
@@ -39,8 +39,8 @@ class Progress:
         self._bar.n = trainer.epochs_done * self._samples + done
         self._bar.refresh()
 
-    def epoch(self, epoch: Epoch, line: str) -> None:
-        """To be called after every epoch. line: what to leave on standard output, above the bar."""
+    def show_epoch(self, epoch: Epoch, line: str) -> None:
+        """Show an epoch that is done. line: printed on standard output, above the bar."""
         scores = epoch.validation or epoch.test
         self.accuracy = f", accuracy {scores.accuracy:.4f}" if scores else ""
         self._bar.n = epoch.number * self._samples
@@ -49,6 +49,6 @@ class Progress:
         self._bar.write(line, file=sys.stdout)
 
     def close(self) -> None:
-        """Take the bar away; the lines of the epochs stay."""
+        """Remove the bar; the lines of the epochs stay."""
         self._bar.leave = False
         self._bar.close()

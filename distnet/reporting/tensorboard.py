@@ -1,4 +1,4 @@
-"""The metrics of every epoch for TensorBoard."""
+"""The metrics of each epoch for TensorBoard."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from distnet.training.trainer import Trainer
 
 
 class Board(Callback):
-    """Event files in a folder, begun with the first epoch that is written.
+    """Event files in a folder, for rank 0. They are created with the first epoch.
 
-    Raises InputError where tensorboardX isn't there, or the folder can't be made. Collective: no, for rank 0.
+    Raises InputError if tensorboardX is missing or the folder can't be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +28,7 @@ class Board(Callback):
         self._writer: Any = None
 
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
-        """Write the epoch's metrics, each a curve of its own. Later epochs that an earlier run wrote are hidden."""
+        """Write the epoch's metrics, one curve per metric. Later epochs from an earlier run are hidden."""
         number = epoch.number
         if self._writer is None:
             self._writer = self._writer_class(
@@ -40,10 +40,9 @@ class Board(Callback):
                 self._writer.add_scalar(f"{part}/{rest}", value, number)
             elif name != "epoch":
                 self._writer.add_scalar(f"training/{name}", value, number)
-
         return False
 
     def end(self, trainer: Trainer) -> None:
-        """Write what is left."""
+        """Close the files."""
         if self._writer is not None:
             self._writer.close()
