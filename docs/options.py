@@ -1,7 +1,7 @@
-"""Every option of every command as docs/options.md: python docs/options.py, after a change to any of them.
+"""Write docs/options.md, every option of every command. Run it after changing an option: python docs/options.py.
 
-Nothing is written by hand there: a file of distnet that has a `parser` and can be run is a command; where it is the
-`__main__.py` of a folder, that has the name.
+A module of distnet that has a `parser` and can be run is a command. The `__main__.py` of a folder is named after the
+folder.
 """
 
 import argparse
@@ -20,15 +20,15 @@ FIRST = "train"
 HEAD = """\
 # Every option
 
-<!-- made by python docs/options.py: change the code's words, not these -->
+<!-- made by python docs/options.py: edit the help texts in the code instead -->
 
-`--help` prints the same in the terminal. Defaults of `distnet.train` are those of the preset `mnist`, where a run
-starts unless `--preset` names another. In a file for `--config` an option has the same name: `batch-size = 64`.
+`--help` prints the same in the terminal. The defaults of `distnet.train` are those of the preset `mnist`; `--preset` selects
+another. [Configuration files](presets.md#configuration-files) use the same names: `batch-size = 64`.
 """
 
 
 def commands() -> list[str]:
-    """The names of the files and folders that are commands, the training first."""
+    """The names of all commands, train first."""
     runnable = [
         path
         for path in HOUSE.rglob("*.py")
@@ -39,7 +39,7 @@ def commands() -> list[str]:
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of a command; the training's stands with its options."""
+    """The parser of a command. That of train is in config/."""
     home = "config.reading" if command == FIRST else command
     if (HOUSE / command).is_dir():
         home += ".__main__"
@@ -48,7 +48,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
 
 
 def placeholder(action: argparse.Action) -> str:
-    """What stands behind an option: its values as --help shows them, but for choices."""
+    """The values after an option, as --help shows them, without choices."""
     if action.nargs == 0 or action.choices is not None:
         return ""
     value = str(action.metavar or action.dest.upper())
@@ -65,7 +65,7 @@ def placeholder(action: argparse.Action) -> str:
 
 
 def row(action: argparse.Action) -> str:
-    """An option's row of the table."""
+    """The row of an option in the table."""
     meaning, _, default = (action.help or "").partition(" (default: ")
     choices = [str(choice) for choice in action.choices or ()]
     if not all(choice in meaning for choice in choices):
@@ -77,13 +77,13 @@ def row(action: argparse.Action) -> str:
 
 
 def table(actions: Iterable[argparse.Action]) -> list[str]:
-    """The lines of a table of options, none for no options; --help is no news."""
+    """The lines of a table of options without --help; none if there are no options."""
     rows = [row(each) for each in actions if "--help" not in each.option_strings]
     return ["| option | meaning | default |", "| --- | --- | --- |", *rows, ""] if rows else []
 
 
 def section(command: str) -> str:
-    """What there is to say of a command."""
+    """The section of a command."""
     parser = parser_of(command)
     lines = [f"## {parser.prog}", "", str(parser.description), ""]
     if parser.usage:
@@ -94,8 +94,8 @@ def section(command: str) -> str:
         if rows := table(group._group_actions):
             lines += [f"### {group.title}", "", *rows]
     anew = ", ".join(f"`--{dashed(name)}`" for name in sorted(MAY_CHANGE))
-    told = f"A run that goes on with `--resume` may have other values of {anew}; no others."
-    return "\n".join([*lines, told + " With `--schedule cosine` the `--epochs` have to stay, too.", ""])
+    told = f"With `--resume`, a run may change {anew}, and no other option."
+    return "\n".join([*lines, told + " With `--schedule cosine`, `--epochs` must stay, too.", ""])
 
 
 def page() -> str:
