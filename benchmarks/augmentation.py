@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from distnet.datasets.augmentation import Augmentation, Strengths
 from distnet.datasets.synthetic import synthetic_digits
+from distnet.nn.model import Model
 from distnet.nn.parameters import initial_parameters, layer_views
 from distnet.nn.propagation import Propagation
 from distnet.runtime.arrays import aligned_zeros
@@ -46,7 +47,7 @@ def change(strengths: Strengths, rows: int) -> Callable[[], None]:
 def pass_over(sizes: tuple[int, ...], rows: int) -> Callable[[], None]:
     """A function that goes forward and back through a network."""
     parameters = initial_parameters(sizes, "relu", 0, np.float32)
-    propagation = Propagation(sizes, "relu", parameters, SHARDS, rows // SHARDS)
+    propagation = Propagation(Model(sizes, "relu", parameters), SHARDS, rows // SHARDS)
     propagation.inputs[:] = np.random.default_rng(0).standard_normal(propagation.inputs.shape)
     propagation.targets[:, 0] = 1
     gradients = layer_views(aligned_zeros((SHARDS, len(parameters)), np.float32), sizes)

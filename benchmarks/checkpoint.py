@@ -19,13 +19,15 @@ import numpy as np
 from distnet.config.options import Config
 from distnet.datasets.dataset import Dataset
 from distnet.datasets.loading import load
+from distnet.nn.model import Model
 from distnet.nn.parameters import initial_parameters
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.training.callbacks import train_with
 from distnet.training.checkpoint import Checkpoint, write_checkpoint
 from distnet.training.checkpointer import Checkpointer, CheckpointPlan
-from distnet.training.trainer import Trainer
+from distnet.training.configuration import TrainingConfig
+from distnet.training.trainer import Splits, Trainer
 
 STEPS = 469  # an epoch of 60,000 samples in mini-batches of 128
 
@@ -34,17 +36,9 @@ def prepared(world: World, config: Config, data: Dataset) -> Trainer:
     """A trainer before its first step."""
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
     initial = initial_parameters(sizes, config.activation, config.seed, config.dtype, config.initialisation)
-    return Trainer(
-        world,
-        sizes,
-        config.activation,
-        initial,
-        data.train,
-        data.test,
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
+    model = Model(sizes, config.activation, initial)
+    training = TrainingConfig(config.learning_rate, config.batch_size, seed=config.seed)
+    return Trainer(world, model, Splits(data.train, data.test), training)
 
 
 def seconds(world: World, config: Config, data: Dataset) -> float:
@@ -81,11 +75,11 @@ def tell_parts(world: World, data: Dataset, folder: Path, step_seconds: float) -
     trainer = prepared(world, Config(), data)
     plan = CheckpointPlan(folder, Config.checkpoint_every, Config.keep)
     saver = Checkpointer(trainer, plan, Config().described(), data.fingerprint)
-    asks = np.zeros((2, 9), np.float32)[:, 8]
+    requests = np.zeros((2, 9), np.float32)[:, 8]
 
-    def ask() -> None:
-        asks.fill(0)
-        asks[0] = trainer.exchange.ask()
+    def request() -> None:
+        requests.fill(0)
+        requests[0] = trainer.exchange.request()
 
     def look() -> None:
         faulthandler.dump_traceback_later(min(310.0, threading.TIMEOUT_MAX), exit=True)
@@ -103,7 +97,7 @@ def tell_parts(world: World, data: Dataset, folder: Path, step_seconds: float) -
         in_the_thread.append(time.process_time() - begin)
     trainer.epochs_done = 0
     nothing = nanoseconds(lambda: None)
-    agreement = nanoseconds(lambda: saver.after_step(trainer)) + nanoseconds(ask) - 2 * nothing
+    agreement = nanoseconds(lambda: saver.after_step(trainer)) + nanoseconds(request) - 2 * nothing
     a_look = nanoseconds(look, 500) - nothing
     faulthandler.cancel_dump_traceback_later()
     if world.rank == 0:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from distnet.datasets.dataset import shared_split
+from distnet.nn.model import Model
 from distnet.nn.parameters import initial_parameters
 from distnet.parallel.launched import launched_world
-from distnet.training.trainer import Trainer
+from distnet.training.configuration import TrainingConfig
+from distnet.training.trainer import Splits, Trainer
 
 SAMPLES, FEATURES, CLASSES = 20_480, 784, 10
 LEARNING_RATE = 0.002
@@ -65,16 +67,8 @@ def distnet(case: Case, shards: int) -> Peer:
     split = shared_split(world, X, np.eye(CLASSES, dtype=np.float32)[y], np.float32)
     initialisation = {"sigmoid": "tutorial", "relu": "he"}[case.activation]
     initial = initial_parameters(case.sizes, case.activation, 0, np.float32, initialisation)
-    trainer = Trainer(
-        world,
-        case.sizes,
-        case.activation,
-        initial,
-        split,
-        learning_rate=LEARNING_RATE,
-        batch_size=case.batch_size,
-        shards=shards,
-    )
+    config = TrainingConfig(LEARNING_RATE, case.batch_size, shards=shards)
+    trainer = Trainer(world, Model(case.sizes, case.activation, initial), Splits(split), config)
     order = np.random.default_rng(1).permutation(SAMPLES)
     loop = timed(lambda first: trainer.step(order[first : first + case.batch_size], first), case)
 

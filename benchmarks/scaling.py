@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from distnet import plan
 from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.model import Model
 from distnet.nn.optimizers import Optimizer
 from distnet.nn.parameters import initial_parameters, layer_views, parameter_count
 from distnet.nn.propagation import Propagation
@@ -66,7 +67,7 @@ def propagation_time(sizes: tuple[int, ...], rows: int, count: int) -> float:
     parameters = aligned_zeros((parameter_count(sizes),), np.float32)
     parameters[:] = initial_parameters(sizes, "relu", 0, np.float32, "he")
     gradients = layer_views(aligned_zeros((1, len(parameters)), np.float32), sizes)
-    propagation = Propagation(sizes, "relu", parameters, 1, rows)
+    propagation = Propagation(Model(sizes, "relu", parameters), 1, rows)
     propagation.inputs[:] = np.random.default_rng(0).standard_normal(propagation.inputs.shape, np.float32)
 
     def work() -> None:

@@ -27,8 +27,9 @@ from distnet.runtime import numbers
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError, input_error_on_every_rank
 from distnet.runtime.launch import launched_size
+from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import Epoch
-from distnet.training.trainer import Regularisation, Trainer, check_shards
+from distnet.training.trainer import Splits, Trainer, check_shards
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -221,24 +222,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if held_out:
             names = classes.tolist()
             held, chosen = hold_out(world, split, held_out, network.seed, names, "early_stopping True")
-        trainer = Trainer(
-            world,
-            network.sizes,
-            network.activation,
-            network.parameters,
-            split,
-            learning_rate=self._learning_rate(),
-            batch_size=batch_size,
-            hyperparameters=Hyperparameters(
+        config = TrainingConfig(
+            self._learning_rate(),
+            batch_size,
+            Hyperparameters(
                 self._rule(), self.momentum, (self.beta_1, self.beta_2), self.epsilon, self.alpha / batch_size
             ),
-            schedule=Schedule(self.learning_rate, self.max_iter),
-            regularisation=Regularisation(self.dropout, self.label_smoothing),
-            validation=held,
-            chosen=chosen,
-            seed=network.seed,
-            shards=self.shards,
+            Schedule(self.learning_rate, self.max_iter),
+            Regularisation(self.dropout, self.label_smoothing),
+            network.seed,
+            self.shards,
         )
+        trainer = Trainer(world, network.model, Splits(split, None, held, chosen), config)
         losses: list[float] = []
         accuracies: list[float] = []
         best, without = -np.inf, 0
@@ -254,7 +249,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if merit > best and not trainer.diverged:
                 best = merit
                 if held:
-                    trainer.keep()
+                    trainer.snapshot_best()
             return without > self.n_iter_no_change
 
         try:
@@ -262,7 +257,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         except KeyboardInterrupt:
             warnings.warn(f"training interrupted {trainer.position()}; the classifier is fitted so far", stacklevel=3)
         if accuracies:
-            trainer.recall()
+            trainer.restore_best()
         network.parameters[:] = trainer.close()
         if trainer.diverged:
             if not held or best == -np.inf:

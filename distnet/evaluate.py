@@ -24,7 +24,6 @@ from distnet.models.trained import Class, Trained, load_trained
 from distnet.parallel.launched import launched_world
 from distnet.parallel.shards import share
 from distnet.parallel.world import World
-from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import input_error_on_every_rank
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
 from distnet.runtime.text import aligned, json_line, printable
@@ -46,13 +45,11 @@ def main() -> int:
     trained = load_trained(world, options.model)
     data = load_as_trained(world, trained, options)
     split = as_trained(world, trained, data, options.part)
-    model = trained.model
-    with single_blas_thread:  # as in training, for the same bits
-        evaluation = Evaluation(world, model.sizes, model.activation, model.parameters, split)
-        failure.Context.position = evaluation.position
-        answers = evaluation.answers()
+    evaluation = Evaluation(world, trained.model, split)
+    failure.Context.position = evaluation.position
+    predictions = evaluation.predictions()
     if world.rank == 0:
-        told = findings(answers, trained.classes or list(data.classes), options.mistakes)
+        told = findings(predictions, trained.classes or list(data.classes), options.mistakes)
         about: dict[str, Any] = {
             "model": str(options.model),
             "dataset": data.name,

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
-from distnet.models.model_file import MODEL_ENDINGS, Model, load_model, save_model
+from distnet.models.model_file import MODEL_ENDINGS, load_model, save_model
 from distnet.models.onnx import ONNX_BYTES, knows_moments, onnx_of
 from distnet.models.safetensors import load_safetensors, safetensors_of
 from distnet.nn.functional import ACTIVATIONS
+from distnet.nn.model import Model
 from distnet.nn.parameters import parameter_count
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from distnet.datasets.dataset import shared_split
-from distnet.models.model_file import Model, load_model, save_model
-from distnet.nn.functional import ACTIVATIONS, cross_entropy
+from distnet.datasets.dataset import as_numbers, shared_split
+from distnet.models.model_file import load_model, save_model
+from distnet.nn.functional import cross_entropy
 from distnet.nn.hyperparameters import DEFAULTS, LEARNING_RATES, Hyperparameters
-from distnet.nn.parameters import INITIALISATIONS, initial_parameters, layer_views
+from distnet.nn.model import Model, check_sizes
+from distnet.nn.parameters import initial_parameters, layer_views
 from distnet.nn.propagation import Propagation
 from distnet.nn.schedules import Schedule
 from distnet.parallel.launched import collective, launched_world
@@ -22,9 +24,10 @@ from distnet.parallel.world import World
 from distnet.runtime.arrays import Array, aligned_zeros
 from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError, input_error_on_every_rank
-from distnet.runtime.numbers import check_choice, positive_count, positive_rate, seed_number
+from distnet.runtime.numbers import positive_count, positive_rate, seed_number
+from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import Epoch
-from distnet.training.trainer import Regularisation, Trainer, check_training
+from distnet.training.trainer import Splits, Trainer
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -51,27 +54,16 @@ class NeuralNetwork:
         dtype: DTypeLike = np.float32,
         initialisation: str | None = None,
     ) -> None:
-        try:
-            sizes = tuple(sizes)
-            known_dtype = np.dtype(dtype) in (np.float32, np.float64)
-        except TypeError as error:
-            raise InputError(f"sizes {sizes!r}, dtype {dtype!r}: {error}") from None
-        if len(sizes) < 2 or any(not isinstance(size, (int, np.integer)) or size < 1 for size in sizes):
-            raise InputError(f"sizes {list(sizes)!r}: name inputs, hidden layers and outputs, each 1 or more")
-        check_choice("activation", activation, ACTIVATIONS)
-        if initialisation is not None:
-            check_choice("initialisation", initialisation, INITIALISATIONS)
-        if learning_rate is not None:
-            positive_rate.check("learning_rate", learning_rate)
-        seed_number.check("seed", seed)
-        if not known_dtype:
-            raise InputError(f"dtype {dtype!r}: choose float32 or float64")
-        self.sizes = tuple(int(size) for size in sizes)
-        self.activation = activation
-        self.learning_rate = learning_rate
-        self.seed = int(seed)
+        self.sizes, self.activation = check_sizes(sizes), activation
+        self.learning_rate = None if learning_rate is None else positive_rate.check("learning_rate", learning_rate)
+        self.seed = seed_number.check("seed", seed)
         self.about: dict[str, Any] = {}
         self._hold(initial_parameters(self.sizes, activation, self.seed, dtype, initialisation))
+
+    @property
+    def model(self) -> Model:
+        """Sizes, activation, parameters and `about` as one value; the parameters are shared with the network."""
+        return Model(self.sizes, self.activation, self.parameters, self.about)
 
     def _hold(self, parameters: Array) -> None:
         """Take a copy of (N,) parameters, and the views into it."""
@@ -89,16 +81,13 @@ class NeuralNetwork:
         vars(self).update(state)
         self._hold(self.parameters)
 
-    def _propagation(self, X: ArrayLike, Y: ArrayLike | None = None) -> Propagation:
-        """A workspace that holds X, and Y where given, as one shard, after its forward pass."""
-        X = self._rows("X", X, self.sizes[0])
-        work = Propagation(self.sizes, self.activation, self.parameters, 1, len(X))
+    def _propagation(self, X: ArrayLike) -> Propagation:
+        """A workspace of one shard that holds X, after its forward pass."""
+        X = as_numbers("X", self._rows("X", X, self.sizes[0]), self.parameters.dtype)
+        work = Propagation(self.model, 1, len(X))
         work.inputs[:, : self.sizes[0]] = X
         work.inputs[:, self.sizes[0]] = 1
-        if Y is not None:
-            work.targets[:] = self._rows("Y", Y, self.sizes[-1], len(X))
-        with np.errstate(over="ignore", divide="ignore"), single_blas_thread:  # saturated activations are exact limits
-            work.forward()
+        work.infer()
         return work
 
     def _rows(self, name: str, values: ArrayLike, columns: int, rows: int | None = None) -> Array:
@@ -112,15 +101,16 @@ class NeuralNetwork:
         return array
 
     def forward(self, X: ArrayLike) -> Array:
-        """Probabilities (rows, classes) of X (rows, inputs). Collective: no."""
+        """Probabilities (rows, classes) of X (rows, inputs)."""
         return np.ascontiguousarray(self._propagation(X).probabilities[0].T)
 
     def backprop(self, X: ArrayLike, Y: ArrayLike) -> tuple[list[Array], list[Array]]:
         """Gradients of the cross-entropy *summed* over the rows: for weights and for biases, one a layer.
 
-        X: (rows, inputs). Y: (rows, classes). Collective: no.
+        X: (rows, inputs). Y: (rows, classes).
         """
-        work = self._propagation(X, Y)
+        work = self._propagation(X)
+        work.targets[:] = self._rows("Y", Y, self.sizes[-1], len(work.targets))
         gradients = layer_views(np.empty_like(self.parameters)[None], self.sizes)
         with single_blas_thread:
             work.backprop(gradients)
@@ -129,10 +119,7 @@ class NeuralNetwork:
     def update_params(
         self, weight_gradients: Sequence[Array], bias_gradients: Sequence[Array], batch_size: int
     ) -> None:
-        """θ ← θ - (α / batch_size) Σ∇ with gradients summed over a mini-batch of batch_size rows.
-
-        Collective: no.
-        """
+        """θ ← θ - (α / batch_size) Σ∇ with gradients summed over a mini-batch of batch_size rows."""
         rate = self._learning_rate(DEFAULTS.optimizer)
         for weights, biases, dw, db in zip(self.weights, self.biases, weight_gradients, bias_gradients, strict=True):
             weights -= rate / batch_size * dw
@@ -142,9 +129,10 @@ class NeuralNetwork:
         """The network's own learning rate, or else the default of the optimizer."""
         return LEARNING_RATES[optimizer] if self.learning_rate is None else self.learning_rate
 
-    def cross_entropy(self, probabilities: Array, Y: Array) -> float:
-        """Mean categorical cross-entropy of probabilities (rows, classes), in nats. Collective: no."""
-        return cross_entropy(probabilities, Y)
+    def cross_entropy(self, probabilities: ArrayLike, Y: ArrayLike) -> float:
+        """Mean categorical cross-entropy of probabilities (rows, classes) for Y (rows, classes), in nats."""
+        probabilities = self._rows("probabilities", probabilities, self.sizes[-1])
+        return cross_entropy(probabilities, self._rows("Y", Y, self.sizes[-1], len(probabilities)))
 
     @collective
     def train(
@@ -176,26 +164,20 @@ class NeuralNetwork:
         Raises InputError after an epoch whose loss is NaN or infinite; the network is then as it was before.
         Collective: yes.
         """
-        positive_count.check("epochs", epochs)
-        positive_count.check("batch_size", batch_size)
-        check_training(hyperparameters, schedule, regularisation)
+        epochs = positive_count.check("epochs", epochs)
+        config = TrainingConfig(
+            self._learning_rate(hyperparameters.optimizer),
+            batch_size,
+            hyperparameters,
+            schedule if schedule.epochs else replace(schedule, epochs=epochs),
+            regularisation,
+            self.seed,
+            shards,
+        )
         world = launched_world() if comm is None else World(comm)
         X = self._rows("X", X, self.sizes[0])
         split = shared_split(world, X, self._rows("Y", Y, self.sizes[-1], len(X)), self.parameters.dtype)
-        trainer = Trainer(
-            world,
-            self.sizes,
-            self.activation,
-            self.parameters,
-            split,
-            learning_rate=self._learning_rate(hyperparameters.optimizer),
-            batch_size=batch_size,
-            hyperparameters=hyperparameters,
-            schedule=schedule if schedule.epochs else schedule._replace(epochs=epochs),
-            regularisation=regularisation,
-            seed=self.seed,
-            shards=shards,
-        )
+        trainer = Trainer(world, self.model, Splits(split), config)
 
         def after_step() -> bool:
             assert on_step is not None
@@ -214,21 +196,23 @@ class NeuralNetwork:
             world.close()
         if trainer.diverged:
             raise input_error_on_every_rank(
-                f"learning_rate {trainer.learning_rate:g}: {trainer.diverged}; use a smaller one, or scale X"
+                f"learning_rate {config.learning_rate:g}: {trainer.diverged}; use a smaller one, or scale X"
             )
 
     def test(self, X: ArrayLike, Y: ArrayLike) -> float:
-        """Accuracy on X (samples, inputs) and one-hot Y (samples, classes). Collective: no."""
-        return float(np.mean(self.forward(X).argmax(axis=1) == np.asarray(Y).argmax(axis=1)))
+        """Accuracy on X (samples, inputs) and one-hot Y (samples, classes)."""
+        probabilities = self.forward(X)
+        Y = self._rows("Y", Y, self.sizes[-1], len(probabilities))
+        return float(np.mean(probabilities.argmax(axis=1) == Y.argmax(axis=1)))
 
     def save(self, path: str | Path) -> None:
-        """Write the network to a .pkl or .npz file. Collective: no, for rank 0."""
+        """Write the network to a .pkl or .npz file."""
         about = self.about | {"learning_rate": self.learning_rate, "seed": self.seed}
-        save_model(Path(path), Model(self.sizes, self.activation, self.parameters, about))
+        save_model(Path(path), replace(self.model, about=about))
 
     @classmethod
     def load(cls, path: str | Path) -> NeuralNetwork:
-        """Read a network that `save` wrote; nothing in the file is run. Collective: no.
+        """Read a network that `save` wrote; nothing in the file is run.
 
         Raises InputError for a file that is missing, damaged or of another kind.
         """

@@ -43,7 +43,6 @@ from distnet.nn.propagation import Propagation
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
-from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError
 from distnet.runtime.text import aligned, counted, json_line
 from distnet.training.evaluation import BLOCK_ROWS
@@ -75,8 +74,7 @@ class Bad:
 def main() -> int:
     """Predict as the command line says; returns the status. Collective: yes, and rank 0 does all of it."""
     options = parser().parse_args()
-    with single_blas_thread:  # as in training, for the same bits
-        bad = launched_world().on_root(lambda: predict(options.model, options.files, options.json, options.header))
+    bad = launched_world().on_root(lambda: predict(options.model, options.files, options.json, options.header))
     return failure.BAD_INPUT if bad else 0
 
 
@@ -153,7 +151,7 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
 
     @lru_cache(2)  # of whole blocks, and of the shorter last one, such as a picture
     def workspace(rows: int) -> Propagation:
-        return Propagation(model.sizes, model.activation, model.parameters, 1, rows)
+        return Propagation(model, 1, rows)
 
     for source in sources:
         for start in range(0, len(source.names), BLOCK_ROWS):
@@ -164,9 +162,7 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
             fits = np.isfinite(inputs).all(axis=1)
             inputs[~fits] = 0
             work.inputs[:, model.sizes[0]] = 1
-            with np.errstate(over="ignore", divide="ignore"):  # saturated activations are exact limits
-                found = work.forward()[0].T
-            for name, row, has_fit in zip(source.names[block], found, fits, strict=True):
+            for name, row, has_fit in zip(source.names[block], work.infer(), fits, strict=True):
                 if has_fit:
                     yield name, row
                 else:

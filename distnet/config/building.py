@@ -17,8 +17,9 @@ from distnet.nn.hyperparameters import Hyperparameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.world import World
 from distnet.runtime.errors import input_error_on_every_rank
+from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import EarlyStopping
-from distnet.training.trainer import Regularisation, Trainer
+from distnet.training.trainer import Splits, Trainer
 
 
 def load_dataset(world: World, config: Config, names: frozenset[str]) -> Dataset:
@@ -55,34 +56,20 @@ def build_trainer(
     rows = min(config.batch_size, len(data.train.inputs if chosen is None else chosen))
     rate = config.learning_rate * (rows / (config.scale_learning_rate or rows))
     network = NeuralNetwork(sizes, config.activation, rate, config.seed, config.dtype, config.initialisation)
-    trainer = Trainer(
-        world,
-        sizes,
-        config.activation,
-        network.parameters,
-        data.train,
-        data.test,
-        learning_rate=rate,
-        batch_size=config.batch_size,
-        hyperparameters=Hyperparameters(
-            config.optimizer,
-            config.momentum,
-            config.betas,
-            config.epsilon,
-            config.weight_decay,
-            config.clip_norm,
+    training = TrainingConfig(
+        rate,
+        config.batch_size,
+        Hyperparameters(
+            config.optimizer, config.momentum, config.betas, config.epsilon, config.weight_decay, config.clip_norm
         ),
-        schedule=Schedule(config.schedule, config.epochs, config.decay, config.decay_epochs, config.warmup_epochs),
-        regularisation=Regularisation(config.dropout, config.label_smoothing, build_augmentation(config, data)),
-        validation=validation,
-        chosen=chosen,
-        seed=config.seed,
-        shards=shards,
-        stack=config.stack,
-        early_stopping=EarlyStopping(config.patience) if config.validation else None,
-        lap=lap,
+        Schedule(config.schedule, config.epochs, config.decay, config.decay_epochs, config.warmup_epochs),
+        Regularisation(config.dropout, config.label_smoothing, build_augmentation(config, data)),
+        config.seed,
+        shards,
+        config.stack,
+        EarlyStopping(config.patience) if config.validation else None,
     )
-    return network, trainer
+    return network, Trainer(world, network.model, Splits(data.train, data.test, validation, chosen), training, lap)
 
 
 def build_augmentation(config: Config, data: Dataset) -> Augmentation | None:

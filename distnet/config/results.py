@@ -37,8 +37,8 @@ class Results:
         """
         config, trainer, profile = self.config, self.trainer, self.profile
         if config.validation:
-            trainer.recall()
-        answers = trainer.answers() if config.report else None
+            trainer.restore_best()
+        predictions = trainer.predictions() if config.report else None
         network.parameters[:] = trainer.exchange.parameters
         self.sha256 = parameters_sha256(network.parameters)
         effective = reproducible_config(config, data, trainer)
@@ -55,11 +55,11 @@ class Results:
             save = partial(save_model, network, path, effective)
             statuses.append(self._write(lambda: trainer.world.on_root(save), path, path.with_suffix(".toml")))
         statuses.append(self.write_timeline())
-        if answers is not None and config.report:
+        if predictions is not None and config.report:
             environment = describe_environment(trainer.world)
             page = partial(
-                write_page, config.report, effective, data, network, answers, trainer.history, header, arguments,
-                profile.phases, environment,
+                write_page, config.report, effective, data, network, predictions, trainer.history, header,
+                arguments, profile.phases, environment,
             )  # fmt: skip
             statuses.append(self._write(lambda: trainer.world.on_root(page), config.report))
         accuracy = trainer.history.best()["test_accuracy"]

@@ -92,15 +92,22 @@ def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
 
 
 def as_numbers(name: str, values: Array, dtype: DTypeLike) -> Array:
-    """`values` as they are where they are real numbers, else converted. Raises InputError. Collective: no."""
-    if values.dtype.kind in "biuf":
-        return values
-    try:
-        if values.dtype.kind == "c":
-            raise ValueError("complex numbers")
-        return values.astype(dtype)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: not all of its values are numbers ({error}); convert or remove them") from None
+    """`values` as they are where they are real numbers, else converted.
+
+    Raises InputError for anything else: text, complex numbers, NaN, and what `dtype` can't hold.
+    """
+    if values.dtype.kind not in "biuf":
+        try:
+            if values.dtype.kind == "c":
+                raise ValueError("complex numbers")
+            values = values.astype(dtype)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name}: not all of its values are numbers ({error}); convert or remove them") from None
+    limit = np.finfo(dtype).max
+    if values.size and not (-limit <= values.min() and values.max() <= limit):  # no temporary; NaN compares false
+        row, column = np.argwhere(~(np.abs(values) <= limit))[0]
+        raise InputError(f"{name}[{row}, {column}] is {values[row, column]}: expected a finite number of {dtype}")
+    return values
 
 
 def hold_out(

@@ -13,6 +13,7 @@ from distnet.datasets.dataset import shared_split
 from distnet.datasets.loading import SYNTHETIC_TRAIN_SEED
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.model import Model
 from distnet.nn.optimizers import Optimizer
 from distnet.nn.parameters import initial_parameters, parameter_count
 from distnet.parallel.exchange import Exchange
@@ -20,7 +21,8 @@ from distnet.parallel.shards import default_shards
 from distnet.parallel.world import World
 from distnet.runtime import failure
 from distnet.runtime.arrays import aligned_zeros
-from distnet.training.trainer import Trainer
+from distnet.training.configuration import TrainingConfig
+from distnet.training.trainer import Splits, Trainer
 
 # The same work everywhere, so that digests of two machines can be compared. A core of 2026 takes a second for it, and
 # does it twice.
@@ -56,19 +58,12 @@ def bits(world: World) -> tuple[list[Bits], float, float]:
     X = (images.reshape(SAMPLES, -1) / np.float32(255)).astype(np.float32)
     Y = np.eye(CLASSES, dtype=np.float32)[labels]
     initial = initial_parameters(SIZES, Config.activation, Config.seed, X.dtype)
+    model = Model(SIZES, Config.activation, initial)
 
     def trained(where: World) -> tuple[str, float]:
         split = shared_split(where, X, Y, X.dtype)
-        trainer = Trainer(
-            where,
-            SIZES,
-            Config.activation,
-            initial,
-            split,
-            learning_rate=Config().learning_rate,
-            batch_size=Config.batch_size,
-            shards=shards,
-        )
+        config = TrainingConfig(Config().learning_rate, Config.batch_size, shards=shards)
+        trainer = Trainer(where, model, Splits(split), config)
         before, failure.Context.position = failure.Context.position, trainer.position
         begin = time.perf_counter()
         trainer.run(EPOCHS, lambda epoch: None)

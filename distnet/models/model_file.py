@@ -5,11 +5,12 @@ import pickle
 import pickletools
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from distnet.nn.functional import ACTIVATIONS
+from distnet.nn.model import Model
 from distnet.nn.parameters import parameter_count
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
@@ -32,19 +33,6 @@ OPCODES = {
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", *TEXTS, *GETS),
 }
 ROOM = 1 << 16  # characters that texts which a pickle repeats may have beyond its own length
-
-
-class Model(NamedTuple):
-    """What a model file holds.
-
-    sizes: neurons a layer. parameters: (N,), float32 or float64. about: whatever else its writer noted, such
-    as the configuration of the run, as JSON knows it.
-    """
-
-    sizes: tuple[int, ...]
-    activation: str
-    parameters: Array
-    about: dict[str, Any]
 
 
 def save_model(path: Path, model: Model) -> None:

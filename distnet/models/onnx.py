@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from distnet.models.model_file import Model
 from distnet.models.safetensors import description, torch_names
 from distnet.nn.functional import GELU_CUBIC, GELU_LINEAR, LEAK
+from distnet.nn.model import Model
 
 OPSET, IR = 13, 7  # of ONNX 1.8; what came later isn't needed
 # ONNX's operators for each activation, with their second operands; z are the logits, others constants. onnxruntime's

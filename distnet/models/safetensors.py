@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.models.model_file import FORMAT, VERSION, Model, checked
+from distnet.models.model_file import FORMAT, VERSION, checked
+from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.models.model_file import Model, load_model
+from distnet.models.model_file import load_model
+from distnet.nn.model import Model
 from distnet.nn.parameters import parameter_count
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
@@ -64,14 +66,14 @@ def load_trained(world: World, path: Path) -> Trained:
     def look() -> Trained:
         model = load_model(path)
         read.append(model.parameters)
-        return remembered(path, model._replace(parameters=model.parameters[:0]))
+        return remembered(path, replace(model, parameters=model.parameters[:0]))
 
     found = world.on_root(look)
     parameters = world.shared((parameter_count(found.model.sizes),), found.model.parameters.dtype)
     if world.rank == 0:
         parameters[:] = read[0]
     world.send_to_nodes(parameters)
-    return found._replace(model=found.model._replace(parameters=parameters))
+    return found._replace(model=replace(found.model, parameters=parameters))
 
 
 def remembered(path: Path, model: Model) -> Trained:

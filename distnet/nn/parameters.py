@@ -6,12 +6,17 @@ an input that is always one multiplies. So one product gives both, forward and i
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from distnet.nn.functional import ACTIVATIONS
+from distnet.nn.model import check_sizes
 from distnet.runtime.arrays import Array
+from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.numbers import check_choice, seed_number
 
 INITIALISATIONS = ("torch", "he", "xavier", "tutorial")
 
@@ -24,7 +29,7 @@ def parameter_count(sizes: Sequence[int]) -> int:
 
 
 def layer_views(vectors: Array, sizes: Sequence[int]) -> list[Array]:
-    """Views of (..., inputs + 1, outputs), one a layer, into vectors of (..., at least N)."""
+    """Views of (..., inputs + 1, outputs), one per layer, into vectors of (..., at least N)."""
     views = []
     start = 0
     for inputs, outputs in pairwise(sizes):
@@ -35,7 +40,7 @@ def layer_views(vectors: Array, sizes: Sequence[int]) -> list[Array]:
 
 
 def weight_runs(sizes: Sequence[int]) -> list[slice]:
-    """Where the flat vector holds weights, one run a layer; biases lie between them."""
+    """Where the flat vector holds weights, one run per layer; biases lie between them."""
     runs = []
     start = 0
     for inputs, outputs in pairwise(sizes):
@@ -47,13 +52,24 @@ def weight_runs(sizes: Sequence[int]) -> list[slice]:
 def initial_parameters(
     sizes: Sequence[int], activation: str, seed: int, dtype: DTypeLike, initialisation: str | None = None
 ) -> Array:
-    """The flat vector (N,) at the start.
+    """The initial flat vector (N,).
 
     initialisation: "torch", uniform weights and biases within ±1 / √inputs, as torch.nn.Linear has them; or normal
     weights and no biases, of variance 2 / inputs with "he", 2 / (inputs + outputs) with "xavier", and 1 / inputs with
     "tutorial". None for the default: "tutorial" for sigmoid, else "torch".
     Source: He et al. 2015, section 2.2; Glorot and Bengio 2010.
+    Raises InputError (on every rank) for invalid values.
     """
+    sizes = check_sizes(sizes)
+    check_choice("activation", activation, ACTIVATIONS)
+    seed = seed_number.check("seed", seed)
+    if initialisation is not None:
+        check_choice("initialisation", initialisation, INITIALISATIONS)
+    floating = False
+    with suppress(TypeError):
+        floating = np.dtype(dtype) in (np.float32, np.float64)
+    if not floating:
+        raise input_error_on_every_rank(f"dtype {dtype!r}: choose float32 or float64")
     vector = np.zeros(parameter_count(sizes), dtype)
     generator = np.random.default_rng(seed)
     initialisation = initialisation or ("tutorial" if activation == "sigmoid" else "torch")

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from distnet.nn.functional import ACTIVATIONS
+from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
 from distnet.runtime.arrays import Array, aligned_zeros, padded
+from distnet.runtime.blas import single_blas_thread
 
 matmul, multiply = np.matmul, np.multiply
 
@@ -41,31 +43,28 @@ class Hidden(NamedTuple):
 
 
 class Propagation:
-    """Workspace for `shards` stacked shards of `rows` rows each, over one flat vector of parameters.
+    """Workspace for `shards` stacked shards of `rows` rows each.
 
-    sizes: neurons a layer, inputs and outputs included. parameters: (at least N,); read at every pass.
-    real: how many leading rows of each shard are samples; all of them where it is not given.
+    model: its parameters are read at every pass. real: how many leading rows of each shard are samples; all of them
+    where it is not given.
 
     inputs: (shards * rows, padded(sizes[0] + 1)), to be filled by the caller before `forward`; column
     sizes[0] has to be one.
     targets: (shards * rows, classes), to be filled by the caller before `backprop` and `losses`.
     probabilities: (shards, classes, rows), the result of `forward`. Classes come before rows here, since
     NumPy takes the maximum and the sum over the classes far faster that way.
-    Collective: no.
     """
 
     def __init__(
         self,
-        sizes: Sequence[int],
-        activation: str,
-        parameters: Array,
+        model: Model,
         shards: int,
         rows: int,
         real: Sequence[int] | None = None,
     ) -> None:
-        dtype = parameters.dtype
-        self.activation = ACTIVATIONS[activation]
-        self.layers = layer_views(parameters, sizes)
+        sizes, dtype = model.sizes, model.parameters.dtype
+        self.activation = ACTIVATIONS[model.activation]
+        self.layers = layer_views(model.parameters, sizes)
         features, classes = sizes[0], sizes[-1]
 
         def stack(columns: int) -> Array:
@@ -150,6 +149,12 @@ class Propagation:
         np.add.reduce(self.probabilities, axis=-2, keepdims=True, out=self.row_sum)
         np.divide(self.probabilities, self.row_sum, out=self.probabilities)
         return self.probabilities
+
+    def infer(self, inputs: Array | None = None) -> Array:
+        """Probabilities (rows, classes) of one shard, a view that the next pass overwrites; see `forward`."""
+        with np.errstate(over="ignore", divide="ignore"), single_blas_thread:  # saturated activations are exact limits
+            probabilities: Array = self.forward(inputs)[0].T
+        return probabilities
 
     def losses(self) -> Array:
         """Categorical cross-entropy of each row, (shards * rows,), of the last forward pass.

@@ -1,18 +1,22 @@
-"""The learning rate at a step: a pure function of the step, so that a run which goes on keeps it."""
+"""The learning rate at a step: a pure function of the step, so that a resumed run continues it."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+
+from distnet.runtime.numbers import check_choice, check_fields, fraction, positive_count, positive_rate, rate_or_zero
 
 SCHEDULES = ("constant", "step", "exponential", "cosine")
 
 
-class Schedule(NamedTuple):
+@dataclass(frozen=True)
+class Schedule:
     """How the learning rate changes over the epochs.
 
-    kind: "constant"; "step", times `decay` after every `decay_epochs`; "exponential", the same in equal parts at
-    every step; "cosine", half a cosine wave from all to nothing at the end of `epochs` (Loshchilov and Hutter
-    2017, without restarts), which that kind alone needs. warmup_epochs: in which it first rises in a straight line
-    (Goyal et al. 2017); the kind begins after that.
+    kind: "constant"; "step", multiplied by `decay` after every `decay_epochs`; "exponential", the same in equal parts
+    at every step; "cosine", half a cosine wave from 1 to 0 at the end of `epochs` (Loshchilov and Hutter 2017, without
+    restarts). Only "cosine" needs `epochs`. warmup_epochs: length of a linear rise (Goyal et al. 2017), after which
+    the kind begins.
+    Raises InputError (on every rank) for invalid values.
     """
 
     kind: str = "constant"
@@ -21,8 +25,14 @@ class Schedule(NamedTuple):
     decay_epochs: float = 10.0
     warmup_epochs: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_choice("schedule", self.kind, SCHEDULES)
+        check_fields(
+            self, epochs=positive_count, decay=fraction, decay_epochs=positive_rate, warmup_epochs=rate_or_zero
+        )
+
     def factor(self, step: int, steps_per_epoch: int) -> float:
-        """What the learning rate of step `step`, from 0 up over all epochs, is multiplied by."""
+        """The factor of the learning rate at a step, counted from 0 over all epochs."""
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
             return (step + 1) / (warmup + 1)

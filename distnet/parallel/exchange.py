@@ -35,10 +35,10 @@ class Exchange:
     parameters: (N,), one array a node. columns: this rank's slice of them, whole blocks but for the end of
     the vector. gradients: (own shards, at least N), the rows for this rank's shards `own`, to be filled
     before `reduce_scatter`.
-    ask: gives a small whole number of this rank's; every step adds those of all ranks up, and `asked` is the sum,
-    the same on every rank. It rides along behind the parameters, so that ranks can agree to stop at the
-    same step without a message more.
-    lap: told of each phase of a step that ends in here, see `Stopwatch`.
+    request: returns a small whole number, this rank's request. Every step adds those of all ranks, and `requests` is
+    the sum, the same on every rank. It is transferred behind the parameters, so that ranks can agree to stop at the
+    same step without another message.
+    lap: called with the name of each phase of a step that ends in here, see `Stopwatch`.
     lane_comm: one rank of every node, which transfer the columns of one lane between them; None on the
     others, and where there is one node.
     Raises InputError, on every rank, for a network too large for MPI's counts.
@@ -48,7 +48,7 @@ class Exchange:
     def __init__(self, world: World, initial: Array, shards: int, lap: Callable[[str], None] = no_lap) -> None:
         self.world, self._lap = world, lap
         count, dtype = len(initial), initial.dtype
-        total = count + 1  # the parameters, and what ranks ask
+        total = count + 1  # the parameters, and the ranks' requests
         blocks = -(-total // BLOCK)
         division = divide(total, shards, world.node_sizes, world.node, world.node_rank)
         here, run = division.places[division.lane][world.node], division.runs[world.node]
@@ -95,10 +95,10 @@ class Exchange:
         self._final_tree = [(views[add.left], views[add.right]) for add in adds if add not in done]
         self._sum: Array = views[0][: len(self.slice)]
 
-        self.ask: Callable[[], int] = int
-        self._asks = self.gradients[:, count]
-        self._total_asked = views[0][len(self.slice) :][:1]  # on the one rank whose slice is the last
-        self._asked = self._parameters[count : count + 1]
+        self.request: Callable[[], int] = int
+        self._own_requests = self.gradients[:, count]
+        self._total_requests = views[0][len(self.slice) :][:1]  # on the one rank whose slice is the last
+        self._all_requests = self._parameters[count : count + 1]
         self._squares = np.zeros(blocks)
         self._own_squares = self._squares[self.columns.start // BLOCK : -(-self.columns.stop // BLOCK)]
 
@@ -149,8 +149,8 @@ class Exchange:
 
     def reduce_scatter(self) -> Array:
         """The gradients of all shards, added in the fixed tree, for this rank's slice of the parameters."""
-        self._asks.fill(0)
-        self._asks[:1] = self.ask()
+        self._own_requests.fill(0)
+        self._own_requests[:1] = self.request()
         for left, right in self._own_tree:
             np.add(left, right, out=left)
         self._lap("exchange")
@@ -187,8 +187,8 @@ class Exchange:
 
     def allgather(self) -> None:
         """Every rank has updated its slice; afterwards all of them see all of the parameters."""
-        if len(self._total_asked):
-            self._asked[:] = self._total_asked
+        if len(self._total_requests):
+            self._all_requests[:] = self._total_requests
         if self.world.nodes > 1:
             if self._crowded:
                 self.world.node_barrier()
@@ -199,9 +199,9 @@ class Exchange:
         self._lap("waiting")
 
     @property
-    def asked(self) -> int:
-        """The sum of what all ranks asked at the last step."""
-        return int(self._asked[0])
+    def requests(self) -> int:
+        """The sum of all ranks' requests of the last step."""
+        return int(self._all_requests[0])
 
     def gather(self, part: Array) -> Array | None:
         """A vector (N,) on rank 0 of which each rank has its slice; None on the others. Collective."""

@@ -36,9 +36,9 @@ def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, sha
         f"and {len(data.test.inputs):,} test samples",
         f"network: {network}, {parameters.dtype}, {len(parameters):,} parameters",
         f"training: {counted(epochs, 'epoch')}, mini-batches of {trainer.batch_size:,}, "
-        f"{trainer.optimizer.choice.optimizer}, learning rate {trainer.learning_rate:g}"
-        + f" {trainer.schedule.kind}" * (trainer.schedule.kind != "constant")
-        + f", seed {trainer.seed}",
+        f"{trainer.optimizer.choice.optimizer}, learning rate {trainer.config.learning_rate:g}"
+        + f" {trainer.config.schedule.kind}" * (trainer.config.schedule.kind != "constant")
+        + f", seed {trainer.config.seed}",
         *find_notes(world, trainer.shards, shards),
     ]
 

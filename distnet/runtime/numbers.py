@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
@@ -33,11 +34,26 @@ class Number(Generic[T]):
             raise argparse.ArgumentTypeError(f"{text!r} is no {self.right}")
         return value
 
-    def check(self, name: str, value: Any) -> None:
-        """Raise InputError (on every rank) that names the parameter where its value isn't allowed."""
+    def check(self, name: str, value: Any) -> T:
+        """`value` as a Python number. Raises InputError (on every rank) that names the parameter if it is invalid."""
         numbers = Integral if self.kind is int else Real
-        if not isinstance(value, numbers) or isinstance(value, bool) or not self.allowed(value):  # type: ignore[arg-type]
-            raise input_error_on_every_rank(f"{name} {value!r}: expected a {self.right}")
+        if isinstance(value, numbers) and not isinstance(value, bool):
+            with suppress(OverflowError):
+                number = self.kind(value)  # type: ignore[arg-type]
+                if self.allowed(number):
+                    return number
+        raise input_error_on_every_rank(f"{name} {value!r}: expected a {self.right}")
+
+
+def check_fields(instance: Any, **numbers: Number[Any]) -> None:
+    """Check fields of a frozen dataclass, and make Python numbers of them; None passes where it is the default.
+
+    NumPy's scalars would change the precision of a product. Raises InputError (on every rank) for the first bad one.
+    """
+    for name, number in numbers.items():
+        value = getattr(instance, name)
+        if value is not None or getattr(type(instance), name, 0) is not None:
+            object.__setattr__(instance, name, number.check(name, value))
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from distnet.nn.dropout import Dropout
+from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
 from distnet.nn.propagation import Propagation
 from distnet.parallel.shards import real_rows, shard_rows
 from distnet.runtime.arrays import Array
+from distnet.training.configuration import TrainingConfig
 
 CACHE = 32 << 20  # bytes that a rank's workspace may take before it works through its shards in groups
 
@@ -29,32 +31,24 @@ class Group(NamedTuple):
 class Batch:
     """How a rank works through its shards `own` of mini-batches of `size` rows: group by group.
 
-    A group is `stack` shards, or what is left. All groups of a length take turns in one memory.
+    shards: of the mini-batch, on all ranks. A group is `config.stack` shards, or what is left. All groups of a length
+    take turns in one memory.
     """
 
     def __init__(
-        self,
-        sizes: Sequence[int],
-        activation: str,
-        parameters: Array,
-        own: range,
-        shards: int,
-        size: int,
-        stack: int | None,
-        gradients: Array,
-        dropout: float,
+        self, model: Model, config: TrainingConfig, shards: int, own: range, size: int, gradients: Array
     ) -> None:
-        rows = shard_rows(size, shards)
+        sizes, rows = model.sizes, shard_rows(size, shards)
         self.size = size
         workspaces: dict[tuple[int, ...], tuple[Propagation, Dropout | None]] = {}
         self.groups = []
-        step = stack or stacked_in_cache(sizes, rows, parameters.itemsize)
+        step = config.stack or stacked_in_cache(sizes, rows, model.parameters.itemsize)
         for start in range(own.start, own.stop, step):
             some = range(start, min(start + step, own.stop))
             real = tuple(real_rows(size, rows, shard) for shard in some)
             if real not in workspaces:
-                propagation = Propagation(sizes, activation, parameters, len(some), rows, real)
-                workspaces[real] = propagation, dropout_for(propagation, sizes, dropout)
+                propagation = Propagation(model, len(some), rows, real)
+                workspaces[real] = propagation, dropout_for(propagation, sizes, config.regularisation.dropout)
             propagation, masks = workspaces[real]
             place = slice(min(some.start * rows, size), min(some.stop * rows, size))
             count = place.stop - place.start

@@ -38,7 +38,7 @@ from distnet.training.lock import FolderLock
 from distnet.training.stop_requests import stop_requests
 from distnet.training.trainer import Trainer
 
-# What ranks ask of each other at every step: these numbers are added up.
+# Requests from each rank, summed at every step.
 SAVE, STOP = 1, 1024
 PATIENCE = 3.0  # seconds for a run that has just been ended to be gone
 
@@ -162,7 +162,7 @@ class Checkpointer(Callback):
         self.number, self.unit = plan.every
         self._writer = Writer(plan.keep, on_checkpoint) if trainer.world.rank == 0 else None
         self._next = time.monotonic() + self.number
-        self._requests = trainer.exchange.ask = Requests()
+        self._requests = trainer.exchange.request = Requests()
         self._saved: tuple[int, int] | None = None
 
     def resume(self, found: Found) -> str:
@@ -194,17 +194,17 @@ class Checkpointer(Callback):
 
     def after_step(self, trainer: Trainer) -> bool:
         """Save when it is time to. Returns whether to stop here."""
-        asked = trainer.exchange.asked
+        requests = trainer.exchange.requests
         if self.unit == "steps" and trainer.global_step % self.number == 0:
             self.save()
         elif self.unit == "s":
-            if asked % STOP:
+            if requests % STOP:
                 self._requests.save = False
                 self.save()
                 self._next = time.monotonic() + self.number
             elif self.world.rank == 0 and time.monotonic() >= self._next:
                 self._requests.save = True
-        if asked < STOP:
+        if requests < STOP:
             return False
         self.save()
         return True

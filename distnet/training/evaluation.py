@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from distnet.datasets.dataset import Split
 from distnet.models.trained import Class
 from distnet.nn.functional import tutorial_cross_entropy
+from distnet.nn.model import Model
 from distnet.nn.propagation import Propagation
 from distnet.parallel.shards import share
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
+from distnet.runtime.blas import single_blas_thread
 
 BLOCK_ROWS = 250
 
@@ -28,7 +30,7 @@ class Scores(NamedTuple):
     tutorial_loss: float | None
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """Of every row: its right class, the most probable one, how probable that is, and the cross-entropy in nats."""
 
     truths: NDArray[np.int64]
@@ -40,67 +42,64 @@ class Answers(NamedTuple):
 class Evaluation:
     """A data set cut into fixed blocks of rows; each rank takes a run of them, always with the same shapes.
 
-    parameters: (at least N,), read at every call.
+    model: its parameters are read at every call.
     """
 
-    def __init__(self, world: World, sizes: Sequence[int], activation: str, parameters: Array, split: Split) -> None:
+    def __init__(self, world: World, model: Model, split: Split) -> None:
         self.world, self.split = world, split
         count = len(split.inputs)
         blocks = share(-(-count // BLOCK_ROWS), world.rank, world.size)
         self._blocks = [slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, count)) for block in blocks]
         self._at = 0
         self._workspaces = {
-            rows: Propagation(sizes, activation, parameters, 1, rows)
-            for rows in {block.stop - block.start for block in self._blocks}
+            rows: Propagation(model, 1, rows) for rows in {block.stop - block.start for block in self._blocks}
         }
 
     def scores(self, tutorial_loss: bool = False) -> Scores:
-        """Accuracy and loss with the parameters as they are now. Collective."""
+        """Accuracy and loss with the current parameters. Collective."""
         count = len(self.split.inputs)
         losses = np.zeros((2, count))
         correct = np.zeros(1, np.int64)
-        for block, workspace in self._passes():
-            probabilities, targets = workspace.probabilities, workspace.targets
-            guesses = probabilities[0].argmax(axis=0)
-            correct[0] += np.count_nonzero(guesses == targets.argmax(axis=1))
+        for block, probabilities, workspace in self._passes():
+            targets = workspace.targets
+            correct[0] += np.count_nonzero(probabilities.argmax(axis=1) == targets.argmax(axis=1))
             losses[0, block] = workspace.losses()
             if tutorial_loss:
-                losses[1, block.start] = tutorial_cross_entropy(probabilities[0].T, targets) * len(targets)
+                losses[1, block.start] = tutorial_cross_entropy(probabilities, targets) * len(targets)
         self.world.total(losses)
         self.world.total(correct)
         means = losses.sum(axis=1) / count
         return Scores(float(correct[0] / count), float(means[0]), float(means[1]) if tutorial_loss else None)
 
-    def answers(self) -> Answers:
-        """What the network, with the parameters as they are now, makes of each row. Collective."""
+    def predictions(self) -> Predictions:
+        """Every row's prediction with the current parameters. Collective."""
         count = len(self.split.inputs)
         guesses, numbers = np.zeros(count, np.int64), np.zeros((2, count))
-        for block, workspace in self._passes():
-            guesses[block] = workspace.probabilities[0].argmax(axis=0)
-            numbers[0, block] = workspace.probabilities[0].max(axis=0)
-            numbers[1, block] = workspace.losses()
+        with single_blas_thread:
+            for block, probabilities, workspace in self._passes():
+                guesses[block] = probabilities.argmax(axis=1)
+                numbers[0, block] = probabilities.max(axis=1)
+                numbers[1, block] = workspace.losses()
         self.world.total(guesses)
         self.world.total(numbers)
-        return Answers(self.split.targets.argmax(axis=1), guesses, *numbers)
+        return Predictions(self.split.targets.argmax(axis=1), guesses, *numbers)
 
     def position(self) -> str:
-        """Where this rank stands. Collective: no."""
+        """Where this rank stands."""
         return f"at block {self._at} of the {len(self._blocks)} that are its own"
 
-    def _passes(self) -> Iterator[tuple[slice, Propagation]]:
-        """The blocks of this rank, each with its workspace after the forward pass."""
+    def _passes(self) -> Iterator[tuple[slice, Array, Propagation]]:
+        """The blocks of this rank, each with its probabilities and its workspace after the forward pass."""
         for place, block in enumerate(self._blocks, 1):
             self._at = place
             workspace = self._workspaces[block.stop - block.start]
             workspace.targets[:] = self.split.targets[block]
-            with np.errstate(over="ignore"):
-                workspace.forward(self.split.inputs[block][None, :, : self.split.features + 1])
-            yield block, workspace
+            yield block, workspace.infer(self.split.inputs[block][None, :, : self.split.features + 1]), workspace
 
 
-def findings(answers: Answers, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
-    """What there is to tell of them, as JSON knows it, with so many of the worst mistakes. Collective: no."""
-    truths, guesses, probabilities, losses = answers
+def findings(predictions: Predictions, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
+    """What there is to tell of them, as JSON knows it, with so many of the worst mistakes."""
+    truths, guesses, probabilities, losses = predictions
     count = len(classes)
     confusion = np.bincount(truths * count + guesses, minlength=count * count).reshape(count, count)
     wrong = np.flatnonzero(truths != guesses)

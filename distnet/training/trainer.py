@@ -2,19 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.datasets.augmentation import Augmentation
 from distnet.datasets.dataset import Split
-from distnet.nn.hyperparameters import OPTIMIZERS, Hyperparameters
+from distnet.nn.model import Model
 from distnet.nn.optimizers import Optimizer, clipping
 from distnet.nn.parameters import weight_runs
-from distnet.nn.schedules import SCHEDULES, Schedule
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.shards import default_shards
 from distnet.parallel.world import World
@@ -22,98 +21,69 @@ from distnet.runtime.arrays import Array
 from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError, input_error_on_every_rank
 from distnet.runtime.failure import Context, fail
-from distnet.runtime.numbers import check_choice, fraction, positive_rate, rate_or_zero, shard_count
+from distnet.runtime.numbers import shard_count
 from distnet.runtime.stopwatch import no_lap
 from distnet.training.batches import Batch, Group
-from distnet.training.evaluation import Answers, Evaluation
-from distnet.training.history import EarlyStopping, Epoch, History
+from distnet.training.configuration import TrainingConfig
+from distnet.training.evaluation import Evaluation, Predictions
+from distnet.training.history import Epoch, History
 from distnet.training.interrupts import Interrupts
 
 
-class Regularisation(NamedTuple):
-    """What keeps a network from learning its training set by heart, and happens to training samples alone.
+class Splits(NamedTuple):
+    """The data of a training, shared by the ranks of each node.
 
-    dropout: probability with which a hidden neuron is left out. label_smoothing: ε; targets are (1 - ε) y + ε / K
-    for K classes (Szegedy et al. 2016, section 7). augmentation: changes inputs, which have to be images.
+    validation: for early stopping and the best epoch. chosen: which samples of `train` to learn; None for all.
     """
 
-    dropout: float = 0.0
-    label_smoothing: float = 0.0
-    augmentation: Augmentation | None = None
+    train: Split
+    test: Split | None = None
+    validation: Split | None = None
+    chosen: NDArray[np.int64] | None = None
 
 
 class Trainer:
     """A network in training on the ranks of a world.
 
-    sizes: neurons a layer. initial: (N,) parameters to start from, the same on every rank. train, test,
-    validation: shared by the ranks of each node. chosen: which samples of `train` to learn; all where it isn't given.
-    hyperparameters: the rule that updates. schedule: what the learning rate is multiplied by at a step. shards: S,
-    at least as many as ranks; None for the default. stack: how many shards a rank works through at once; None for
-    as many as its cache holds. early_stopping: see `EarlyStopping`; needs a validation set. lap: called after each
-    phase, see `Stopwatch`.
+    model: what to start from, the same on every rank; its parameters are copied. lap: called with the name of each
+    phase that ends, see `Stopwatch`.
     history: of all epochs that are done.
-    Collective: yes, the constructor and every method.
+    Raises InputError where there are fewer shards than ranks. Collective, every method but those that say not.
     """
 
     def __init__(
         self,
         world: World,
-        sizes: Sequence[int],
-        activation: str,
-        initial: Array,
-        train: Split,
-        test: Split | None = None,
-        *,
-        learning_rate: float,
-        batch_size: int,
-        hyperparameters: Hyperparameters = Hyperparameters(),
-        schedule: Schedule = Schedule(),
-        regularisation: Regularisation = Regularisation(),
-        validation: Split | None = None,
-        chosen: NDArray[np.int64] | None = None,
-        seed: int = 0,
-        shards: int | None = None,
-        stack: int | None = None,
-        early_stopping: EarlyStopping | None = None,
+        model: Model,
+        splits: Splits,
+        config: TrainingConfig,
         lap: Callable[[str], None] = no_lap,
     ) -> None:
-        self.world, self.train_set, self.lap = world, train, lap
-        self.learning_rate, self.schedule, self.seed = learning_rate, schedule, int(seed)
-        self.regularisation = regularisation
-        self.chosen = np.arange(len(train.inputs)) if chosen is None else chosen
-        self.shards = check_shards(shards, world.size)
+        self.world, self.config, self.lap = world, config, lap
+        self.train_set = splits.train
+        self.chosen = np.arange(len(splits.train.inputs)) if splits.chosen is None else splits.chosen
+        self.shards = check_shards(config.shards, world.size)
         samples = len(self.chosen)
-        self.batch_size = min(batch_size, samples)
-        self.exchange = Exchange(world, initial, self.shards, lap)
-        parameters = self.exchange.parameters
+        self.batch_size = min(config.batch_size, samples)
+        self.exchange = Exchange(world, model.parameters, self.shards, lap)
+        model = self.model = replace(model, parameters=self.exchange.parameters)
         start = self.exchange.columns.start
-        runs = [slice(run.start - start, run.stop - start) for run in weight_runs(sizes)]
-        self.optimizer = Optimizer(self.exchange.slice, runs, hyperparameters)
-        self.clip_norm = hyperparameters.clip_norm
+        runs = [slice(run.start - start, run.stop - start) for run in weight_runs(model.sizes)]
+        self.optimizer = Optimizer(self.exchange.slice, runs, config.hyperparameters)
         self.batches = {
-            size: Batch(
-                sizes,
-                activation,
-                parameters,
-                self.exchange.own,
-                self.shards,
-                size,
-                stack,
-                self.exchange.gradients,
-                regularisation.dropout,
-            )
+            size: Batch(model, config, self.shards, self.exchange.own, size, self.exchange.gradients)
             for size in {self.batch_size, samples % self.batch_size} - {0}
         }
         self.interrupts = Interrupts()
         self.losses = np.zeros(samples)
         self.steps_per_epoch = -(-samples // self.batch_size)
         self.epochs_done = self.steps_done = 0
-        self.history, self.early_stopping = History(), early_stopping
+        self.history = History()
         self.diverged = ""  # why training can't go on, such as "the loss is NaN in epoch 3"; the same on every rank
-        self.evaluation = Evaluation(world, sizes, activation, parameters, test) if test else None
-        self.validation = Evaluation(world, sizes, activation, parameters, validation) if validation else None
+        self.evaluation = Evaluation(world, model, splits.test) if splits.test else None
+        self.validation = Evaluation(world, model, splits.validation) if splits.validation else None
         # This rank's slice of the parameters of the epoch that was the best so far on the validation set.
-        self.best = self.exchange.slice.copy() if validation else None
+        self.best = self.exchange.slice.copy() if splits.validation else None
 
     def step(self, samples: NDArray[np.int64], first: int) -> None:
         """One update from one mini-batch.
@@ -121,7 +91,7 @@ class Trainer:
         samples: its rows in the training set. first: its place in the epoch.
         """
         batch = self.batches[len(samples)]
-        rate = self.learning_rate * self.schedule.factor(self.global_step, self.steps_per_epoch)
+        rate = self.rate(self.global_step)
         scale = 1 / batch.size
         linear, lap = self.optimizer.linear, self.lap
         for group in batch.groups:
@@ -142,8 +112,8 @@ class Trainer:
         if linear:
             self.optimizer.update(gradient_sum, 1, 1)
         else:
-            if self.clip_norm is not None:
-                scale = clipping(self.exchange.squared_norm(gradient_sum), scale, self.clip_norm)
+            if (clip_norm := self.config.hyperparameters.clip_norm) is not None:
+                scale = clipping(self.exchange.squared_norm(gradient_sum), scale, clip_norm)
             self.optimizer.update(gradient_sum, scale, rate)
         lap("update")
         self.exchange.allgather()
@@ -151,19 +121,23 @@ class Trainer:
     def regularise(self, group: Group, own: NDArray[np.int64]) -> list[Array]:
         """Change the group's inputs and targets, which are those of samples `own`; returns the masks of dropout.
 
-        Collective: no.
+        Not collective.
         """
-        regularisation, epoch = self.regularisation, self.epochs_done + 1
+        regularisation, seed, epoch = self.config.regularisation, self.config.seed, self.epochs_done + 1
         if regularisation.augmentation is not None:
             images = group.inputs[:, : self.train_set.features]
-            regularisation.augmentation.apply(images, self.seed, epoch, own, out=images)
+            regularisation.augmentation.apply(images, seed, epoch, own, out=images)
         if epsilon := regularisation.label_smoothing:
             np.multiply(group.targets, 1 - epsilon, group.targets)
             np.add(group.targets, epsilon / group.targets.shape[1], group.targets)
         if group.dropout is None:
             return []
-        group.dropout.draw(self.seed, epoch, own)
+        group.dropout.draw(seed, epoch, own)
         return group.dropout.masks
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0 over all epochs. Not collective."""
+        return self.config.learning_rate * self.config.schedule.factor(step, self.steps_per_epoch)
 
     @property
     def global_step(self) -> int:
@@ -182,7 +156,7 @@ class Trainer:
         number, count = self.epochs_done + 1, len(self.losses)
         start = time.perf_counter()
         before = self.steps_done
-        order = self.chosen[np.random.default_rng([self.seed, number]).permutation(count)]
+        order = self.chosen[np.random.default_rng([self.config.seed, number]).permutation(count)]
         if not before:
             self.losses.fill(0)
         with np.errstate(
@@ -202,7 +176,7 @@ class Trainer:
         test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
         validation = self.validation.scores() if self.validation else None
         self.lap("evaluation")
-        rate = self.learning_rate * self.schedule.factor(self.global_step - 1, self.steps_per_epoch)
+        rate = self.rate(self.global_step - 1)
         self.epochs_done, self.steps_done = number, 0
         if not math.isfinite(loss):
             self.diverged = f"the loss is {'NaN' if math.isnan(loss) else 'infinite'} in epoch {number}"
@@ -235,8 +209,8 @@ class Trainer:
                     if epoch is None:
                         return False
                     self.history.append(epoch)
-                    if self.early_stopping and self.history.best_epoch() == epoch.number:
-                        self.keep()
+                    if self.config.early_stopping and self.history.best_epoch() == epoch.number:
+                        self.snapshot_best()
                     if on_epoch(epoch) is True or self.diverged:
                         break
             except BaseException as error:
@@ -249,28 +223,28 @@ class Trainer:
 
     def is_complete(self, epochs: int) -> bool:
         """Whether `epochs` epochs are done, or early stopping is due."""
-        return self.epochs_done >= epochs or bool(self.early_stopping and self.early_stopping.is_due(self.history))
+        early_stopping = self.config.early_stopping
+        return self.epochs_done >= epochs or bool(early_stopping and early_stopping.is_due(self.history))
 
     def is_finite(self) -> bool:
-        """Whether no parameter is NaN or infinite; the same on every rank between two steps. Collective: no."""
+        """Whether no parameter is NaN or infinite; the same on every rank between two steps. Not collective."""
         parameters = self.exchange.parameters
         return bool(np.isfinite(parameters.min()) and np.isfinite(parameters.max()))
 
-    def keep(self) -> None:
-        """Note the parameters of this moment as the best so far. There has to be a validation set."""
+    def snapshot_best(self) -> None:
+        """Copy the current parameters as the best so far. There has to be a validation set."""
         assert self.best is not None
         self.best[:] = self.exchange.slice
 
-    def recall(self) -> None:
-        """Go back to the parameters that were kept last."""
+    def restore_best(self) -> None:
+        """Go back to the last snapshot."""
         self.exchange.slice[:] = self.best
         self.exchange.allgather()
 
-    def answers(self) -> Answers:
-        """What the network makes of each sample of the test set, which there has to be, as it is now."""
+    def predictions(self) -> Predictions:
+        """The predictions for the test set, which there has to be, with the current parameters."""
         assert self.evaluation is not None
-        with single_blas_thread:
-            return self.evaluation.answers()
+        return self.evaluation.predictions()
 
     def state(self) -> dict[str, Array]:
         """On rank 0 all that the training goes on from, beside numbers: name -> vector; elsewhere nothing."""
@@ -294,30 +268,12 @@ class Trainer:
             self.exchange.scatter(arrays.get(name), part)
 
     def parts(self) -> dict[str, Array]:
-        """Vectors of which each rank has its slice: name -> slice. Collective: no."""
+        """Vectors of which each rank has its slice: name -> slice. Not collective."""
         return self.optimizer.state | ({"best_parameters": self.best} if self.best is not None else {})
 
     def close(self) -> Array:
         """The parameters, (N,); the trainer is of no use afterwards. Collective."""
         return self.exchange.close()
-
-
-def check_training(hyperparameters: Hyperparameters, schedule: Schedule, regularisation: Regularisation) -> None:
-    """Raise InputError (on every rank) for the first of their values that can't be. Collective: no."""
-    check_choice("optimizer", hyperparameters.optimizer, OPTIMIZERS)
-    check_choice("schedule", schedule.kind, SCHEDULES)
-    for beta in hyperparameters.betas:
-        fraction.check("betas", beta)
-    if hyperparameters.clip_norm is not None:
-        positive_rate.check("clip_norm", hyperparameters.clip_norm)
-    fraction.check("momentum", hyperparameters.momentum)
-    positive_rate.check("epsilon", hyperparameters.epsilon)
-    rate_or_zero.check("weight_decay", hyperparameters.weight_decay)
-    fraction.check("decay", schedule.decay)
-    positive_rate.check("decay_epochs", schedule.decay_epochs)
-    rate_or_zero.check("warmup_epochs", schedule.warmup_epochs)
-    fraction.check("dropout", regularisation.dropout)
-    fraction.check("label_smoothing", regularisation.label_smoothing)
 
 
 def check_shards(shards: int | None, ranks: int) -> int:

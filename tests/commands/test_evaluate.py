@@ -13,8 +13,8 @@ from distnet.datasets.dataset import Split
 from distnet.datasets.idx import FILES, read_idx_pair
 from distnet.evaluate import load_as_trained, matched
 from distnet.evaluate import parser as evaluate_parser
-from distnet.models.model_file import Model
 from distnet.models.trained import Trained, load_trained
+from distnet.nn.model import Model
 from distnet.parallel.world import World
 from distnet.training.evaluation import Evaluation
 
@@ -304,7 +304,7 @@ def test_a_rank_that_never_comes_ends_all_and_the_others_tell_where_they_wait(mo
 
 def test_an_evaluation_that_goes_on_is_at_another_place_with_every_block():
     made = Split(np.ones((501, 16), np.float32), np.eye(2, dtype=np.float32)[[0] * 501], 3)
-    evaluation = Evaluation(World(), (3, 2), "relu", np.zeros(8, np.float32), made)
+    evaluation = Evaluation(World(), Model((3, 2), "relu", np.zeros(8, np.float32)), made)
     places = [evaluation.position(), *(evaluation.position() for _ in evaluation._passes())]
     assert places == [f"at block {number} of the 3 that are its own" for number in range(4)]
 

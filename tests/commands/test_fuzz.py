@@ -30,7 +30,8 @@ from distnet.config.reading import read_config, written_config
 from distnet.config.resuming import check_same_run
 from distnet.datasets.idx import read_idx_pair
 from distnet.datasets.tables import TableOptions, read_table
-from distnet.models.model_file import Model, load_model, save_model
+from distnet.models.model_file import load_model, save_model
+from distnet.nn.model import Model
 from distnet.nn.parameters import parameter_count
 from distnet.runtime.errors import HelpWanted, InputError
 from distnet.training.checkpoint import Checkpoint, checkpoint_path, digest, read_checkpoint, write_checkpoint

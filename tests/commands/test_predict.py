@@ -13,8 +13,8 @@ from PIL import Image
 from distnet import NeuralNetwork
 from distnet.datasets.pictures import centred, garment, ink, read_picture
 from distnet.datasets.synthetic import synthetic_digits
-from distnet.models.model_file import Model
 from distnet.models.trained import Trained
+from distnet.nn.model import Model
 from distnet.predict import Bad, read
 from distnet.predict import predict as predict_here
 

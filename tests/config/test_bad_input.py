@@ -8,13 +8,14 @@ import pytest
 from helpers import check_refused, files_unchanged, write_idx
 
 from distnet import NeuralNetwork
+from distnet.classifier import Classifier
 from distnet.datasets import folders, loading
 from distnet.datasets.idx import FILES
 from distnet.nn.hyperparameters import Hyperparameters
 from distnet.nn.schedules import Schedule
 from distnet.runtime.errors import InputError
 from distnet.train import train as train_here
-from distnet.training.trainer import Regularisation
+from distnet.training.configuration import Regularisation
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
 
@@ -212,9 +213,9 @@ def test_mnist_is_neither_taken_for_fashion_mnist_nor_replaced_by_it(mnist, tmp_
     assert own == tmp_path / "fashion-mnist"
     assert folders.home("fashion-mnist", own) == own
     own.mkdir()
-    for name in loading.FILES:
+    for name in FILES:
         (own / name).write_bytes(b"")
-    assert folders.find_files("fashion-mnist", tmp_path) == [own / name for name in loading.FILES]
+    assert folders.find_files("fashion-mnist", tmp_path) == [own / name for name in FILES]
     assert folders.find_files("mnist", tmp_path)[0].parent == tmp_path
 
 
@@ -264,6 +265,64 @@ def test_all_mistakes_in_its_data_are_told_by_name():
         (lambda: network.train(X, Y, schedule=Schedule("linear")), "schedule 'linear'"),
         (lambda: network.train(X, Y, schedule=Schedule("step", decay=None)), "decay None"),
         (lambda: network.train(X, Y, regularisation=Regularisation(dropout="much")), "dropout 'much'"),
+        (lambda: network.train(X, Y, epochs=1.5), "epochs 1.5"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters(clip_norm=-1)), "clip_norm -1"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters(momentum=2)), "momentum 2"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters(epsilon=10**400)), "epsilon 1000"),
+        (lambda: network.train(X, Y, hyperparameters=Hyperparameters(betas=0.9)), "betas 0.9"),
+        (lambda: network.train(X, Y, regularisation=Regularisation(dropout=1.5)), "dropout 1.5"),
+        (lambda: network.train(X, Y, regularisation=Regularisation(label_smoothing=-1)), "label_smoothing -1"),
+        (lambda: network.train(np.where(X == 0, np.nan, X), Y), r"X\[0, 0\] is nan"),
+        (lambda: network.train(X, np.where(Y == 0, np.inf, Y)), r"Y\[0, 0\] is inf"),
+        (lambda: network.train(X + 1e39, Y), r"X\[0, 0\] is 1e\+39"),
+        (lambda: network.forward(np.where(X == 0, np.nan, X)), r"X\[0, 0\] is nan"),
+        (lambda: network.test(X, Y.argmax(axis=1)[:, None]), r"Y of shape \(4, 1\)"),
+        (lambda: network.test(X, Y[:1]), r"Y of shape \(1, 2\)"),
+        (lambda: network.cross_entropy(Y, Y[:1]), r"Y of shape \(1, 2\)"),
+        (lambda: network.cross_entropy(Y, Y[:, :1]), r"Y of shape \(4, 1\)"),
+        (lambda: network.cross_entropy(Y[:, :1], Y), r"probabilities of shape \(4, 1\)"),
     ]:
         with pytest.raises(InputError, match=told):
             call()
+
+
+def test_numbers_of_numpy_mean_what_those_of_python_mean(tmp_path):
+    generator = np.random.default_rng(0)
+    X, Y = generator.normal(size=(40, 6)), np.eye(3)[generator.integers(0, 3, 40)]
+
+    def trained(number, count):
+        network = NeuralNetwork([6, 5, 3], "tanh", number(0.125), count(1))
+        hyperparameters = Hyperparameters(
+            "adamw", number(0.5), (number(0.75), number(0.5)), number(0.125), number(0.25), number(0.5)
+        )
+        schedule = Schedule("step", count(2), number(0.5), number(1.0), number(0.25))
+        regularisation = Regularisation(number(0.25), number(0.125))
+        choices = {"hyperparameters": hyperparameters, "schedule": schedule, "regularisation": regularisation}
+        network.train(X, Y, count(2), count(16), shards=count(4), **choices)
+        plain = NeuralNetwork([6, 5, 3], "tanh", number(0.125))
+        plain.train(X, Y, 2, 16, hyperparameters=Hyperparameters("momentum", momentum=number(0.5)))
+        plain.update_params(plain.weights, plain.biases, count(8))
+        network.save(tmp_path / "network.pkl")
+        loaded = NeuralNetwork.load(tmp_path / "network.pkl")
+        return network.parameters.tobytes(), plain.parameters.tobytes(), loaded.learning_rate, loaded.seed
+
+    expected = trained(float, int)
+    for number, count in [(np.float64, np.int64), (np.float32, np.int32), (np.float16, np.uint8)]:
+        assert trained(number, count) == expected
+
+
+def test_rates_of_a_search_give_the_bits_that_the_same_rates_typed_give():
+    generator = np.random.default_rng(0)
+    X, y = generator.normal(size=(40, 6)).astype(np.float32), generator.integers(0, 3, 40)
+
+    def coefficients(number):
+        rates = {name: number(0.1) for name in ("learning_rate_init", "alpha", "momentum", "dropout")}
+        fitted = [
+            Classifier((5,), solver="sgd", max_iter=2, random_state=0, **kind).fit(X, y)
+            for kind in (rates, {name: float(rate) for name, rate in rates.items()})
+        ]
+        return [[weights.tobytes() for weights in each.coefs_] for each in fitted]
+
+    for number in (np.float64, np.float32):
+        numpys, pythons = coefficients(number)
+        assert numpys == pythons

@@ -6,7 +6,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import astuple, fields, replace
 from itertools import chain
 from pathlib import Path
 
@@ -72,7 +72,8 @@ def test_without_a_typed_learning_rate_an_optimizer_has_its_own_default_and_a_pr
 
 def test_the_command_a_network_and_a_classifier_have_the_same_defaults():
     command, (X, Y) = Config(), (np.eye(4), np.eye(2)[[0, 1, 0, 1]])
-    assert Hyperparameters() == (command.optimizer, command.momentum, command.betas, command.epsilon, 0.0, None)
+    defaults = Hyperparameters()
+    assert astuple(defaults) == (command.optimizer, command.momentum, command.betas, command.epsilon, 0.0, None)
     solvers = {"sgd": ("sgd", 0.0), "nesterov": ("sgd", 0.9), "adam": ("adam", 0.9), "adamw": ("adamw", 0.9)}
     for optimizer, rate in LEARNING_RATES.items():
         epochs: list[Epoch] = []

@@ -9,10 +9,11 @@ from helpers import ROOT, command
 
 from distnet import NeuralNetwork
 from distnet.datasets.synthetic import synthetic_digits
-from distnet.models.model_file import Model, load_model
+from distnet.models.model_file import load_model
 from distnet.models.onnx import onnx_of
 from distnet.models.safetensors import load_safetensors, safetensors_of
 from distnet.nn.functional import ACTIVATIONS
+from distnet.nn.model import Model
 from distnet.runtime.errors import InputError
 
 SIZES = (7, 12, 9, 4)
@@ -180,7 +181,7 @@ def test_a_model_comes_back_from_safetensors_to_the_bit_with_all_that_was_noted(
     one, other = load_model(source), load_model(back)
     assert one.parameters.tobytes() == other.parameters.tobytes()
     assert one.parameters.dtype == other.parameters.dtype
-    assert one._replace(parameters=None) == other._replace(parameters=None)
+    assert (one.sizes, one.activation, one.about) == (other.sizes, other.activation, other.about)
 
 
 def test_the_same_model_gives_the_same_file(tmp_path):

@@ -11,12 +11,14 @@ from distnet.datasets.augmentation import Augmentation, Strengths
 from distnet.datasets.dataset import hold_out, shared_split
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.model import Model
 from distnet.nn.optimizers import RULES
 from distnet.nn.parameters import initial_parameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
-from distnet.training.trainer import Regularisation, Trainer
+from distnet.training.configuration import Regularisation, TrainingConfig
+from distnet.training.trainer import Splits, Trainer
 
 pytestmark = [pytest.mark.mpi, pytest.mark.ranks(4)]  # of which most tests take the first 1, 2, 3 and all
 EVERY_SIZE = pytest.mark.ranks(1, 2, 3, 4)
@@ -47,29 +49,18 @@ def trained(
     split = shared_split(world, X, Y, dtype)
     held, chosen = hold_out(world, split, validation, 0, range(99), "--validation") if validation else (None, None)
     augmentation = augment and Augmentation((7, 7), augment, -0.5, dtype)
-    trainer = Trainer(
-        world,
-        sizes,
-        activation,
-        initial_parameters(sizes, activation, 0, dtype),
-        split,
-        split,
-        learning_rate=0.1,
-        batch_size=batch_size,
-        hyperparameters=Hyperparameters(**hyper),
-        schedule=schedule,
-        regularisation=Regularisation(dropout, label_smoothing, augmentation),
-        validation=held,
-        chosen=chosen,
-        shards=shards,
-        stack=stack,
+    regularisation = Regularisation(dropout, label_smoothing, augmentation)
+    model = Model(sizes, activation, initial_parameters(sizes, activation, 0, dtype))
+    config = TrainingConfig(
+        0.1, batch_size, Hyperparameters(**hyper), schedule, regularisation, shards=shards, stack=stack
     )
+    trainer = Trainer(world, model, Splits(split, split, held, chosen), config)
     epochs_told = []
     trainer.run(epochs, epochs_told.append)
     if held:
-        trainer.keep()
+        trainer.snapshot_best()
         trainer.run(epochs + 1, lambda epoch: None)
-        trainer.recall()
+        trainer.restore_best()
     parameters = trainer.close()
     told = [(epoch.loss, epoch.test.accuracy, epoch.test.loss, epoch.validation) for epoch in epochs_told]
     return parameters, told

@@ -11,13 +11,15 @@ from distnet.config.reading import read_config
 from distnet.datasets.dataset import hold_out, shared_split
 from distnet.datasets.loading import load
 from distnet.datasets.split import draw_held_out
+from distnet.nn.model import Model
 from distnet.nn.parameters import initial_parameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 from distnet.runtime.stopwatch import no_lap
+from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import History
-from distnet.training.trainer import Regularisation, Trainer
+from distnet.training.trainer import Splits, Trainer
 
 OPTIONS = ("--hidden", 50, "--quiet")  # of 600 digits
 HELD = ("--validation", 100, "--epochs", 12, "--batch-size", 10)  # its loss is lowest after epoch 5
@@ -121,8 +123,8 @@ def test_label_smoothing_is_torchs():
     torch = pytest.importorskip("torch", reason="needs the extra peers")
     sizes, data = (9, 4), split()
     initial = initial_parameters(sizes, "tanh", 0, np.float64)
-    smooth = Regularisation(label_smoothing=0.2)
-    trainer = Trainer(World(), sizes, "tanh", initial, data, learning_rate=0.1, batch_size=40, regularisation=smooth)
+    config = TrainingConfig(0.1, 40, regularisation=Regularisation(label_smoothing=0.2))
+    trainer = Trainer(World(), Model(sizes, "tanh", initial), Splits(data), config)
     epochs = []
     trainer.run(1, epochs.append)
     matrix = torch.tensor(initial.reshape(10, 4), requires_grad=True)

@@ -18,11 +18,13 @@ from helpers import alive, command, end, fault, mpirun, read_metrics, start, wai
 
 from distnet.datasets.dataset import shared_split
 from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.model import Model
 from distnet.nn.optimizers import RULES
 from distnet.nn.parameters import initial_parameters
 from distnet.parallel.world import World
 from distnet.training.checkpoint import Checkpoint, checkpoint_path, checkpoints, read_checkpoint, write_checkpoint
-from distnet.training.trainer import Trainer
+from distnet.training.configuration import TrainingConfig
+from distnet.training.trainer import Splits, Trainer
 
 SIZES, ROWS, BATCH = (19, 23, 7), 61, 16  # four steps an epoch, the last of 13 rows
 SOON = 20
@@ -38,18 +40,8 @@ def trainer(world, dtype, **hyper):
     split = shared_split(world, X, Y, dtype)
     initial = initial_parameters(SIZES, "tanh", 0, dtype)
     hyper = Hyperparameters(weight_decay=0.01, clip_norm=0.7, **hyper)
-    return Trainer(
-        world,
-        SIZES,
-        "tanh",
-        initial,
-        split,
-        split,
-        learning_rate=0.1,
-        batch_size=BATCH,
-        hyperparameters=hyper,
-        shards=4,
-    )
+    config = TrainingConfig(0.1, BATCH, hyper, shards=4)
+    return Trainer(world, Model(SIZES, "tanh", initial), Splits(split, split), config)
 
 
 def told(epoch):
@@ -133,7 +125,7 @@ def test_a_state_is_whole_even_if_the_other_ranks_go_back_to_the_best_parameters
     training.exchange.gather = slowly
     world.node_barrier()
     state = training.state()
-    training.recall()
+    training.restore_best()
     same = world.rank > 0 or np.array_equal(state["parameters"], expected)
     training.close()
     world.close()

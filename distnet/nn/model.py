@@ -1,0 +1,43 @@
+"""A network as a value: layer sizes, activation and parameters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from distnet.nn.functional import ACTIVATIONS
+from distnet.runtime.arrays import Array
+from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.numbers import check_choice
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A dense network with a softmax at its end.
+
+    sizes: neurons per layer, inputs and outputs included. activation: of the hidden layers. parameters: (at least N,),
+    float32 or float64; whoever computes with the model reads them at every pass. about: what its writer noted, such as
+    the configuration of the run, as JSON represents it.
+    Raises InputError (on every rank) for invalid sizes and activations.
+    """
+
+    sizes: tuple[int, ...]
+    activation: str
+    parameters: Array
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", check_sizes(self.sizes))
+        check_choice("activation", self.activation, ACTIVATIONS)
+
+
+def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The layer sizes as Python integers. Raises InputError (on every rank) for invalid ones."""
+    try:
+        layers = tuple(sizes)
+    except TypeError:
+        layers = ()
+    if len(layers) < 2 or any(not isinstance(size, (int, np.integer)) or size < 1 for size in layers):
+        raise input_error_on_every_rank(f"sizes {sizes!r}: name inputs, hidden layers and outputs, each 1 or more")
+    return tuple(map(int, layers))

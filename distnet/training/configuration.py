@@ -1,0 +1,57 @@
+"""How a network is trained: learning rate, mini-batches, optimizer, schedule, regularisation, seed."""
+
+from dataclasses import dataclass
+
+from distnet.datasets.augmentation import Augmentation
+from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.schedules import Schedule
+from distnet.runtime.numbers import check_fields, fraction, positive_count, positive_rate, seed_number, shard_count
+from distnet.training.history import EarlyStopping
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """What prevents overfitting. It applies to training samples alone.
+
+    dropout: probability of leaving out a hidden neuron. label_smoothing: ε; targets become (1 - ε) y + ε / K for K
+    classes (Szegedy et al. 2016, section 7). augmentation: random changes of inputs, which have to be images.
+    Raises InputError (on every rank) for invalid values.
+    """
+
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+    augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, dropout=fraction, label_smoothing=fraction)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All that a training depends on beside the network and the data.
+
+    batch_size: rows of a mini-batch on all ranks together. seed: of the order of samples, dropout and augmentation.
+    shards: parts of every mini-batch, see docs/design.md; None for the default. stack: how many shards a rank works
+    through at once; None for as many as its cache holds. early_stopping: see there; needs a validation set.
+    Raises InputError (on every rank) for invalid values.
+    """
+
+    learning_rate: float
+    batch_size: int
+    hyperparameters: Hyperparameters = Hyperparameters()
+    schedule: Schedule = Schedule()
+    regularisation: Regularisation = Regularisation()
+    seed: int = 0
+    shards: int | None = None
+    stack: int | None = None
+    early_stopping: EarlyStopping | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            learning_rate=positive_rate,
+            batch_size=positive_count,
+            seed=seed_number,
+            shards=shard_count,
+            stack=positive_count,
+        )
