@@ -9,7 +9,7 @@ from helpers import check_refused, files_unchanged, write_idx
 
 from distnet import NeuralNetwork
 from distnet.classifier import Classifier
-from distnet.datasets import folders, loading
+from distnet.datasets import folders
 from distnet.datasets.idx import FILES
 from distnet.nn.hyperparameters import Hyperparameters
 from distnet.nn.schedules import Schedule
