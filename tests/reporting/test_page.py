@@ -328,7 +328,7 @@ def test_a_confusion_matrix_grows_with_its_classes():
     widths = []
     for classes in (2, 10, 50):
         drawn = draw_matrix(range(classes), np.eye(classes, dtype=int).tolist())
-        widths.append(float(re.search(r"max-width:(\d+)px", drawn)[1]))
+        widths.append(float(re.search(r"width:(\d+)px", drawn)[1]))
     assert widths == sorted(widths)
     assert widths[0] < 150 < 350 < widths[1] < 450 < 600 < widths[2]
 

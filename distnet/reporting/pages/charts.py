@@ -241,7 +241,7 @@ def draw_matrix(names: Sequence[object], counts: Sequence[Sequence[int]]) -> str
     # The words on the axes need room, too, if there are few classes.
     width, height = max(left + classes * cell + 4, left + 60), max(top + classes * cell + 4, top + 70)
     what = "confusion matrix: a row per true class, a column per predicted class"
-    size = f"width:100%;max-width:{width:.0f}px;min-width:{width * 0.82:.0f}px"
+    size = f"width:{width:.0f}px;max-width:100%;min-width:{width * 0.82:.0f}px"
     parts = [f'<svg viewBox="0 0 {width:.0f} {height:.0f}" style="{size}" role="img" aria-label="{what}">']
     parts.append(f'<text class="soft" x="{left:.1f}" y="12">predicted</text>')
     middle = top + (height - top) / 2

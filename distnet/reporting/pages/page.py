@@ -28,7 +28,8 @@ img { display: block; width: 100%; height: auto; image-rendering: pixelated; bor
   break-inside: avoid; }
 .tile b { display: block; font-size: 1.3rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 1.5rem; }
-.charts svg { max-width: 32rem; }
+.charts.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
+.charts svg { max-width: 27rem; }
 .charts figcaption b, .key { color: var(--ink); }
 .key { white-space: nowrap; margin-left: .8rem; }
 .key i { display: inline-block; width: 1.4em; border-top: .2em solid var(--c); vertical-align: .22em;
@@ -39,10 +40,11 @@ img { display: block; width: 100%; height: auto; image-rendering: pixelated; bor
 .small .key { margin: 0; }
 .keys .key { margin: 0 1rem 0 0; }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem; }
-.beside svg { max-width: 36rem; }
+.flow { display: flex; flex-wrap: wrap; gap: 1.5rem 2.5rem; }
+.flow > * { min-width: 0; max-width: 100%; }
+.flow figcaption { max-width: 26rem; }
 .scroll { overflow-x: auto; max-width: 100%; }
 .scroll td, .scroll th { white-space: nowrap; }
-.scroll svg { max-width: none; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); }

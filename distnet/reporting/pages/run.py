@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.reporting.pages.charts import NUMBERED_CLASSES, Curve, draw_line_chart, draw_matrix, escape
+from distnet.reporting.pages.charts import Curve, draw_line_chart, draw_matrix, escape
 from distnet.reporting.pages.page import (
     render_document,
     render_figure,
@@ -157,7 +157,8 @@ def render_curves(run: Run) -> str:
         )
     if mark is not None:
         notes.append(f"The dashed line marks epoch {mark}, whose parameters were kept.")
-    return '<div class="charts">\n' + "\n".join(figures) + f'\n</div>\n<p class="small">{" ".join(notes)}</p>'
+    kind = "charts pairs" if len(figures) == 4 else "charts"
+    return f'<div class="{kind}">\n' + "\n".join(figures) + f'\n</div>\n<p class="small">{" ".join(notes)}</p>'
 
 
 def compute_lowest_loss(epsilon: float, classes: int) -> float:
@@ -188,15 +189,13 @@ def render_errors(findings: Mapping[str, Any]) -> str:
                 "".join(f"{names[guess]} ({count:,})" for count, guess in often) or "-",
             )
         )
-    table = render_table(("class", "samples", "errors", "error rate", "most often predicted"), rows)
+    table = render_table(("class", "samples", "errors", "error rate", "confused with"), rows)
     if len(names) > SHOWN_CLASSES:
         note = f"The {SHOWN_CLASSES} of {len(names):,} classes with most errors. The confusion matrix would be too big."
         return f'<p class="small">{note}</p>\n{table}'
     caption = "Predicted classes of the samples of each class: correct ones in blue, errors in orange."
     matrix = render_figure(caption, f'<div class="scroll">{draw_matrix(names, confusion)}</div>')
-    if len(names) > NUMBERED_CLASSES:
-        return f"{matrix}\n{table}"
-    return f'<div class="beside">\n{matrix}\n{table}\n</div>'
+    return f'<div class="flow">\n{matrix}\n{table}\n</div>'
 
 
 def render_mistakes(run: Run) -> str:
