@@ -1,12 +1,12 @@
-# make train: the main job on 4 ranks. make test: every test, serial and under MPI. make docs: the pages as a site, in
-# site/. All install what they need into .venv, MPI included; none needs root.
+# make train: train on 4 ranks. make test: all tests, serial and under MPI. make docs: build the documentation in site/.
+# All install what they need into .venv, MPI included, without root.
 #   make train RANKS=2 ARGS="--epochs 3"
 
 PYTHON ?= python3
 RANKS ?= 4
 ARGS ?=
 BIN := .venv/bin
-unexport ARGS PYTHON RANKS  # launch/ takes variables of these names, and tests start that
+unexport ARGS PYTHON RANKS  # the scripts in launch/ read these variables, and tests run them
 
 .PHONY: train test check docs
 train: .venv/train.installed
