@@ -16,7 +16,7 @@ from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
 from distnet.runtime.files import write_content
 from distnet.training.checkpointer import versions
-from distnet.training.evaluation import Predictions, findings
+from distnet.training.evaluation import Predictions, Scores, findings
 from distnet.training.history import History
 
 
@@ -26,6 +26,7 @@ def write_page(
     data: Dataset,
     network: NeuralNetwork,
     predictions: Predictions,
+    training: Scores,
     history: History,
     header: list[str],
     arguments: Sequence[str],
@@ -49,6 +50,7 @@ def write_page(
         history=history.records,
         best_epoch=history.best_epoch(),
         label_smoothing=effective.label_smoothing,
+        training=training,
         findings=found,
         images=images,
         weights=weights,

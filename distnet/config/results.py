@@ -39,6 +39,7 @@ class Results:
         if config.validation:
             trainer.restore_best()
         predictions = trainer.predictions() if config.report else None
+        training = trainer.training_scores() if config.report else None
         network.parameters[:] = trainer.exchange.parameters
         self.sha256 = parameters_sha256(network.parameters)
         effective = reproducible_config(config, data, trainer)
@@ -55,10 +56,10 @@ class Results:
             save = partial(save_model, network, path, effective)
             statuses.append(self._write(lambda: trainer.world.on_root(save), path, path.with_suffix(".toml")))
         statuses.append(self.write_timeline())
-        if predictions is not None and config.report:
+        if predictions and training and config.report:
             environment = describe_environment(trainer.world)
             page = partial(
-                write_page, config.report, effective, data, network, predictions, trainer.history, header,
+                write_page, config.report, effective, data, network, predictions, training, trainer.history, header,
                 arguments, profile.phases, environment,
             )  # fmt: skip
             statuses.append(self._write(lambda: trainer.world.on_root(page), config.report))

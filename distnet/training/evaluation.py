@@ -42,12 +42,12 @@ class Predictions(NamedTuple):
 class Evaluation:
     """A data set cut into fixed blocks of rows; each rank takes a run of them, always with the same shapes.
 
-    model: its parameters are read at every call.
+    model: its parameters are read at every call. chosen: which rows of the split to evaluate; None for all.
     """
 
-    def __init__(self, world: World, model: Model, split: Split) -> None:
-        self.world, self.split = world, split
-        count = len(split.inputs)
+    def __init__(self, world: World, model: Model, split: Split, chosen: NDArray[np.int64] | None = None) -> None:
+        self.world, self.split, self._chosen = world, split, chosen
+        self._count = count = len(split.inputs if chosen is None else chosen)
         blocks = share(-(-count // BLOCK_ROWS), world.rank, world.size)
         self._blocks = [slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, count)) for block in blocks]
         self._at = 0
@@ -57,7 +57,7 @@ class Evaluation:
 
     def scores(self, tutorial_loss: bool = False) -> Scores:
         """Accuracy and loss with the current parameters. Collective."""
-        count = len(self.split.inputs)
+        count = self._count
         losses = np.zeros((2, count))
         correct = np.zeros(1, np.int64)
         for block, probabilities, workspace in self._passes():
@@ -73,7 +73,7 @@ class Evaluation:
 
     def predictions(self) -> Predictions:
         """Every row's prediction with the current parameters. Collective."""
-        count = len(self.split.inputs)
+        count = self._count
         guesses, numbers = np.zeros(count, np.int64), np.zeros((2, count))
         with single_blas_thread:
             for block, probabilities, workspace in self._passes():
@@ -82,7 +82,7 @@ class Evaluation:
                 numbers[1, block] = workspace.losses()
         self.world.total(guesses)
         self.world.total(numbers)
-        return Predictions(self.split.targets.argmax(axis=1), guesses, *numbers)
+        return Predictions(self.split.targets[self._rows(slice(None))].argmax(axis=1), guesses, *numbers)
 
     def position(self) -> str:
         """Where this rank stands."""
@@ -93,8 +93,13 @@ class Evaluation:
         for place, block in enumerate(self._blocks, 1):
             self._at = place
             workspace = self._workspaces[block.stop - block.start]
-            workspace.targets[:] = self.split.targets[block]
-            yield block, workspace.infer(self.split.inputs[block][None, :, : self.split.features + 1]), workspace
+            rows = self._rows(block)
+            workspace.targets[:] = self.split.targets[rows]
+            yield block, workspace.infer(self.split.inputs[rows][None, :, : self.split.features + 1]), workspace
+
+    def _rows(self, block: slice) -> slice | NDArray[np.int64]:
+        """The index of a block's rows in the split."""
+        return block if self._chosen is None else self._chosen[block]
 
 
 def findings(predictions: Predictions, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from distnet.runtime.numbers import shard_count
 from distnet.runtime.stopwatch import no_lap
 from distnet.training.batches import Batch, Group
 from distnet.training.configuration import TrainingConfig
-from distnet.training.evaluation import Evaluation, Predictions
+from distnet.training.evaluation import Evaluation, Predictions, Scores
 from distnet.training.history import Epoch, History
 from distnet.training.interrupts import Interrupts
 
@@ -240,6 +240,11 @@ class Trainer:
         """Go back to the last snapshot."""
         self.exchange.slice[:] = self.best
         self.exchange.allgather()
+
+    def training_scores(self) -> Scores:
+        """Accuracy and loss on the training samples with the current parameters, measured as on the test set."""
+        chosen = self.chosen if len(self.chosen) < len(self.train_set.inputs) else None
+        return Evaluation(self.world, self.model, self.train_set, chosen).scores()
 
     def predictions(self) -> Predictions:
         """The predictions for the test set, which there has to be, with the current parameters."""

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distnet import NeuralNetwork
+from distnet.datasets.dataset import VALIDATION
 from distnet.datasets.idx import FILES, read_idx_pair
+from distnet.datasets.split import draw_held_out
 from distnet.reporting.pages.charts import (
     DARK,
     DARK_BASE,
@@ -30,6 +32,7 @@ from distnet.reporting.pages.charts import (
 )
 from distnet.reporting.pages.png import encode_png
 from distnet.reporting.pages.run import MISTAKES, Run, render_run
+from distnet.training.evaluation import Scores
 
 SMALL = ("--hidden", 20, "--epochs", 3)
 SECTIONS = [
@@ -269,7 +272,22 @@ def plain_run(**changes):
     }
     epoch = {"epoch": 1, "loss": 1.0, "learning_rate": 0.1, "seconds": 1.0, "samples_per_second": 4.0}
     history = [epoch | {"test_loss": 1.0, "test_accuracy": 0.5}]
-    run = Run("a run", ["data: some"], [], history, 1, 0.0, found, [], np.ones((3, 2, 2)), "", {}, "0" * 64, [])
+    run = Run(
+        "a run",
+        ["data: some"],
+        [],
+        history,
+        1,
+        0.0,
+        Scores(1.0, 0.5, None),
+        found,
+        [],
+        np.ones((3, 2, 2)),
+        "",
+        {},
+        "0" * 64,
+        [],
+    )
     return run._replace(**changes)
 
 
@@ -288,7 +306,14 @@ def test_a_run_that_diverged_still_gets_its_page():
         [[0, 0], [0, 0]],
         [[0, 0], [0, 0]],
     ]
-    page = Page(render_run(plain_run(history=[each | {"loss": np.nan, "test_loss": np.nan} for each in lost])))
+    page = Page(
+        render_run(
+            plain_run(
+                history=[each | {"loss": np.nan, "test_loss": np.nan} for each in lost],
+                training=Scores(0.1, np.nan, None),
+            )
+        )
+    )
     assert "no finite values" in page.texts
 
 
@@ -313,6 +338,23 @@ def test_losses_against_smoothed_labels_have_a_chart_of_their_own_and_their_lowe
     assert "can't fall below" not in plain.text
     lowest = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))  # two classes
     assert f"With labels smoothed by 0.2 the training loss can't fall below {lowest:.4f}." in smoothed.text
+
+
+@pytest.mark.parametrize("held_out", [0, 60])
+def test_the_scores_of_the_training_set_are_measured_as_those_of_the_test_set(held_out, digits, tmp_path):
+    options = ("--data-dir", digits, *SMALL, "--dropout", 0.5, "--report", tmp_path / "report.html")
+    ended = command(*options, "--model", tmp_path / "model.npz", "--validation", held_out, ranks=2)
+    assert (ended.status, ended.err) == (0, "")
+    images, labels = read_idx_pair(digits / FILES[0], digits / FILES[1], 10)
+    network = NeuralNetwork.load(tmp_path / "model.npz")
+    inputs = (images.reshape(len(images), -1) - network.about["mean"]) / network.about["deviation"]
+    _, chosen = draw_held_out(labels.astype(int), held_out, [0, *VALIDATION])
+    Y = np.eye(10)[labels[chosen]]
+    probabilities = network.forward(inputs[chosen])
+    page = Page((tmp_path / "report.html").read_text())
+    accuracy, loss = (float(page.texts[page.texts.index(f"training {what}") - 1]) for what in ("accuracy", "loss"))
+    assert accuracy == pytest.approx((probabilities.argmax(axis=1) == labels[chosen]).mean(), abs=1e-4)
+    assert loss == pytest.approx(network.cross_entropy(probabilities, Y), abs=1e-3)
 
 
 def test_the_command_is_shown_as_typed_beside_the_cpu_and_all_notes_of_the_header(run):

@@ -21,6 +21,7 @@ from distnet.reporting.pages.png import Bytes, data_url, encode_png
 from distnet.reporting.profile import describe_slowest_rank, waiting_seconds
 from distnet.runtime.arrays import Array
 from distnet.runtime.stopwatch import PHASES
+from distnet.training.evaluation import Scores
 
 MISTAKES = 24  # how many `Run.findings` should have
 SHOWN_CLASSES = 100  # the most classes of a confusion matrix
@@ -36,7 +37,8 @@ class Run(NamedTuple):
 
     title: data set and network, in a few words. header: the lines that the run printed first, each "name: rest".
     arguments: of the command, as typed. history: the metrics of each epoch. best_epoch: the one whose parameters these
-    are. label_smoothing: of the training loss. findings: see `evaluation.findings`, for the test set. images: of
+    are. label_smoothing: of the training loss. training: accuracy and loss of these parameters on the training set,
+    measured as on the test set. findings: see `evaluation.findings`, for the test set. images: of
     findings["mistakes"], in their order; None for tables. weights: of the first layer, (neurons, rows, columns); None
     for tables. configuration: as TOML. environment: name -> value. sha256: of the parameters. phases: see
     `profile.gather_phases`; empty if no step was taken.
@@ -48,6 +50,7 @@ class Run(NamedTuple):
     history: Sequence[Mapping[str, Any]]
     best_epoch: int
     label_smoothing: float
+    training: Scores
     findings: Mapping[str, Any]
     images: Sequence[Bytes] | None
     weights: Array | None
@@ -99,6 +102,8 @@ def render_tiles(run: Run) -> str:
     values = {
         "test accuracy": f"{findings['accuracy']:.4f}",
         "test loss": f"{findings['loss']:.4f}",
+        "training accuracy": f"{run.training.accuracy:.4f}",
+        "training loss": f"{run.training.loss:.4f}",
         f"errors in {findings['samples']:,}": f"{wrong:,}",
         "epochs" if run.best_epoch == epochs else f"best epoch of {epochs:,}": f"{run.best_epoch:,}",
         "training time": format_duration(sum(seconds)),
@@ -129,7 +134,8 @@ def render_curves(run: Run) -> str:
 
     def curves_of(what: str) -> list[Curve]:
         sets = (("test", 1), ("validation", 2))
-        return [Curve(name, points_of(f"{name}_{what}"), colour, name != "test") for name, colour in sets]
+        curves = [Curve(name, points_of(f"{name}_{what}"), colour, name != "test") for name, colour in sets]
+        return [*curves, Curve("training set", [(run.best_epoch, getattr(run.training, what))])]
 
     training = Curve("training", points_of("loss"))
     charts = {"Loss": [training, *curves_of("loss")]}
@@ -147,7 +153,8 @@ def render_curves(run: Run) -> str:
         figures.append(render_figure(f"<b>{name}</b>{' '.join(keys)}", drawn))
     notes = [
         "The training loss is the mean over an epoch's mini-batches, each before its own update, with dropout and"
-        " augmentation if they are used. The other losses are measured after the epoch."
+        " augmentation if they are used. The other losses are measured after the epoch, and so is that of"
+        " the training set (the dot), for the parameters that were kept."
     ]
     if epsilon := run.label_smoothing:
         lowest = compute_lowest_loss(epsilon, len(run.findings["classes"]))
