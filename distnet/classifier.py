@@ -25,7 +25,7 @@ from distnet.parallel.launched import launched_world, together
 from distnet.parallel.world import World
 from distnet.runtime import numbers
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.launch import launched_size
 from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import Epoch
@@ -193,8 +193,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         network.about = {"classes": classes.tolist()}
         losses, accuracies = self._train(world, network, rows, np.eye(len(classes), dtype=rows.dtype)[codes], classes)
         if not np.isfinite(network.parameters).all():  # interrupted within an epoch that had diverged
-            raise input_error_on_every_rank(
-                f"learning_rate_init {network.learning_rate!r}: the parameters grew without bound; use a smaller one"
+            raise InputError(
+                f"learning_rate_init {network.learning_rate!r}",
+                "the parameters grew without bound",
+                "use a smaller one",
+                on_every_rank=True,
             )
         self.network_, self.classes_ = network, classes
         self.loss_curve_, self.n_iter_ = losses, len(losses)
@@ -221,7 +224,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held, chosen = None, None
         if held_out:
             names = classes.tolist()
-            held, chosen = hold_out(world, split, held_out, network.seed, names, "early_stopping True")
+            held, chosen = hold_out(world, split, held_out, network.seed, names, "early_stopping")
         config = TrainingConfig(
             self._learning_rate(),
             batch_size,
@@ -261,8 +264,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         network.parameters[:] = trainer.close()
         if trainer.diverged:
             if not held or best == -np.inf:
-                raise input_error_on_every_rank(
-                    f"learning_rate_init {network.learning_rate:g}: {trainer.diverged}; use a smaller one, or scale X"
+                raise InputError(
+                    f"learning_rate_init {network.learning_rate:g}",
+                    trainer.diverged,
+                    "use a smaller one, or scale X",
+                    on_every_rank=True,
                 )
             warnings.warn(f"training stopped: {trainer.diverged}; the best epoch before it is kept", stacklevel=3)
         return losses, accuracies
@@ -292,8 +298,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             numbers.positive_count.check("hidden_layer_sizes", size)
         check_shards(self.shards, world.size)
         if self._held_out(samples) >= samples:
-            raise input_error_on_every_rank(
-                f"early_stopping True: of {samples} samples none is left to learn from; give more, or turn it off"
+            raise InputError(
+                "early_stopping",
+                f"no training sample is left of {samples}",
+                "give more, or turn it off",
+                on_every_rank=True,
             )
         return tuple(int(size) for size in layers)
 
@@ -350,7 +359,7 @@ def training_world() -> World:
     """
     worker = multiprocessing.parent_process() is not None
     if launched_size() > 1 and (worker or threading.current_thread() is not threading.main_thread()):
-        raise InputError("n_jobs: under mpirun all ranks train one network at a time; leave it at None")
+        raise InputError("n_jobs", "under mpirun, all ranks train one network at a time", "leave it at None")
     return World() if worker else launched_world()
 
 
@@ -364,6 +373,9 @@ def check_same(world: World, *data: bytes | NDArray[Any]) -> None:
     digests = np.zeros(world.size, np.int64)
     digests[world.rank] = int.from_bytes(digest.digest()[:8], "little", signed=True)
     if (world.total(digests) != digests[0]).any():
-        raise input_error_on_every_rank(
-            "fit: X, y or the parameters aren't the same on every rank; give whatever draws or shuffles them a seed"
+        raise InputError(
+            "fit",
+            "X, y or the parameters aren't the same on every rank",
+            "give whatever draws or shuffles them a seed",
+            on_every_rank=True,
         )

@@ -56,12 +56,12 @@ def main() -> None:
         return
     typed = parser().parse_args()
     if typed.output.suffix != ".html":
-        raise InputError(f"--output {typed.output}: the name must end in .html; use {typed.output.stem}.html")
+        raise InputError(f"--output {typed.output}", "the name must end in .html", f"use {typed.output.stem}.html")
     check_writable(typed.output, "--output")
     if any(is_same_file(typed.output, path) for path in typed.metrics):
-        raise InputError(f"--output {typed.output}: that is one of the files to compare; name another file")
+        raise InputError(f"--output {typed.output}", "is one of the files to compare", "name another file")
     runs = [Run(label, read(path)) for label, path in zip(labels(typed.metrics), typed.metrics, strict=True)]
-    write_content(typed.output, page(runs).encode(errors="replace"), f"--output {typed.output}:")
+    write_content(typed.output, page(runs).encode(errors="replace"), f"--output {typed.output}")
     print(aligned(figures(runs)))
     print(f"drawn in {printable(typed.output)}")
 
@@ -71,9 +71,9 @@ def read(path: Path) -> list[Record]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); name a file that --metrics wrote") from None
+        raise InputError(path, f"can't be read ({error.strerror})", "name a file that --metrics wrote") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text; name a file that --metrics wrote") from None
+        raise InputError(path, "is not text", "name a file that --metrics wrote") from None
     records: list[Record] = []
     for place, line in enumerate(text.splitlines(), 1):
         if line.strip():
@@ -81,9 +81,9 @@ def read(path: Path) -> list[Record]:
                 records.append(checked(json.loads(line), records[-1]["epoch"] if records else 0))
             except (ValueError, RecursionError, OverflowError) as error:
                 why = "no JSON object" if isinstance(error, json.JSONDecodeError) else str(error)
-                raise InputError(f"{path}: line {place}: {why}; name a file that --metrics wrote") from None
+                raise InputError(f"{path}: line {place}", why, "name a file that --metrics wrote") from None
     if not records:
-        raise InputError(f"{path}: holds no epoch; wait for the first, or name another file")
+        raise InputError(path, "has no epoch", "wait for the first, or name another file")
     return records
 
 
@@ -137,7 +137,9 @@ def score(runs: Sequence[Run]) -> str:
     for name in SCORES:
         if all(name in record for each in runs for record in each.records):
             return name
-    raise InputError("no accuracy is in all epochs of all files; compare runs that were tested or validated alike")
+    raise InputError(
+        "compare", "no accuracy is in all epochs of all files", "name runs that all have a test or a validation set"
+    )
 
 
 def figures(runs: Sequence[Run]) -> list[list[str]]:

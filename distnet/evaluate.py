@@ -24,7 +24,7 @@ from distnet.models.trained import Class, Trained, load_trained
 from distnet.parallel.launched import launched_world
 from distnet.parallel.shards import share
 from distnet.parallel.world import World
-from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
 from distnet.runtime.text import aligned, json_line, printable
 from distnet.training.evaluation import Evaluation, findings
@@ -119,13 +119,18 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
     config = trained.config
     name = options.dataset or noted(config, "dataset", dataset_name, None)
     if name is None:
-        raise input_error_on_every_rank(
-            f"--dataset: model {trained.path} doesn't say what it was trained on; name a data set"
+        raise InputError(
+            "--dataset",
+            f"model {trained.path} doesn't say what it was trained on",
+            "name a data set",
+            on_every_rank=True,
         )
     kind, _, path = name.partition(":")
     for option in ("label", "header", "ignore"):
         if getattr(options, option) and kind != "csv":
-            raise input_error_on_every_rank(f"--{option}: --dataset {name} has none; choose --dataset csv:FILE")
+            raise InputError(
+                f"--{option}", f"--dataset {name} has none", "choose --dataset csv:FILE", on_every_rank=True
+            )
     remembers = trained.mean is not None
     data = load(
         world,
@@ -142,14 +147,18 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
     inputs, outputs = trained.model.sizes[0], trained.model.sizes[-1]
     what = f"{kind}:{path}" if path else data.name
     if data.train.features != inputs:
-        raise input_error_on_every_rank(
-            f"model {trained.path}: it has {inputs} inputs, and a row of {what} {data.train.features} numbers; "
-            "evaluate it on what it was trained on"
+        raise InputError(
+            f"model {trained.path}",
+            f"it has {inputs} inputs, and a row of {what} {data.train.features} numbers",
+            "evaluate it on what it was trained on",
+            on_every_rank=True,
         )
     if trained.classes is None and len(data.classes) != outputs:
-        raise input_error_on_every_rank(
-            f"model {trained.path}: it has {outputs} outputs, and {what} {len(data.classes)} classes; "
-            "evaluate it on what it was trained on"
+        raise InputError(
+            f"model {trained.path}",
+            f"it has {outputs} outputs, and {what} {len(data.classes)} classes",
+            "evaluate it on what it was trained on",
+            on_every_rank=True,
         )
     return data
 
@@ -207,8 +216,11 @@ def as_trained(world: World, trained: Trained, data: Dataset, part: str) -> Spli
             unfit += not np.isfinite(split.inputs[rows]).all()
         first += len(each.inputs)
     if world.total(unfit)[0]:
-        raise input_error_on_every_rank(
-            f"{data.source}: some numbers are too large for model {trained.path} of {dtype}; scale them"
+        raise InputError(
+            data.source,
+            f"some numbers are too large for model {trained.path} of {dtype}",
+            "scale them",
+            on_every_rank=True,
         )
     world.node_barrier()
     return split
@@ -224,9 +236,11 @@ def matched(trained: Trained, classes: Sequence[Class]) -> list[int]:
     found = [places.get(name, places.get(str(name), places.get(as_measured(name)))) for name in classes]
     if None in found:
         shown = ", ".join(map(str, trained.classes[:10])) + ", ..." * (len(trained.classes) > 10)
-        raise input_error_on_every_rank(
-            f"model {trained.path}: it knows no class {classes[found.index(None)]!r} of the data set's, "
-            f"but {shown}; evaluate it on what it was trained on"
+        raise InputError(
+            f"model {trained.path}",
+            f"it knows no class {classes[found.index(None)]!r} of the data set's, but {shown}",
+            "evaluate it on what it was trained on",
+            on_every_rank=True,
         )
     return [place for place in found if place is not None]
 

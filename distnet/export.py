@@ -38,9 +38,9 @@ def write(path: Path, model: Model, standardise: bool) -> None:
     if path.suffix in MODEL_ENDINGS:
         return save_model(path, model)
     if path.suffix == ".onnx" and model.parameters.nbytes > ONNX_BYTES:
-        raise InputError(f"{path}: {parameter_count(model.sizes):,} parameters are more than an .onnx file holds")
+        raise InputError(path, f"{parameter_count(model.sizes):,} parameters are more than an .onnx file holds")
     content = onnx_of(model, standardise) if path.suffix == ".onnx" else safetensors_of(model)
-    write_content(path, content, f"{path}:")
+    write_content(path, content, str(path))
 
 
 def parser() -> Parser:
@@ -64,22 +64,24 @@ def main() -> None:
     typed = parser().parse_args()
     for name, path, endings in (("source", typed.source, SOURCES), ("target", typed.target, TARGETS)):
         if path.suffix not in endings:
-            raise InputError(f"{name} {path}: doesn't end in {', '.join(endings)}")
+            raise InputError(f"{name} {path}", f"the name does not end in {', '.join(endings)}")
         if package := PACKAGES.get(path.suffix):
             try:
                 import_module(package)
             except ImportError as error:
-                raise InputError(f"{name} {path}: needs {package} ({error}): pip install {package}") from None
+                raise InputError(f"{name} {path}", f"needs {package} ({error})", f"pip install {package}") from None
     check_writable(typed.target, "target")
     if is_same_file(typed.source, typed.target):
-        raise InputError(f"target {typed.target}: that is the source; name another file")
+        raise InputError(f"target {typed.target}", "is the source", "name another file")
     model = read(typed.source, typed.activation)
     if typed.activation not in (None, model.activation):
-        raise InputError(f"--activation {typed.activation}: {typed.source} says {model.activation}; leave it out")
+        raise InputError(
+            f"--activation {typed.activation}", f"{typed.source} was trained with {model.activation}", "leave it out"
+        )
     if typed.standardise and typed.target.suffix != ".onnx":
-        raise InputError(f"--standardise: {typed.target} can't hold it; write .onnx, or leave it out")
+        raise InputError("--standardise", f"{typed.target} can't hold it", "write .onnx, or leave it out")
     if typed.standardise and not knows_moments(model):
-        raise InputError(f"--standardise: {typed.source} holds no mean and deviation of its inputs; leave it out")
+        raise InputError("--standardise", f"{typed.source} holds no mean and deviation of its inputs", "leave it out")
     write(typed.target, model, typed.standardise)
     print(f"wrote {printable(typed.target)}")
 

@@ -23,7 +23,7 @@ from distnet.parallel.launched import collective, launched_world
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array, aligned_zeros
 from distnet.runtime.blas import single_blas_thread
-from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import positive_count, positive_rate, seed_number
 from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import Epoch
@@ -95,9 +95,9 @@ class NeuralNetwork:
         array: Array = np.asarray(values)
         if array.ndim != 2 or array.shape[1] != columns or array.shape[0] != (rows or array.shape[0]):
             wanted = f"({rows or 'rows'}, {columns})"
-            raise InputError(f"{name} of shape {array.shape}: this network needs {wanted}")
+            raise InputError(f"{name} of shape {array.shape}", f"this network needs {wanted}")
         if len(array) == 0:
-            raise InputError(f"{name} of shape {array.shape}: there are no rows in it")
+            raise InputError(f"{name} of shape {array.shape}", "it has no rows")
         return array
 
     def forward(self, X: ArrayLike) -> Array:
@@ -195,8 +195,11 @@ class NeuralNetwork:
         if comm is not None:
             world.close()
         if trainer.diverged:
-            raise input_error_on_every_rank(
-                f"learning_rate {config.learning_rate:g}: {trainer.diverged}; use a smaller one, or scale X"
+            raise InputError(
+                f"learning_rate {config.learning_rate:g}",
+                trainer.diverged,
+                "use a smaller one, or scale X",
+                on_every_rank=True,
             )
 
     def test(self, X: ArrayLike, Y: ArrayLike) -> float:
@@ -223,7 +226,7 @@ class NeuralNetwork:
             network = cls(model.sizes, model.activation, rate, seed, model.parameters.dtype)
         except (TypeError, ValueError):
             raise InputError(
-                f"model {path}: its description is damaged (learning rate {rate!r}, seed {seed!r})"
+                f"model {path}", f"its description is damaged (learning rate {rate!r}, seed {seed!r})"
             ) from None
         network.parameters[:] = model.parameters
         network.about = about

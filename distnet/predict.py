@@ -107,8 +107,9 @@ def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None)
     trained = load_trained(World(), path)
     if trained.mean is None:
         raise InputError(
-            f"model {path}: it doesn't know how its inputs were standardised; before saving it, note that in "
-            'network.about["mean"] and ["deviation"]'
+            f"model {path}",
+            "it doesn't hold how its inputs were standardised",
+            'set network.about["mean"] and ["deviation"] before saving it',
         )
     classes = trained.classes or list(range(trained.model.sizes[-1]))
     bad = Bad()
@@ -188,13 +189,13 @@ def read(name: str, trained: Trained, header: str | None, bad: Bad) -> Source:
             start = file.read(4)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"{path}: can't be read ({reason}); name an image or a file of rows") from None
+        raise InputError(path, f"can't be read ({reason})", "name an image or a file of rows") from None
     if start.startswith(IDX_STARTS):
         images = read_idx_images(path)
         if path.name.startswith("emnist-"):
             images = images.transpose(0, 2, 1)  # they lie on their side there
         rows = images.reshape(len(images), -1)
-        check_inputs(f"{path}: its images have {rows.shape[1]} pixels", rows.shape[1], inputs)
+        check_inputs(path, f"its images have {rows.shape[1]} pixels", rows.shape[1], inputs)
         return Source([f"{path}:{number}" for number in range(len(rows))], rows)
     dataset = str(trained.config.get("dataset", Config.dataset)).partition(":")[0]
     return Source([name], read_picture(path, inputs, dataset)[None])
@@ -236,7 +237,7 @@ def read_rows(
         except InputError as fault:
             wrong.append(fault)
     if not values:
-        raise wrong[0] if wrong else InputError(f"{name}: there is no row in it; give it a line of {inputs} numbers")
+        raise wrong[0] if wrong else InputError(name, "has no row", f"give it a line of {inputs} numbers")
     for each in wrong:
         bad.add(each)
     return Source(names, np.array(values))
@@ -260,21 +261,23 @@ def is_header(name: str, first: list[str], rows: list[list[str]], columns: Seque
 
 def to_numbers(line: str, row: Sequence[str], inputs: int) -> list[float]:
     """The numbers of a row. Raises InputError, with the line, where it has others than these. Collective: no."""
-    check_inputs(f"{line} has {counted(len(row), 'number')}", len(row), inputs)
+    check_inputs(line, f"has {counted(len(row), 'number')}", len(row), inputs)
     numbers = []
     for column, cell in enumerate(row, 1):
         number = as_number(cell)
         if number is None or not math.isfinite(number):
-            raise InputError(f"{line}, column {column}: {cell!r} is no finite number; correct it")
+            raise InputError(f"{line}, column {column}", f"{cell!r} is not a finite number", "correct it")
         numbers.append(number)
     return numbers
 
 
-def check_inputs(what: str, given: int, inputs: int) -> None:
+def check_inputs(subject: object, what: str, given: int, inputs: int) -> None:
     """Raise InputError where rows aren't as long as the network needs them."""
     if given != inputs:
         raise InputError(
-            f"{what}, and this network has {inputs} inputs; give it rows like those it learned, without their class"
+            subject,
+            f"{what}, and this network has {inputs} inputs",
+            "give it rows like those it was trained on, without their class",
         )
 
 

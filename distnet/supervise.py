@@ -23,7 +23,7 @@ from distnet.config import reading
 from distnet.config.parser import Parser
 from distnet.parallel.shards import default_shards
 from distnet.runtime.command import run
-from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.failure import BAD_INPUT, COME_AGAIN, DIVERGED, INTERRUPTED, UNWRITTEN
 from distnet.runtime.launch import is_inside_rank, launched
 from distnet.runtime.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
@@ -243,22 +243,31 @@ def parser() -> Parser:
 def main() -> int:
     """Supervise as the command line says."""
     if launched() or is_inside_rank():
-        raise input_error_on_every_rank("mpirun started this, and it starts mpirun itself; leave the first one out")
+        raise InputError(
+            "distnet.supervise",
+            "mpirun started it, and it starts mpirun itself",
+            "start it without",
+            on_every_rank=True,
+        )
     words = sys.argv[1:]
     split = words.index("--") if "--" in words else len(words)
     typed, unknown = parser().parse_known_args(words[:split])
     if unknown:
         option = unknown[0].partition("=")[0]
         if option in {name for action in reading.parser()._actions for name in action.option_strings}:
-            raise InputError(f"{option}: this is an option of distnet.train; put it after `--`")
+            raise InputError(option, "is an option of distnet.train", "put it after `--`")
         parser().error(f"unrecognized arguments: {' '.join(unknown)}")
     arguments = words[split + 1 :]
     options, _ = reading.read_config(arguments)
     if options.checkpoint_dir is None:
-        raise InputError("--checkpoint-dir: give it after --, or there is nothing to go on from")
+        raise InputError(
+            "--checkpoint-dir", "is missing, so there would be nothing to resume from", "put it after `--`"
+        )
     possible = min(typed.n, sum(host.ranks for host in typed.hosts)) if typed.hosts else typed.n
     if typed.min_ranks > possible:
-        raise InputError(f"--min-ranks {typed.min_ranks}: there are {possible} ranks at most; use {possible} or fewer")
+        raise InputError(
+            f"--min-ranks {typed.min_ranks}", f"there are {possible} ranks at most", f"use {possible} or fewer"
+        )
     # The default depends on the ranks, and what is computed on it: it has to stay if there are fewer ranks.
     shards = [] if options.shards is not None or options.resume else ["--shards", str(default_shards(typed.n))]
     launcher = Launcher(typed.mpirun or [mpirun_beside_python()], typed.hosts)

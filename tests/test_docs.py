@@ -169,6 +169,7 @@ def test_help_names_every_option_of_a_command(command):
 
 def test_every_key_of_the_troubleshooting_is_in_the_source():
     source = "".join(re.sub(r'"(\s*\n\s*| \+ )f?"', "", file.read_text()) for file in SOURCE)
+    source += re.sub(r'",\s+f?"', ": ", source) + re.sub(r'",\s+f?"', "; ", source)  # an InputError's parts
     parts = {part for key in KEYS if key not in KEYS_OF_OTHERS for part in key.split("…")}
     assert {part for part in parts if part not in source} == set()
     assert len(KEYS) == len(set(KEYS))

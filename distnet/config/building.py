@@ -16,7 +16,7 @@ from distnet.network import NeuralNetwork
 from distnet.nn.hyperparameters import Hyperparameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.world import World
-from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import EarlyStopping
 from distnet.training.trainer import Splits, Trainer
@@ -77,8 +77,11 @@ def build_augmentation(config: Config, data: Dataset) -> Augmentation | None:
     if not config.augment:
         return None
     if data.shape is None:
-        raise input_error_on_every_rank(
-            f"--augment {' '.join(config.augment)}: rows of {data.source} are numbers and not images; leave it out"
+        raise InputError(
+            f"--augment {' '.join(config.augment)}",
+            f"rows of {data.source} are numbers, not images",
+            "leave it out",
+            on_every_rank=True,
         )
     strengths = {name: float(value) for name, value in (word.split("=") for word in config.augment)}
     background = (0 - np.asarray(data.mean, config.dtype)) / np.asarray(data.deviation, config.dtype)

@@ -41,10 +41,10 @@ def check_distinct(config: Config, ranks: int) -> None:
     for name, path in config.outputs.items():
         for what, other in taken.items():
             if is_same_file(path, other):
-                raise InputError(f"{name} {path}: that is {what}; name another file")
+                raise InputError(f"{name} {path}", f"is {what}", "name another file")
         folder = config.checkpoint_dir
         if folder and OURS.fullmatch(path.name) and path.parent.resolve() == folder.resolve():
-            raise InputError(f"{name} {path}: such files in --checkpoint-dir are the run's own; name another file")
+            raise InputError(f"{name} {path}", "such files in --checkpoint-dir are the run's own", "name another file")
         taken[f"the file of {name}"] = path
 
 
@@ -64,12 +64,15 @@ def check_config_file(config: Config, path: Path) -> None:
     """Raise InputError where the configuration can't be written to `path`, or what is there isn't ours."""
     if path.is_file() and not path.read_bytes().startswith(WRITTEN.encode()):
         raise InputError(
-            f"--model {config.model}: its configuration would replace {path}, which distnet didn't write; "
-            "name another model"
+            f"--model {config.model}",
+            f"its configuration would replace {path}, which distnet didn't write",
+            "name another model",
         )
     try:
         written_config(config).encode()
     except UnicodeEncodeError:
         raise InputError(
-            f"--model {config.model}: its configuration can't be written, for a path in it isn't text; name other files"
+            f"--model {config.model}",
+            "its configuration can't be written, for a path in it isn't text",
+            "name other files",
         ) from None

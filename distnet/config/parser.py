@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from distnet.runtime.errors import HelpWanted, input_error_on_every_rank
+from distnet.runtime.errors import HelpWanted, InputError
 
 # What options are called in other libraries, where neither spelling nor beginning leads to ours.
 USUAL_NAMES = {
@@ -36,8 +36,9 @@ class Parser(argparse.ArgumentParser):
         if unknown != message:
             known = [name for action in self._actions for name in action.option_strings]
             words = [word.partition("=")[0] for word in unknown.split() if word.startswith("-")]
-            message = f"{unknown}: {no_such_option(words, known)}; {self.prog} --help lists all"
-        raise input_error_on_every_rank(message.removeprefix("argument "))
+            raise InputError(unknown, no_such_option(words, known), f"see {self.prog} --help", on_every_rank=True)
+        subject, _, problem = message.removeprefix("argument ").partition(": ")
+        raise InputError(subject, problem, on_every_rank=True)
 
     def print_help(self, file: object = None) -> NoReturn:
         """Raise HelpWanted, wherever --help stands among the arguments and whatever is wrong behind it."""

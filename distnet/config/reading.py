@@ -13,7 +13,7 @@ from distnet.config.conflicts import without_effect
 from distnet.config.options import PRESET_FOLDER, SEVERAL, Config
 from distnet.config.parser import Parser, no_such_option
 from distnet.config.values import file_path
-from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.errors import InputError
 
 WRITTEN = "# The configuration of a run of distnet"  # how the files begin that `written_config` makes
 
@@ -67,7 +67,7 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
             try:
                 typed[each.name] = each.metadata["whole"](typed[each.name])
             except argparse.ArgumentTypeError as error:
-                raise input_error_on_every_rank(f"--{dashed(each.name)}: {error}") from None
+                raise InputError(f"--{dashed(each.name)}", str(error), on_every_rank=True) from None
     path = typed.pop("config", None)
     file = read_options(path) if path else {}
     preset = read_options(PRESET_FOLDER / f"{(file | typed).get('preset', Config.preset)}.toml")
@@ -75,13 +75,13 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
     config = Config(**overridden(preset, file, typed))
     for name, output in config.outputs.items():
         if path is not None and os.path.realpath(output) == os.path.realpath(path):
-            raise input_error_on_every_rank(f"{name} {output}: that is the file of --config; name another file")
+            raise InputError(f"{name} {output}", "is the file of --config", "name another file", on_every_rank=True)
     idle = without_effect(config)
     for name, why in idle.items():
         if name in typed:
-            raise input_error_on_every_rank(f"--{dashed(name)}: {why}")
+            raise InputError(f"--{dashed(name)}", why, on_every_rank=True)
         if name in file and name in without_effect(alone):
-            raise input_error_on_every_rank(f"{path}: {name}: {why}")
+            raise InputError(f"{path}: {name}", why, on_every_rank=True)
     # What the file says for another optimizer, say, than the one typed is as if it weren't there.
     return replace(config, **{name: getattr(Config, name) for name in idle}), frozenset(typed | file) - idle.keys()
 
@@ -108,12 +108,15 @@ def read_options(path: Path) -> dict[str, Any]:
     try:
         found = toml.parsed(path.read_bytes())
     except OSError as error:
-        raise input_error_on_every_rank(
-            f"--config {path}: can't be read ({error.strerror}); name a file of options in TOML"
+        raise InputError(
+            f"--config {path}",
+            f"can't be read ({error.strerror})",
+            "name a file of options in TOML",
+            on_every_rank=True,
         ) from None
     except ValueError as error:
-        raise input_error_on_every_rank(
-            f"--config {path}: {error}; options in TOML look like epochs = 3, a line each"
+        raise InputError(
+            f"--config {path}", str(error), "write options as in epochs = 3, one per line", on_every_rank=True
         ) from None
     known = {each.name: each for each in fields(Config)}
     options: dict[str, Any] = {}
@@ -121,13 +124,13 @@ def read_options(path: Path) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name not in known:
             told = no_such_option([name], list(known))
-            raise input_error_on_every_rank(f"{path}: {key}: {told}; python -m distnet.train --help lists all")
+            raise InputError(f"{path}: {key}", told, "see python -m distnet.train --help", on_every_rank=True)
         if name in options:
-            raise input_error_on_every_rank(f"{path}: {key}: it is there twice; leave one")
+            raise InputError(f"{path}: {key}", "is there twice", "remove one", on_every_rank=True)
         try:
             given = option_value(known[name].metadata, value)
         except (argparse.ArgumentTypeError, ValueError) as error:  # ValueError: too long to be told
-            raise input_error_on_every_rank(f"{path}: {key}: {error}") from None
+            raise InputError(f"{path}: {key}", str(error), on_every_rank=True) from None
         if given is not None:
             options[name] = given
     return options

@@ -58,25 +58,28 @@ def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: in
         is_moved = name == "dataset" and without_path(now[name]) == without_path(then[name])
         if now[name] != then[name] and not is_moved:
             raise InputError(
-                f"--{name.replace('_', '-')} {now[name]}: {path} was made with {then[name]}; "
-                "give it the same, or start over with another --checkpoint-dir"
+                f"--{name.replace('_', '-')} {now[name]}",
+                f"{path} was made with {then[name]}",
+                "give it the same, or start over with another --checkpoint-dir",
             )
     if config.validation and "split_seed" not in header["config"]:
         raise InputError(
-            f"--validation {config.validation}: {path} was made by a distnet that held out other samples; "
-            "start over with another --checkpoint-dir"
+            f"--validation {config.validation}",
+            f"{path} was made by a distnet that held out other samples",
+            "start over with another --checkpoint-dir",
         )
     done = header["epochs_done"]
     if (done, header["steps_done"]) > (config.epochs, 0):
-        raise InputError(f"--epochs {config.epochs}: {path} is beyond that, in epoch {done + 1}; use more epochs")
+        raise InputError(f"--epochs {config.epochs}", f"{path} is beyond that, in epoch {done + 1}", "use more epochs")
     if config.shards not in (None, header["shards"]):
         raise InputError(
-            f"--shards {config.shards}: {path} was made with {header['shards']}; use --shards {header['shards']}"
+            f"--shards {config.shards}", f"{path} was made with {header['shards']}", f"use --shards {header['shards']}"
         )
     if header["shards"] < ranks:
         raise InputError(
-            f"{path} was made with {header['shards']} shards, and {ranks} ranks need one each; "
-            f"use {header['shards']} ranks or fewer"
+            path,
+            f"was made with {header['shards']} shards, and {ranks} ranks need one each",
+            f"use {header['shards']} ranks or fewer",
         )
 
 

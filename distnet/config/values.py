@@ -38,7 +38,7 @@ def dataset_name(text: str) -> str:
     """A data set that is known by its name, or a kind of file and its path."""
     kind, _, path = text.partition(":")
     if text not in DATASETS and (kind not in TABLES or not path):
-        raise argparse.ArgumentTypeError(f"{text!r} is no data set (choose from {', '.join(DATASETS)}, {OWN})")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a data set (choose from {', '.join(DATASETS)}, {OWN})")
     return f"{kind}:{os.path.expanduser(path)}" if path else text
 
 
@@ -55,14 +55,14 @@ def checkpoint_name(text: str) -> str:
 def model_path(text: str) -> Path:
     """A file name that says in which form the model is to be written."""
     if Path(text).suffix not in MODEL_ENDINGS:
-        raise argparse.ArgumentTypeError(f"{text!r} doesn't end in {' or '.join(MODEL_ENDINGS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(MODEL_ENDINGS)}")
     return file_path(text)
 
 
 def page_path(text: str) -> Path:
     """A file name that a browser knows as a page."""
     if Path(text).suffix != ".html":
-        raise argparse.ArgumentTypeError(f"{text!r} doesn't end in .html")
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .html")
     return file_path(text)
 
 
@@ -72,5 +72,5 @@ def interval(words: Sequence[str]) -> tuple[int, str]:
     text = " ".join(words)
     found = re.fullmatch(r"([1-9]\d*) *([a-z]+)", text)
     if found is None or found[2] not in units:
-        raise argparse.ArgumentTypeError(f"{text!r} is no interval such as 1 epoch, 500 steps or 60 s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an interval such as 1 epoch, 500 steps or 60 s")
     return int(found[1]), units[found[2]]

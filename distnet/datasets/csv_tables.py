@@ -143,7 +143,7 @@ def read_csv(
             reader = csv_reader(file, DELIMITERS)
             first = next(filter(is_filled, reader), None)
             if first is None:
-                raise InputError(f"{path}: it is empty; it needs a line a row, as in 5.1,3.5,setosa")
+                raise InputError(path, "is empty", "write one line per row, as in 5.1,3.5,setosa")
             layout = choose_columns(path, [cell.strip() for cell in first], label, header, ignore, learned)
             cells = read_cells(path, reader, first, layout)
         except (UnicodeDecodeError, csv.Error) as error:
@@ -178,7 +178,7 @@ def choose_columns(
 ) -> Layout:
     """Which columns of a file with this first line to read. Raises InputError. Collective: no."""
     if len(cells) < 2:
-        raise InputError(f"{path}: its first line has one value; a row needs numbers and a label")
+        raise InputError(path, "its first line has one value", "write numbers and a label in each row")
     has_header = None if header is None else header == "yes"
     by_name = False
     if learned and learned.columns and has_header is not False:
@@ -186,22 +186,22 @@ def choose_columns(
     if learned and label is None:
         label = learned.label if by_name and learned.label is not None else learned.label_option
         if by_name and label == learned.label and label not in cells:
-            raise InputError(f"{path}: column {label}, of the classes, is missing; name it with --label")
+            raise InputError(path, f"its column of classes, {label}, is missing", "name it with --label")
     place = len(cells) - 1 if label is None else find_column(path, "--label", label, cells, has_header)
     if by_name and learned and learned.columns:
         check_columns(path, cells, learned.columns)
         inputs = match_columns(cells, learned.columns)
         if place in inputs:
             raise InputError(
-                f"--label {label or cells[place]}: is an input of the model; name the column of the classes"
+                f"--label {label or cells[place]}", "is an input of the model", "name the column of the classes"
             )
         return Layout(cells, place, label, inputs, True, True, ())
     left_out = {find_column(path, "--ignore", each, cells, has_header) for each in ignore}
     if place in left_out:
-        raise InputError(f"--ignore {' '.join(ignore)}: column {place + 1} is that of the classes; name others")
+        raise InputError(f"--ignore {' '.join(ignore)}", f"column {place + 1} holds the classes", "name others")
     inputs = [number for number in range(len(cells)) if number != place and number not in left_out]
     if not inputs:
-        raise InputError(f"--ignore {' '.join(ignore)}: no column is left to learn from; leave out fewer")
+        raise InputError(f"--ignore {' '.join(ignore)}", "no column is left to learn from", "leave out fewer")
     return Layout(cells, place, label, inputs, False, has_header, ignore)
 
 
@@ -216,8 +216,10 @@ def find_column(path: Path, option: str, column: str, cells: list[str], header: 
         return cells.index(column)
     numbers = f"1 to {len(cells)}"
     if header or (header is None and not any(map(is_number, cells))):
-        raise InputError(f"{option} {column}: {path} has no such column; name one of {listed(cells)}, or {numbers}")
-    raise InputError(f"{option} {column}: {path} has no such column; name {numbers}, for it has no header")
+        raise InputError(
+            f"{option} {column}", f"{path} has no such column", f"name one of {listed(cells)}, or {numbers}"
+        )
+    raise InputError(f"{option} {column}", f"{path} has no header and no such column", f"name {numbers}")
 
 
 def numbered(names: Sequence[str]) -> list[tuple[str, int]]:
@@ -246,8 +248,10 @@ def check_columns(path: str | Path, cells: Sequence[str], columns: Sequence[str]
     """Raise InputError where a header hasn't all of a model's columns. Collective: no."""
     if missing := missing_columns(cells, columns):
         raise InputError(
-            f"{path}: {counted(len(missing), 'column')} of the model {'is' if len(missing) == 1 else 'are'} missing: "
-            f"{listed(missing)}; its header has {listed(cells)}"
+            path,
+            f"{counted(len(missing), 'column')} of the model {'is' if len(missing) == 1 else 'are'} missing "
+            f"({listed(missing)}), and its header has {listed(cells)}",
+            "add what is missing",
         )
 
 
@@ -265,14 +269,15 @@ def read_cells(path: Path, reader: Any, first: list[str], layout: Layout) -> Cel
             if not is_filled(row):
                 continue
             raise InputError(
-                f"{path}: line {reader.line_num} has {counted(len(row), 'value')}, and the first one {width}; "
-                "give all the same"
+                path,
+                f"line {reader.line_num} has {counted(len(row), 'value')}, the first line {width}",
+                "give all lines the same number",
             )
         label = row[place].strip()
         if not label and codes:
             if not is_filled(row):
                 continue
-            raise InputError(f"{path}: line {reader.line_num} has no label; give it one, or leave it out")
+            raise InputError(path, f"line {reader.line_num} has no label", "add one, or remove the line")
         block += pick(row)
         codes.append(labels.setdefault(label, len(labels)))
         lines.append(reader.line_num)
@@ -306,9 +311,9 @@ def finish(path: Path, cells: Cells, layout: Layout, learned: Learned | None) ->
         for column, cell in cells.bad_first.items():
             cells.bad.setdefault(column, BadCells()).add(lines[0], cell)
         if "" in cells.labels:
-            raise InputError(f"{path}: line {lines[0]} has no label; give it one, or leave it out")
+            raise InputError(path, f"line {lines[0]} has no label", "add one, or remove the line")
     if not len(codes):
-        raise InputError(f"{path}: there is no row below its header; give it some")
+        raise InputError(path, "has no row below its header", "add some")
     check_cells(path, cells, layout, names, len(codes))
     for rows_here in row_blocks(*values.shape):
         if not np.isfinite(values[rows_here]).all():
@@ -409,7 +414,7 @@ def check_cells(path: Path, cells: Cells, layout: Layout, names: list[str] | Non
         (line, _), place = min((each.first_missing, place) for place, each in bad if each.missing)
         verb = "is" if missing == 1 else "are"
         told.append(f"{counted(missing, 'cell')} {verb} empty, from line {line}, {called(place, names)} on")
-    raise InputError(f"{path}: {'; '.join(told)}; turn them into numbers, or leave columns out with --ignore")
+    raise InputError(path, "; ".join(told), "turn them into numbers, or leave columns out with --ignore")
 
 
 def without_index(
@@ -461,7 +466,7 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
         try:
             yield io.TextIOWrapper(binary, "utf-8-sig", newline="")
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path}: its gzip wrapper is damaged ({error}); compress it again") from None
+            raise InputError(path, f"its gzip wrapper is damaged ({error})", "compress it again") from None
 
 
 def csv_reader(lines: Iterable[str], delimiters: str) -> Any:
@@ -541,12 +546,14 @@ def called(place: int, names: Sequence[str] | None) -> str:
 
 def no_csv(path: str | Path, error: UnicodeDecodeError | csv.Error) -> InputError:
     """What tells of a file that `csv.reader` can't read. Collective: no."""
-    what = "isn't UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"is no CSV ({error})"
-    return InputError(f"{path}: it {what}; save it as CSV in UTF-8")
+    what = "isn't UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"is not CSV ({error})"
+    return InputError(path, what, "save it as CSV in UTF-8")
 
 
 def no_number(path: str | Path, line: int, column: str, cell: str) -> InputError:
     """What tells of a cell that is no number."""
     return InputError(
-        f"{path}: line {line}, {column}: {cell!r} is no finite number; correct it (5.1, not 5,1), or leave the line out"
+        f"{path}: line {line}, {column}",
+        f"{cell!r} is not a finite number",
+        "correct it (5.1, not 5,1), or remove the line",
     )

@@ -10,7 +10,7 @@ from distnet.datasets.split import draw_held_out, find_single
 from distnet.parallel.shards import share
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array, padded
-from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.errors import InputError
 
 VALIDATION = (0, 2)  # with the seed, names the draw of the samples held out; tables' test rows have (0, 1)
 ROWS_AT_ONCE = 500  # of the standardisation, to stay in the cache
@@ -66,21 +66,22 @@ def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
     which writes a share of the rows.
     Raises InputError, on every rank, where they can't be that on one. Collective: yes.
     """
-    problem = ""
+    problem: InputError | None = None
     try:
         X, Y = as_numbers("X", X, dtype), as_numbers("Y", Y, dtype)
     except InputError as error:
-        problem = str(error)
+        problem = error
     if world.comm is not None and world.size > 1:
         shapes: tuple[int, ...] | None = None
         for rank, (theirs, what) in enumerate(world.comm.allgather(((*X.shape, *Y.shape), problem))):
             shapes = shapes or theirs
             if what:
-                problem = f"{what} (on rank {rank})"
+                problem = InputError(what.subject, f"{what.problem} (on rank {rank})", what.remedy)
             elif theirs != shapes:
-                problem = f"X and Y: rank {rank} has others than rank 0; give all ranks the same arrays"
+                problem = InputError("X and Y", f"rank {rank} has others than rank 0", "give all ranks the same arrays")
     if problem:
-        raise input_error_on_every_rank(problem)
+        problem.on_every_rank = True
+        raise problem
     split = empty_split(world, len(X), X.shape[1], Y.shape[1], dtype)
     mine = share(len(X), world.node_rank, world.node_size)
     rows = slice(mine.start, mine.stop)
@@ -102,11 +103,13 @@ def as_numbers(name: str, values: Array, dtype: DTypeLike) -> Array:
                 raise ValueError("complex numbers")
             values = values.astype(dtype)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{name}: not all of its values are numbers ({error}); convert or remove them") from None
+            raise InputError(
+                name, f"not all of its values are numbers ({error})", "convert or remove the others"
+            ) from None
     limit = np.finfo(dtype).max
     if values.size and not (-limit <= values.min() and values.max() <= limit):  # no temporary; NaN compares false
         row, column = np.argwhere(~(np.abs(values) <= limit))[0]
-        raise InputError(f"{name}[{row}, {column}] is {values[row, column]}: expected a finite number of {dtype}")
+        raise InputError(f"{name}[{row}, {column}]", f"expected a finite number of {dtype}, got {values[row, column]}")
     return values
 
 
@@ -120,14 +123,16 @@ def hold_out(
     """
     samples = len(split.inputs)
     if count >= samples:
-        raise input_error_on_every_rank(
-            f"{option}: there are {samples} training samples, and some have to be learned; hold out fewer"
+        raise InputError(
+            option, f"none of {samples} training samples is left to learn from", "hold out fewer", on_every_rank=True
         )
     codes = split.targets.argmax(axis=1)
     if (single := find_single(codes)) is not None:
-        raise input_error_on_every_rank(
-            f"{option}: class {classes[single]!r} has one training sample, which can't be both learned and held out; "
-            "add some, or leave the class out"
+        raise InputError(
+            option,
+            f"class {classes[single]!r} has one training sample, which can't be both learned and held out",
+            "add some, or leave the class out",
+            on_every_rank=True,
         )
     chosen, rest = draw_held_out(codes, count, [seed, *VALIDATION])
     held = empty_split(world, count, split.features, split.targets.shape[1], split.inputs.dtype)

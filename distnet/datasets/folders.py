@@ -53,7 +53,7 @@ def find_files(name: str, directory: Path) -> list[Path] | None:
 
     None if there is nothing of them. Raises InputError where some are there and some are missing.
     """
-    trouble = ""
+    problem: InputError | None = None
     for folder in folders(name, directory):
         found = [next(filter(os.path.isfile, spellings(folder / file)), None) for file in file_names(name)]
         if name == "fashion-mnist" and folder != home(name, directory) and found[3] and is_mnist(found[3]):
@@ -63,14 +63,16 @@ def find_files(name: str, directory: Path) -> list[Path] | None:
             return there
         if name == "mnist" and os.path.isfile(folder / KERAS):
             return [folder / KERAS]
-        if there and not trouble:
+        if there and not problem:
             missing = [file for file, path in zip(file_names(name), found, strict=True) if not path]
-            trouble = (
-                f"--data-dir {folder}: {join_names(missing)} {'is' if len(missing) == 1 else 'are'} missing beside "
-                f"{join_names([path.name for path in there])}; {how_to_get(name, folder)}"
+            problem = InputError(
+                f"--data-dir {folder}",
+                f"{join_names(missing)} {'is' if len(missing) == 1 else 'are'} missing beside "
+                f"{join_names([path.name for path in there])}",
+                how_to_get(name, folder),
             )
-    if trouble:
-        raise InputError(trouble)
+    if problem:
+        raise problem
     return None
 
 
@@ -104,7 +106,7 @@ def how_to_get(name: str, folder: Path) -> str:
     """What to tell who hasn't the files."""
     if name in EMNIST:
         return EMNIST_REMEDY
-    return f"fetch the files with: python -m distnet.datasets {name} --data-dir {folder}"
+    return f"fetch the files with python -m distnet.datasets {name} --data-dir {folder}"
 
 
 def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> tuple[list[Path] | None, str]:
@@ -120,9 +122,13 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
         return files, ""
     if name in EMNIST:
         *most, last = file_names(name)
-        raise InputError(f"--data-dir {directory}: put {', '.join(most)} and {last} there, with .gz behind them or not")
+        raise InputError(
+            f"--data-dir {directory}",
+            f"there is no {name}",
+            f"put {', '.join(most)} and {last} there, with or without .gz",
+        )
     if folder_given:
-        raise InputError(missing_files(name, directory))
+        raise missing_files(name, directory)
     from distnet.datasets import mirrors  # its imports take a while, and few runs need it
 
     try:
@@ -131,7 +137,7 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
         if asked_for:
             raise
         if traces(directory):
-            raise InputError(missing_files(name, directory)) from None
+            raise missing_files(name, directory) from None
         return None, (
             f"no {name} in {directory}/, and no mirror gave it within {FIRST_ANSWER:g} s; "
             f"going on with synthetic digits (python -m distnet.datasets {name} tries again)"
@@ -139,14 +145,15 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
     return find_files(name, directory), ""
 
 
-def missing_files(name: str, directory: Path) -> str:
+def missing_files(name: str, directory: Path) -> InputError:
     """That a data set isn't in a folder, and what is there instead."""
     found = traces(directory) if name == "mnist" else []
     there = f", but {join_names(found[:SHOWN])}{' and others' * (len(found) > SHOWN)}" if found else ""
     npz = f", nor is {KERAS}" if name == "mnist" else ""
-    return (
-        f"--data-dir {directory}: {FILES[0]} and the other files of {name} aren't there{npz}{there}; "
-        f"{how_to_get(name, directory)}"
+    return InputError(
+        f"--data-dir {directory}",
+        f"{FILES[0]} and the other files of {name} aren't there{npz}{there}",
+        how_to_get(name, directory),
     )
 
 
@@ -161,7 +168,7 @@ def check_bytes(name: str, files: Sequence[Path], arrays: Sequence[NDArray[np.ui
         path, known = files[number % len(files)], mirrors.DATASETS[name].sha256[file]
         if len(array) in KNOWN_SAMPLES and sha256_of(array) != known:
             raise InputError(
-                f"{path}: its bytes aren't those of {name} "
-                f"(sha256 {sha256_of(array)[:8]}..., not {known[:8]}...); "
-                f"download it again: python -m distnet.datasets {name} --data-dir {path.parent}"
+                path,
+                f"its bytes aren't those of {name} (sha256 {sha256_of(array)[:8]}..., not {known[:8]}...)",
+                f"download it again with python -m distnet.datasets {name} --data-dir {path.parent}",
             )

@@ -32,7 +32,7 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 CHUNK = 1 << 20  # bytes unpacked at a time
-REMEDY = "download it again: python -m distnet.datasets mnist (or fashion-mnist)"
+REMEDY = "download it again with python -m distnet.datasets mnist (or fashion-mnist)"
 EMNIST_REMEDY = "take it again from gzip.zip of www.nist.gov/itl/products-and-services/emnist-dataset"
 
 
@@ -84,8 +84,7 @@ class Reader(MNIST):  # type: ignore[misc]
         """Overrides the list parser; `load_training` calls it and hands its arrays on untouched."""
         images, labels = _read(Path(path_img), dimensions=3), _read(Path(path_lbl), dimensions=1)
         if len(images) != len(labels):
-            number = f"has {len(images)} images, but {path_lbl} has {len(labels)} labels"
-            raise _bad(Path(path_img), f"{number}: they are not of one set")
+            raise _bad(Path(path_img), f"has {len(images)} images, but {path_lbl} has {len(labels)} labels")
         return images, labels
 
 
@@ -139,4 +138,4 @@ def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _bad(path: Path, what: str) -> InputError:
-    return InputError(f"{path}: {what}: {EMNIST_REMEDY if path.name.startswith('emnist-') else REMEDY}")
+    return InputError(path, what, EMNIST_REMEDY if path.name.startswith("emnist-") else REMEDY)

@@ -121,7 +121,7 @@ def load_table(
                 whole.inputs[rows, :features] = (table.values[order[rows]] - mean) / deviation
             if not np.isfinite(whole.inputs[rows]).all():
                 remedy = "use --dtype float64" if np.dtype(dtype) == np.float32 else "scale them"
-                raise InputError(f"{path}: some numbers are too large for {np.dtype(dtype)}; {remedy}")
+                raise InputError(path, f"some numbers are too large for {np.dtype(dtype)}", remedy)
         whole.inputs[:, features] = 1
         whole.targets[np.arange(len(order)), table.codes[order]] = 1
 
@@ -198,8 +198,9 @@ def broadcast_files(
         train, _, test, _ = read
         if train[0].size != test[0].size:
             raise InputError(
-                f"{files[2 % len(files)]}: images of {test[0].size} pixels, and {train[0].size} in {files[0]}; "
-                "take training and test set from the same place"
+                files[2 % len(files)],
+                f"its images have {test[0].size} pixels, those of {files[0]} {train[0].size}",
+                "take training and test set from the same place",
             )
         return min(limit or len(train), len(train)), len(test), (test.shape[1], test.shape[2])
 

@@ -83,7 +83,7 @@ def download(
     Collective: no.
     """
     if dataset not in DATASETS:
-        raise InputError(f"data set {dataset!r} can't be downloaded: choose one of {', '.join(DATASETS)}")
+        raise InputError(f"data set {dataset!r}", "can't be downloaded", f"choose one of {', '.join(DATASETS)}")
     bases = [_checked(base) for base in mirrors or DATASETS[dataset].mirrors]
     seconds = READ_SECONDS if first_answer is None else first_answer / len(bases)
     try:
@@ -107,7 +107,7 @@ def download(
                 remedy = (
                     f"put the four files into {directory} by hand, or try python -m distnet.datasets with --mirror URL"
                 )
-                raise InputError(f"{name}.gz could not be downloaded: {'; '.join(troubles)}: {remedy}")
+                raise InputError(f"{name}.gz", f"could not be downloaded ({'; '.join(troubles)})", remedy)
             os.replace(part, packed)
             raw.unlink(missing_ok=True)  # it has other bytes, and would be found first
             _tell(progress, f"{packed}: here, from {base}")
@@ -115,8 +115,8 @@ def download(
             bases.remove(base)  # the mirror that worked goes first, so that a silent one costs its wait once
             bases.insert(0, base)
     except OSError as error:
-        what = f"{directory}: the files can't be written ({_brief(error)})"
-        raise InputError(f"{what}: make room, or choose another folder with --data-dir") from error
+        problem = f"the files can't be written ({_brief(error)})"
+        raise InputError(directory, problem, "make room, or choose another folder with --data-dir") from error
 
 
 def _checked(base: str) -> str:
@@ -125,7 +125,7 @@ def _checked(base: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise InputError(f"mirror {base!r} is no web address: name one that starts with http:// or https://")
+        raise InputError(f"mirror {base!r}", "is not a web address", "name one that starts with http:// or https://")
     return base.rstrip("/") + "/"
 
 

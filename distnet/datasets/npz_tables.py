@@ -12,7 +12,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from distnet.parallel.shards import row_blocks
-from distnet.runtime.errors import InputError
+from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.text import listed
 from distnet.runtime.unpacking import check_unpacked_size
 
@@ -41,13 +41,15 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64], list[Any], in
     shapes = {name: found[name].shape[1:] for name, _ in parts}
     if len(set(shapes.values())) > 1:
         raise InputError(
-            f"{path}: rows of {named['X']} are {shapes['X']}, and of {named['X_test']} {shapes['X_test']}; "
-            "give both the same"
+            path,
+            f"rows of {named['X']} are {shapes['X']}, and of {named['X_test']} {shapes['X_test']}",
+            "give both the same number",
         )
     if len({found[y].dtype.kind == "U" for _, y in parts}) > 1:
         raise InputError(
-            f"{path}: one of {named['y']} and {named['y_test']} is text, and the other isn't; "
-            "give both the same classes"
+            path,
+            f"one of {named['y']} and {named['y_test']} is text, and the other isn't",
+            "give both the same classes",
         )
     X, y = (join([found[pair[which]] for pair in parts]) for which in (0, 1))
     classes, codes = np.unique(y, return_inverse=True)
@@ -73,8 +75,9 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         raise
     except Exception as error:
         # Damaged and foreign bytes make zipfile raise almost anything.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: is damaged or no file of numpy.savez ({reason}); save X and y with it") from None
+        raise InputError(
+            path, f"is damaged or not a file of numpy.savez ({first_line(error)})", "save X and y with it"
+        ) from None
     return found, named
 
 
@@ -84,14 +87,15 @@ def find_names(path: Path, names: Sequence[str]) -> dict[str, str]:
     for part, usual in NAMES.items():
         there = [name for name in names if name.lower() in usual]
         if len(there) > 1:
-            raise InputError(f"{path}: {listed(there)} are both there, and either may be {part}; leave one")
+            raise InputError(path, f"{listed(there)} are both there, and either may be {part}", "remove one")
         if there:
             named[part] = there[0]
     wanted = ["X", "y", *["X_test", "y_test"] * bool({"X_test", "y_test"} & named.keys())]
     if missing := [part for part in wanted if part not in named]:
         raise InputError(
-            f"{path}: {missing[0]} is missing; it has {listed(names) or 'no arrays'}, and needs X and y "
-            "(or x_train and y_train), X_test with y_test"
+            path,
+            f"{missing[0]} is missing, it has {listed(names) or 'no arrays'}",
+            "save X and y (or x_train and y_train), and X_test with y_test",
         )
     return named
 
@@ -118,7 +122,7 @@ def read_member(path: Path, stored: Any, name: str) -> NDArray[Any]:
     wrong = next(place for place, each in enumerate(objects) if type(each) is not str)
     index = ", ".join(map(str, np.unravel_index(wrong, shape)))
     raise InputError(
-        f"{path}: {name}[{index}] is {objects[wrong]!r}, and others are text; save it as numbers or as text alone"
+        path, f"{name}[{index}] is {objects[wrong]!r}, and others are text", "save it as numbers or as text alone"
     )
 
 
@@ -165,10 +169,10 @@ def check_pair(path: Path, x_name: str, X: NDArray[Any], y_name: str, y: NDArray
     for name, numbers, kinds in ((x_name, X, "biuf"), (y_name, y, "biufU")):
         if numbers.dtype.kind not in kinds or (numbers.dtype.kind != "U" and numbers.dtype.itemsize > 8):
             right = "numbers or text" if "U" in kinds else "numbers"
-            raise InputError(f"{path}: {name} is of {numbers.dtype}; it has to be of {right}")
+            raise InputError(path, f"{name} is of {numbers.dtype}", f"save it as {right}")
     if X.ndim < 2 or X.size == 0 or y.shape != X.shape[:1]:
         raise InputError(
-            f"{path}: {x_name} is of shape {X.shape} and {y_name} of {y.shape}; they need (rows, columns) and (rows,)"
+            path, f"{x_name} is of shape {X.shape} and {y_name} of {y.shape}", "save (rows, columns) and (rows,)"
         )
     for name, numbers in ((x_name, X), (y_name, y)):
         if numbers.dtype.kind == "f":
@@ -177,8 +181,9 @@ def check_pair(path: Path, x_name: str, X: NDArray[Any], y_name: str, y: NDArray
                 if wrong.size:
                     index = wrong[0] + [rows.start, *[0] * (numbers.ndim - 1)]
                     raise InputError(
-                        f"{path}: {name}[{', '.join(map(str, index))}] is {numbers[tuple(index)]}; "
-                        "it has to be a finite number"
+                        path,
+                        f"{name}[{', '.join(map(str, index))}] is {numbers[tuple(index)]}",
+                        "save finite numbers",
                     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnet.datasets.names import TABLES
-from distnet.runtime.errors import InputError
+from distnet.runtime.errors import InputError, first_line
 
 # Of MNIST's 28: the digit's longer side, and the pixel where its centre of mass is.
 # Source: LeCun, Cortes, Burges, The MNIST database. That it is pixel 14, from 0, is so of all its images.
@@ -33,14 +33,15 @@ def read_picture(path: Path, inputs: int, dataset: str) -> NDArray[Any]:
     if dataset in TABLES:
         if grey.size != inputs:
             raise InputError(
-                f"{path}: it has {grey.shape[1]} x {grey.shape[0]} pixels, and this network, which learned a table, "
-                f"{inputs} inputs; give it as many pixels as inputs, or rows of numbers in a .csv"
+                path,
+                f"it has {grey.shape[1]} x {grey.shape[0]} pixels, and this network of a table {inputs} inputs",
+                "give it as many pixels as inputs, or rows of numbers in a .csv",
             )
         return grey.ravel()
     side = math.isqrt(inputs)
     if side * side != inputs:
         raise InputError(
-            f"{path}: this network has {inputs} inputs, which are no square image; give it rows of numbers in a .csv"
+            path, f"this network has {inputs} inputs, not those of a square image", "give it rows of numbers in a .csv"
         )
     if dataset == "fashion-mnist":
         pixels = garment(grey, side)
@@ -48,7 +49,7 @@ def read_picture(path: Path, inputs: int, dataset: str) -> NDArray[Any]:
         found = ink(grey)
         pixels = None if found is None else centred(found, side)
     if pixels is None:
-        raise InputError(f"{path}: it is of one shade; there has to be something in it")
+        raise InputError(path, "all of its pixels have one shade", "name an image of something")
     return pixels.ravel()
 
 
@@ -60,7 +61,7 @@ def read_grey(path: Path) -> NDArray[np.float64]:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise InputError(f"{path}: it takes Pillow to read images; pip install Pillow") from None
+        raise InputError(path, "reading images needs Pillow", "pip install Pillow") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -70,14 +71,13 @@ def read_grey(path: Path) -> NDArray[np.float64]:
                     image = image.convert("LA")
                 pixels = np.asarray(image, np.float64)
     except OSError as error:
-        reason = error.strerror or "it is no image, or damaged"
-        raise InputError(f"{path}: can't be read ({reason}); name an image, such as a PNG") from None
+        reason = error.strerror or "it is damaged or not an image"
+        raise InputError(path, f"can't be read ({reason})", "name an image, such as a PNG") from None
     except Exception as error:
         # Damaged and foreign bytes make Pillow's decoders raise almost anything.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: can't be read ({reason}); name an image, such as a PNG") from None
+        raise InputError(path, f"can't be read ({first_line(error)})", "name an image, such as a PNG") from None
     if not np.isfinite(pixels).all():
-        raise InputError(f"{path}: some of its pixels are no finite numbers; name an image, such as a PNG")
+        raise InputError(path, "some of its pixels are not finite numbers", "name an image, such as a PNG")
     return on_paper(pixels) if pixels.ndim == 3 else pixels
 
 

@@ -78,7 +78,7 @@ def read_table(kind: str, path: Path, options: TableOptions) -> Table:
             values, codes, classes, tests = read_npz(path)
     except OSError as error:
         raise InputError(
-            f"--dataset {kind}:{path}: can't be read ({error.strerror or error}); name a file of rows of numbers"
+            f"--dataset {kind}:{path}", f"can't be read ({error.strerror or error})", "name a file of rows of numbers"
         ) from None
     if options.learned is None:
         check_classes(path, codes, classes)
@@ -89,13 +89,16 @@ def read_table(kind: str, path: Path, options: TableOptions) -> Table:
 def check_classes(path: Path, codes: NDArray[np.int64], classes: list[Class]) -> None:
     """Raise InputError where labels aren't classes to learn. Collective: no."""
     if len(classes) < 2:
-        raise InputError(f"{path}: all rows are of class {classes[0]!r}; there have to be two classes or more")
+        raise InputError(path, f"all rows are of class {classes[0]!r}", "give it two classes or more")
     if len(classes) == len(codes) > 2:
-        raise InputError(f"{path}: every row is of a class of its own; labels have to be classes, not measurements")
+        raise InputError(
+            path, "every row is of a class of its own", "give it labels that are classes, not measurements"
+        )
     if len(classes) > MOST_CLASSES and is_measured(classes):
         raise InputError(
-            f"{path}: its label has {len(classes):,} different values, which aren't whole numbers, such as "
-            f"{classes[0]}; labels have to be classes, not measurements"
+            path,
+            f"its label has {len(classes):,} different values, which aren't whole numbers, such as {classes[0]}",
+            "give it labels that are classes, not measurements",
         )
 
 
@@ -124,7 +127,7 @@ def split_rows(
     if single is not None:
         remedy = "evaluate --part all" if options.learned else "add rows of it, or leave it out"
         raise InputError(
-            f"{path}: class {classes[single]!r} has one row, which can't be both learned and tested on; {remedy}"
+            path, f"class {classes[single]!r} has one row, which can't be both learned and tested on", remedy
         )
     held, rest = draw_held_out(codes, count, seed)
     return rest, held
@@ -155,7 +158,8 @@ def column_moments(path: Path, table: Table) -> tuple[NDArray[np.float64], NDArr
     if wrong.size:
         column = wrong[0]
         raise InputError(
-            f"{path}: feature {column + 1} runs from {low[column]:g} to {high[column]:g}, which can't be "
-            "standardised; scale it"
+            path,
+            f"feature {column + 1} runs from {low[column]:g} to {high[column]:g}, which can't be standardised",
+            "scale it",
         )
     return mean, deviation

@@ -22,7 +22,7 @@ from distnet.doctor.findings import NOTE, OK, PROBLEM, Finding, coloured, shown,
 from distnet.doctor.machine import Facts, facts
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
-from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.launcher import mpirun_beside_python
 
 STALL = 120.0  # seconds for a check, on a machine with many more ranks than cores; a step of training is one, too
@@ -39,8 +39,8 @@ def main() -> int:
     if not options.launcher:
         return examine(directory, named)
     if launch.launched() or launch.is_inside_rank():
-        raise input_error_on_every_rank(
-            f"{options.launcher[0]}: a launcher started this already; leave one of the two out"
+        raise InputError(
+            options.launcher[0], "a launcher started this already", "leave one of the two out", on_every_rank=True
         )
     given = ["--data-dir", str(directory)] if options.data_dir else []
     command = [sys.executable, "-m", "distnet.doctor", *given]

@@ -1,7 +1,6 @@
 """What is right of what a machine, its data and a short training show, and what to type where it isn't."""
 
 import platform
-import re
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -186,7 +185,7 @@ def data(directory: Path, named: bool) -> Finding:
             return Finding(NOTE, "files", told, fetch)
         arrays = read_files("mnist", files)
     except InputError as error:
-        return Finding(PROBLEM, "files", without_remedy(error), fetch)
+        return Finding(PROBLEM, "files", f"{error.subject}: {error.problem}", fetch)
     counts = (len(arrays[0]), len(arrays[2]))
     if not set(counts) & set(KNOWN_SAMPLES):
         return Finding(OK, "files", f"{counts[0]:,} and {counts[1]:,} samples of your own in {directory}")
@@ -196,13 +195,8 @@ def data(directory: Path, named: bool) -> Finding:
             check_bytes(name, files, arrays)
             return Finding(OK, "files", f"{name} in {directory}, every byte as published")
         except InputError as error:
-            troubles[name] = without_remedy(error)
+            troubles[name] = f"{error.subject}: {error.problem}"
     return Finding(PROBLEM, "files", troubles["mnist"], fetch)
-
-
-def without_remedy(error: InputError) -> str:
-    """What is wrong with a file; the remedy that fits here is another one."""
-    return re.split("[:;] (?:download it again|fetch the files with): ", str(error))[0]
 
 
 def same_bits(world: World, digests: Sequence[Bits], seconds: Sequence[float]) -> Finding:

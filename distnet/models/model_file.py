@@ -13,7 +13,7 @@ from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import Model
 from distnet.nn.parameters import parameter_count
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import InputError
+from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.files import read_arrays, write_whole
 
 MODEL_ENDINGS = (".pkl", ".npz")
@@ -58,11 +58,11 @@ def save_model(path: Path, model: Model) -> None:
             pickler.dump(header | {"parameters": model.parameters})
 
     if path.suffix not in MODEL_ENDINGS:
-        raise InputError(f"model {path}: doesn't end in {' or '.join(MODEL_ENDINGS)}")
+        raise InputError(f"model {path}", f"the name does not end in {' or '.join(MODEL_ENDINGS)}")
     try:
         write_whole(path, write)
     except OSError as error:
-        raise InputError(f"model {path}: can't be written ({error.strerror})") from None
+        raise InputError(f"model {path}", f"can't be written ({error.strerror})") from None
 
 
 def _as_bytes(array: Array) -> tuple[Any, ...]:
@@ -141,22 +141,21 @@ def load_model(path: Path) -> Model:
             content = _unpickled(path)
     except OSError as error:
         raise InputError(
-            f"model {path}: can't be read ({error.strerror or error}); name a model of distnet's"
+            f"model {path}", f"can't be read ({error.strerror or error})", "name a model of distnet's"
         ) from None
     except Exception as error:
         # Damaged and foreign bytes make pickle and zipfile raise almost anything.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"model {path}: is damaged or no model of distnet's ({reason})") from None
+        raise InputError(f"model {path}", f"is damaged or not a model of distnet's ({first_line(error)})") from None
     return checked(path, content)
 
 
 def checked(path: Path, content: Any) -> Model:
     """The model in `content`, or an InputError that says what it is instead."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"model {path}: is no model of distnet's")
+        raise InputError(f"model {path}", "is not a model of distnet's")
     if content.get("version") != VERSION:
         raise InputError(
-            f"model {path}: is of version {content.get('version')!r}; this distnet reads version {VERSION}"
+            f"model {path}", f"is of version {content.get('version')!r}, and this distnet reads version {VERSION}"
         )
     sizes, activation = content.get("sizes"), content.get("activation")
     parameters, about = content.get("parameters"), content.get("about")
@@ -168,7 +167,7 @@ def checked(path: Path, content: Any) -> Model:
         or activation not in ACTIVATIONS
         or not isinstance(about, dict)
     ):
-        raise InputError(f"model {path}: its description is damaged (sizes {sizes!r}, activation {activation!r})")
+        raise InputError(f"model {path}", f"its description is damaged (sizes {sizes!r}, activation {activation!r})")
     if (
         not isinstance(parameters, np.ndarray)
         or parameters.dtype not in (np.float32, np.float64)
@@ -176,7 +175,8 @@ def checked(path: Path, content: Any) -> Model:
     ):
         shape = getattr(parameters, "shape", "none")
         raise InputError(
-            f"model {path}: a network of {'-'.join(map(str, sizes))} has "
-            f"{parameter_count(sizes):,} parameters, and the file holds {shape}"
+            f"model {path}",
+            f"a network of {'-'.join(map(str, sizes))} has {parameter_count(sizes):,} parameters, "
+            f"and the file holds {shape}",
         )
     return Model(tuple(sizes), activation, parameters, about)

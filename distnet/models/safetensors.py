@@ -11,7 +11,7 @@ from distnet.models.model_file import FORMAT, VERSION, checked
 from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import InputError
+from distnet.runtime.errors import InputError, first_line
 
 
 def description(model: Model) -> dict[str, str]:
@@ -51,12 +51,13 @@ def load_safetensors(path: Path, activation: str | None) -> Model:
             tensors: dict[str, NDArray[Any]] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = {"format": FORMAT, "version": VERSION, "activation": activation, "about": {}} | described
     except OSError as error:
-        raise InputError(f"model {path}: can't be read ({error.strerror or error}); name a model") from None
+        raise InputError(f"model {path}", f"can't be read ({error.strerror or error})", "name a model") from None
     except (SafetensorError, TypeError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"model {path}: is damaged, or holds other arrays than a network's ({reason})") from None
+        raise InputError(
+            f"model {path}", f"is damaged, or holds other arrays than a network's ({first_line(error)})"
+        ) from None
     if header["activation"] is None:
-        raise InputError(f"model {path}: doesn't say its activation; name it with --activation")
+        raise InputError(f"model {path}", "doesn't say its activation", "name it with --activation")
     sizes: list[int] = []
     pieces: list[Array] = []
     for number in range(0, len(tensors), 2):
@@ -65,8 +66,10 @@ def load_safetensors(path: Path, activation: str | None) -> Model:
         fits = weights.ndim == 2 and biases.shape == weights.shape[:1] and sizes[-1:] in ([], [weights.shape[1]])
         if not fits or not weights.dtype == biases.dtype in (np.float32, np.float64):
             raise InputError(
-                f"model {path}: isn't a network of distnet's; {' and '.join(names)} have to be there, float32 or "
-                "float64, of shapes (outputs, inputs) and (outputs,) that fit the layer before"
+                f"model {path}",
+                "is not a network of distnet's",
+                f"save {' and '.join(names)}, float32 or float64, of shapes (outputs, inputs) and (outputs,) "
+                "that fit the layer before",
             )
         sizes = [*(sizes or [weights.shape[1]]), weights.shape[0]]
         pieces += [weights.T.reshape(-1), biases]

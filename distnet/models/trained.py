@@ -86,16 +86,18 @@ def remembered(path: Path, model: Model) -> Trained:
     if moments is not None and not (
         moments.shape in ((2,), (2, model.sizes[0])) and np.isfinite(moments).all() and (moments[1] > 0).all()
     ):
-        raise InputError(f"model {path}: its mean and deviation of inputs are damaged; take the file as it was written")
+        raise InputError(
+            f"model {path}", "its mean and deviation of inputs are damaged", "take the file as it was written"
+        )
     if classes is not None and not (
         isinstance(classes, list)
         and all(isinstance(name, Class) for name in classes)
         and len(set(map(str, classes))) == len(classes) == model.sizes[-1]
     ):
-        raise InputError(f"model {path}: its names of classes are damaged; take the file as it was written")
+        raise InputError(f"model {path}", "its names of classes are damaged", "take the file as it was written")
     columns, label = model.about.get("columns"), model.about.get("label")
     if not (columns is None or (is_names(columns) and len(columns) == model.sizes[0])) or not is_names([label or ""]):
-        raise InputError(f"model {path}: its names of columns are damaged; take the file as it was written")
+        raise InputError(f"model {path}", "its names of columns are damaged", "take the file as it was written")
     names = None if columns is None else tuple(columns), label
     if moments is None:
         return Trained(path, model, None, None, classes, *names)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import check_choice, check_fields, fraction, positive_rate, rate_or_zero
 
 # Default learning rate of each rule. A momentum of 0.9 makes steps ten times as long.
@@ -30,7 +30,7 @@ class Hyperparameters:
         try:
             first, second = self.betas
         except (TypeError, ValueError):
-            raise input_error_on_every_rank(f"betas {self.betas!r}: expected two numbers") from None
+            raise InputError(f"betas {self.betas!r}", "expected two numbers", on_every_rank=True) from None
         object.__setattr__(self, "betas", (fraction.check("betas", first), fraction.check("betas", second)))
         check_fields(self, clip_norm=positive_rate, momentum=fraction, epsilon=positive_rate, weight_decay=rate_or_zero)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from distnet.nn.functional import ACTIVATIONS
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import check_choice
 
 
@@ -39,5 +39,7 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     except TypeError:
         layers = ()
     if len(layers) < 2 or any(not isinstance(size, (int, np.integer)) or size < 1 for size in layers):
-        raise input_error_on_every_rank(f"sizes {sizes!r}: name inputs, hidden layers and outputs, each 1 or more")
+        raise InputError(
+            f"sizes {sizes!r}", "expected inputs, hidden layers and outputs, each 1 or more", on_every_rank=True
+        )
     return tuple(map(int, layers))

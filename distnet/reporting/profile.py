@@ -126,7 +126,7 @@ def write_timeline(world: World, watch: Stopwatch, path: Path) -> None:
         try:
             write_whole(path, content)
         except OSError as error:
-            raise InputError(f"--timeline {path}: can't be written ({error.strerror})") from None
+            raise InputError(f"--timeline {path}", f"can't be written ({error.strerror})") from None
 
     world.on_root(write)
 

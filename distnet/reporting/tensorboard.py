@@ -21,7 +21,7 @@ class Board(Callback):
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise InputError(
-                f"--tensorboard {folder}: it needs tensorboardX ({error}): pip install tensorboardX"
+                f"--tensorboard {folder}", f"it needs tensorboardX ({error})", "pip install tensorboardX"
             ) from None
         check_folder(folder, "--tensorboard")
         self.folder, self._writer_class = folder, SummaryWriter

@@ -1,22 +1,27 @@
-"""What ends a command before its work: what a person did that cannot work, told in one line, or a call for help."""
+"""The two exceptions that end a command before its work: bad input, and a request for help."""
 
 
 class InputError(ValueError):
-    """A bad option, file or launch. Its text is one line that names the thing, its value and the remedy.
+    """A bad option, file or launch. As text: `SUBJECT: PROBLEM; REMEDY`, one line.
 
-    Commands print the line on standard error (rank 0 alone) and end with status 2.
-    on_every_rank: whether every rank is known to raise it, so that all can end without an abort.
+    Commands print the line on standard error (rank 0 only) and exit with status 2.
+    subject: the option, parameter or file. problem: a clause. remedy: an imperative, where there is one.
+    on_every_rank: whether all ranks raise it at the same place, so that no rank needs to abort the others.
     """
 
-    on_every_rank = False
+    def __init__(self, subject: object, problem: str, remedy: str = "", *, on_every_rank: bool = False) -> None:
+        self.subject, self.problem, self.remedy = str(subject), problem, remedy
+        self.on_every_rank = on_every_rank
+        super().__init__(self.subject, problem, remedy)
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.problem}" + f"; {self.remedy}" * bool(self.remedy)
 
 
 class HelpWanted(Exception):  # noqa: N818
-    """Somebody typed --help; its text is what to print. Commands print it (rank 0 alone) and end with status 0."""
+    """--help was given. The text is the help; commands print it (rank 0 only) and exit with status 0."""
 
 
-def input_error_on_every_rank(message: str) -> InputError:
-    """An InputError that all ranks raise at the same place."""
-    error = InputError(message)
-    error.on_every_rank = True
-    return error
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, at most 200 characters; its type where it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

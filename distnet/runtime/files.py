@@ -38,7 +38,7 @@ def check_writable(path: Path, option: str) -> None:
     Collective: no, for rank 0.
     """
     if path.is_dir():
-        raise InputError(f"{option} {path}: this is a folder; name a file")
+        raise InputError(f"{option} {path}", "is a folder", "name a file")
     target = Path(os.path.realpath(path))
     folder = target.parent if path.is_symlink() else path.parent
     try:
@@ -55,8 +55,8 @@ def check_writable(path: Path, option: str) -> None:
                 pass
     except OSError as error:
         if not folder.exists():
-            raise InputError(f"{option} {path}: there is no folder {folder}; make it first") from None
-        raise InputError(f"{option} {path}: can't be written ({error.strerror}); name a file elsewhere") from None
+            raise InputError(f"{option} {path}", f"there is no folder {folder}", "make it first") from None
+        raise InputError(f"{option} {path}", f"can't be written ({error.strerror})", "name a file elsewhere") from None
 
 
 def check_folder(path: Path, option: str) -> None:
@@ -69,9 +69,9 @@ def check_folder(path: Path, option: str) -> None:
         with tempfile.NamedTemporaryFile(dir=path, prefix=".probe."):
             pass
     except FileExistsError:
-        raise InputError(f"{option} {path}: this is a file; name a folder") from None
+        raise InputError(f"{option} {path}", "is a file", "name a folder") from None
     except OSError as error:
-        raise InputError(f"{option} {path}: can't be written ({error.strerror}); name another folder") from None
+        raise InputError(f"{option} {path}", f"can't be written ({error.strerror})", "name another folder") from None
 
 
 def is_stream(path: Path) -> bool:
@@ -154,8 +154,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-def write_content(path: Path, content: bytes, what: str) -> None:
-    """The same for bytes that are there. Raises InputError about `what`. Collective: no, for rank 0."""
+def write_content(path: Path, content: bytes, subject: object) -> None:
+    """The same for bytes that are there. Raises InputError with this subject."""
 
     def write(file: BinaryIO) -> None:
         file.write(content)
@@ -163,7 +163,7 @@ def write_content(path: Path, content: bytes, what: str) -> None:
     try:
         write_whole(path, write)
     except OSError as error:
-        raise InputError(f"{what} can't be written ({error.strerror})") from None
+        raise InputError(subject, f"can't be written ({error.strerror})") from None
 
 
 class GrowingFile:

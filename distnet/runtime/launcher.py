@@ -47,7 +47,7 @@ class Launcher:
 
     def __init__(self, mpirun: Sequence[str], hosts: Sequence[Host] = ()) -> None:
         if shutil.which(mpirun[0]) is None:
-            raise InputError(f"--mpirun {mpirun[0]}: there is no such program; name mpirun with its path")
+            raise InputError(f"--mpirun {mpirun[0]}", "there is no such program", "name mpirun with its path")
         self.mpirun, self.hosts = list(mpirun), list(hosts)
         self.hosts_option = "-hosts"
         if hosts and "Open MPI" in subprocess.run([*mpirun, "--version"], capture_output=True, text=True).stdout:

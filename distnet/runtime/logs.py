@@ -47,7 +47,9 @@ def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             handlers.append(File(path))
         except OSError as error:
-            raise InputError(f"--log-dir {path}: can't be written ({error.strerror}); name another folder") from None
+            raise InputError(
+                f"--log-dir {path}", f"can't be written ({error.strerror})", "name another folder"
+            ) from None
     logger.setLevel(logging.INFO)
     logger.propagate = False  # a program of which training is a part has handlers of its own
     logger.handlers = handlers

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
 
-from distnet.runtime.errors import input_error_on_every_rank
+from distnet.runtime.errors import InputError
 
 T = TypeVar("T", int, float)
 
@@ -42,7 +42,7 @@ class Number(Generic[T]):
                 number = self.kind(value)  # type: ignore[arg-type]
                 if self.allowed(number):
                     return number
-        raise input_error_on_every_rank(f"{name} {value!r}: expected a {self.right}")
+        raise InputError(f"{name} {value!r}", f"expected a {self.right}", on_every_rank=True)
 
 
 def check_fields(instance: Any, **numbers: Number[Any]) -> None:
@@ -59,7 +59,7 @@ def check_fields(instance: Any, **numbers: Number[Any]) -> None:
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Raise InputError (on every rank) that names the parameter where its value is none of the choices."""
     if not isinstance(value, str | bool) or value not in choices:
-        raise input_error_on_every_rank(f"{name} {value!r}: choose from {', '.join(map(str, choices))}")
+        raise InputError(f"{name} {value!r}", f"choose from {', '.join(map(str, choices))}", on_every_rank=True)
 
 
 positive_count = Number(int, lambda value: 1 <= value < 2**31, "whole number from 1 up")

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import InputError
+from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.files import read_arrays, write_whole
 from distnet.training.lock import FolderLock
 
@@ -90,11 +90,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         header = json.loads(texts["header"])
         check_header(header)
     except OSError as error:
-        raise InputError(f"checkpoint {path}: can't be read ({error.strerror or error})") from None
+        raise InputError(f"checkpoint {path}", f"can't be read ({error.strerror or error})") from None
     except Exception as error:
         # Damaged and foreign bytes make zipfile and NumPy raise almost anything.
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"checkpoint {path}: is damaged or none of distnet's ({reason})") from None
+        raise InputError(f"checkpoint {path}", f"is damaged or not one of distnet's ({first_line(error)})") from None
     return Checkpoint(header, arrays)
 
 
@@ -130,8 +129,9 @@ def newest_good(directory: Path, say: Callable[[str], None]) -> tuple[Path, Chec
             say(f"{error}; going on with the one before it")
     if found:
         raise InputError(
-            f"--resume: none of the {len(found)} checkpoints in {directory} is good; "
-            "restore one, or start over with another --checkpoint-dir"
+            "--resume",
+            f"none of the {len(found)} checkpoints in {directory} is good",
+            "restore one, or start over with another --checkpoint-dir",
         )
     return None
 

@@ -19,7 +19,7 @@ import numpy as np
 from distnet import __version__
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.failure import COME_AGAIN, UNWRITTEN
 from distnet.runtime.files import check_folder, write_content
 from distnet.runtime.logs import log
@@ -114,7 +114,7 @@ def check_arrays(found: Found, trainer: Trainer) -> None:
         right["losses"] = (trainer.losses.size, trainer.losses.dtype)
     there = {name: (array.size, array.dtype) for name, array in found.arrays.items()}
     if there != right or steps_done > trainer.steps_per_epoch:
-        raise InputError(f"checkpoint {found.path}: its arrays are not those of this network; use another one")
+        raise InputError(f"checkpoint {found.path}", "its arrays are not those of this network", "use another one")
 
 
 class Requests:
@@ -169,8 +169,11 @@ class Checkpointer(Callback):
         """Go on from a checkpoint that `find_checkpoint` gave; returns what to tell."""
         trainer, header = self.trainer, found.header
         if header["fingerprint"] != self.fingerprint:
-            raise input_error_on_every_rank(
-                f"--dataset {self.options['dataset']}: {found.path} was made with other data; use the same files"
+            raise InputError(
+                f"--dataset {self.options['dataset']}",
+                f"{found.path} was made with other data",
+                "use the same files",
+                on_every_rank=True,
             )
         self.world.on_root(lambda: check_arrays(found, trainer))
         trainer.restore(header["epochs_done"], header["steps_done"], header["optimizer_steps"], found.arrays)
@@ -187,7 +190,7 @@ class Checkpointer(Callback):
                 (self.directory / COMPLETED).unlink(missing_ok=True)
             except OSError as error:
                 raise InputError(
-                    f"--checkpoint-dir {self.directory}: can't be written ({error.strerror}); name another folder"
+                    f"--checkpoint-dir {self.directory}", f"can't be written ({error.strerror})", "name another folder"
                 ) from None
 
         self.world.on_root(clear)
@@ -323,8 +326,9 @@ def locked(world: World, directory: Path | None) -> Iterator[None]:
             return
         if not free:
             raise InputError(
-                f"--checkpoint-dir {directory}: another run writes there ({lock.holder()}); "
-                "wait for its end, or name another folder"
+                f"--checkpoint-dir {directory}",
+                f"another run writes there ({lock.holder()})",
+                "wait for its end, or name another folder",
             )
 
     world.on_root(acquire)
@@ -342,8 +346,9 @@ def check_directory(directory: Path, resume: bool) -> None:
     """
     if not resume and checkpoints(directory):
         raise InputError(
-            f"--checkpoint-dir {directory}: there are checkpoints in it; go on from them with --resume, "
-            "or name another folder"
+            f"--checkpoint-dir {directory}",
+            "there are checkpoints in it",
+            "go on from them with --resume, or name another folder",
         )
 
 

@@ -19,7 +19,7 @@ from distnet.parallel.shards import default_shards
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.blas import single_blas_thread
-from distnet.runtime.errors import InputError, input_error_on_every_rank
+from distnet.runtime.errors import InputError
 from distnet.runtime.failure import Context, fail
 from distnet.runtime.numbers import shard_count
 from distnet.runtime.stopwatch import no_lap
@@ -287,8 +287,10 @@ def check_shards(shards: int | None, ranks: int) -> int:
         return default_shards(ranks)
     shard_count.check("shards", shards)
     if shards < ranks:
-        raise input_error_on_every_rank(
-            f"--shards {shards}: {ranks} ranks need a shard each; "
-            f"use {ranks} shards or more, or {shards} ranks or fewer"
+        raise InputError(
+            f"--shards {shards}",
+            f"{ranks} ranks need a shard each",
+            f"use {ranks} shards or more, or {shards} ranks or fewer",
+            on_every_rank=True,
         )
     return shards

@@ -356,26 +356,26 @@ def test_no_output_goes_over_another_one_or_over_what_the_run_reads_or_keeps(dig
     for arguments, told in [
         (
             ("--model", "w.npz", "--metrics", "w.toml"),
-            "--model: its configuration w.toml: that is the file of --metrics",
+            "--model: its configuration w.toml: is the file of --metrics",
         ),
-        (("--metrics", "a.html", "--report", "./run/../a.html"), "a.html: that is the file of --metrics"),
-        (("--metrics", "a", "--timeline", "a"), "--timeline a: that is the file of --metrics"),
-        ((*table, "--metrics", "table.csv"), "--metrics table.csv: that is the file of --dataset"),
-        ((*table, "--timeline", "link.json"), "--timeline link.json: that is the file of --dataset"),
-        ((*table, "--metrics", "hard.json"), "--metrics hard.json: that is the file of --dataset"),
-        (("--timeline", data / FILES[3]), f"that is the file of --dataset ({FILES[3]})"),
+        (("--metrics", "a.html", "--report", "./run/../a.html"), "a.html: is the file of --metrics"),
+        (("--metrics", "a", "--timeline", "a"), "--timeline a: is the file of --metrics"),
+        ((*table, "--metrics", "table.csv"), "--metrics table.csv: is the file of --dataset"),
+        ((*table, "--timeline", "link.json"), "--timeline link.json: is the file of --dataset"),
+        ((*table, "--metrics", "hard.json"), "--metrics hard.json: is the file of --dataset"),
+        (("--timeline", data / FILES[3]), f"is the file of --dataset ({FILES[3]})"),
         (
             ("--config", "options.toml", "--metrics", "options.toml"),
-            "--metrics options.toml: that is the file of --config",
+            "--metrics options.toml: is the file of --config",
         ),
         (
             ("--config", "options.toml", "--model", "options.pkl"),
-            "configuration options.toml: that is the file of --config",
+            "configuration options.toml: is the file of --config",
         ),
         (("--log-dir", "run", "--metrics", "run/rank-0.log"), "that is a log of --log-dir (rank 0)"),
         (
             ("--checkpoint-dir", "run", "--resume", "checkpoint.npz", "--model", "checkpoint.npz"),
-            "--model checkpoint.npz: that is the file of --resume",
+            "--model checkpoint.npz: is the file of --resume",
         ),
         *(
             (
@@ -437,5 +437,7 @@ def test_shared_memory_that_is_too_small_is_told_before_a_rank_dies_of_it(train,
     )
     assert ended.returncode == 2, ended.stderr
     assert re.fullmatch(
-        r"distnet: no \d+ MiB of shared memory on node of rank 0: /dev/shm has \d+ MiB left; use .*\n", ended.stderr
+        r"distnet: shared memory on the node of rank 0: it has no room for \d+ MiB "
+        r"\(/dev/shm has \d+ MiB left\); use .*\n",
+        ended.stderr,
     )

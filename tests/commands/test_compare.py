@@ -151,8 +151,8 @@ def test_labels_are_the_shortest_parts_that_tell_paths_apart(paths, told):
 
 GOOD = json.dumps(record(1))
 BAD = {
-    "": "holds no epoch",
-    "\n\n": "holds no epoch",
+    "": "has no epoch",
+    "\n\n": "has no epoch",
     "epoch 1/3  loss 0.5\n": "line 1: no JSON object",
     f"{GOOD}\n{GOOD[:30]}": "line 2: no JSON object",
     f"{GOOD}\n[1]\n": "line 2: no JSON object",
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_read_and_an_output_that_cannot_be_written_are_tol
     for arguments, told in [
         ((tmp_path / "none.jsonl",), f"{tmp_path}/none.jsonl: can't be read (No such file or directory)"),
         ((tmp_path,), f"{tmp_path}: can't be read (Is a directory)"),
-        ((tmp_path / "binary.jsonl",), f"{tmp_path}/binary.jsonl: is no text"),
+        ((tmp_path / "binary.jsonl",), f"{tmp_path}/binary.jsonl: is not text"),
         ((good, "--output", "a.png"), "--output a.png: the name must end in .html; use a.html"),
         ((good, "--output", "a.svg"), "--output a.svg: the name must end in .html; use a.html"),
         ((good, "--output", tmp_path / "no" / "a.html"), f"--output {tmp_path}/no/a.html: there is no folder"),

@@ -139,7 +139,7 @@ def test_without_mpi4py_one_process_is_told_what_to_install(digits, tmp_path):
     # Processes that a launcher started, and that can't know of each other: the first one tells.
     ended, told = doctor("--data-dir", digits, env={"PMI_SIZE": "4", "PMI_RANK": "0"}, modules=[tmp_path])
     assert (ended.status, problems(told)) == (1, {"library"}), ended.out
-    assert "the launcher started 4 processes" in told["library"][1]
+    assert "launcher: it started 4 processes" in told["library"][1]
     ended, _ = doctor("--data-dir", digits, env={"PMI_SIZE": "4", "PMI_RANK": "1"}, modules=[tmp_path])
     assert (ended.status, ended.out, ended.err) == (0, "", "")
 
@@ -228,7 +228,7 @@ def test_a_launcher_under_a_launcher_is_refused():
 def test_open_mpis_launcher_on_another_mpi_is_named_with_the_one_that_goes_with_it(digits):
     ended, told = doctor("--data-dir", digits, Path(OPEN_MPI, "mpirun"), "-n", 2)
     assert (ended.status, problems(told)) == (1, {"start"}), ended.out
-    assert "Open MPI's mpirun started 2 processes, but mpi4py loads" in told["start"][1]
+    assert "Open MPI's mpirun: it started 2 processes, but mpi4py loads" in told["start"][1]
     assert f"try: {mpirun()} -n 2 {sys.executable} -m distnet.doctor" in told["start"][1]
 
 

@@ -198,7 +198,7 @@ def test_a_tables_columns_are_matched_by_name(flowers, tmp_path):
     assert [told[name] for name in ("confusion", "loss")] == [whole[name] for name in ("confusion", "loss")]
     assert ended.err == f"distnet: {other}: 1 column that the model doesn't know is ignored: note\n"
     other.write_text("kind,a,b,d\nsetosa,1,2,3\n")
-    named = ("1 column of the model is missing: c", "its header has kind, a, b, d")
+    named = ("1 column of the model is missing (c)", "its header has kind, a, b, d")
     check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
     other.write_text("species,a,b,c,d\nsetosa,1,2,3,4\n")
     named = ("column kind, of the classes, is missing", "--label")
@@ -311,7 +311,7 @@ def test_an_evaluation_that_goes_on_is_at_another_place_with_every_block():
 
 def test_a_model_that_is_not_there_or_no_model_is_one_line_on_all_ranks(tmp_path):
     (tmp_path / "foreign.pkl").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
-    for name, why in (("nowhere.pkl", "No such file"), ("foreign.pkl", "no model of distnet's")):
+    for name, why in (("nowhere.pkl", "No such file"), ("foreign.pkl", "not a model of distnet's")):
         for ranks in (None, 2):
             check_refused(tmp_path / name, "--dataset", "mnist", named=(name, why), ranks=ranks, cwd=tmp_path)
     assert not (tmp_path / "ran").exists()

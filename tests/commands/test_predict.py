@@ -309,23 +309,27 @@ def image(path, pixels):
 
 BAD_FILES = {  # how it is made, for which model, and what is told
     "none.png": (None, "model.pkl", ("none.png", "No such file")),
-    "foreign.png": (b"seven", "model.pkl", ("foreign.png", "no image")),
-    "empty.png": (b"", "model.pkl", ("empty.png", "no image")),
+    "foreign.png": (b"seven", "model.pkl", ("foreign.png", "not an image")),
+    "empty.png": (b"", "model.pkl", ("empty.png", "not an image")),
     "blank.png": (lambda path: image(path, np.full((50, 50), 255)), "model.pkl", ("blank.png", "one shade")),
     "white.png": (lambda path: image(path, np.full((28, 28), 250)), "garments.npz", ("white.png", "one shade")),
-    "square.png": (lambda path: image(path, np.eye(9) * 255), "wide.npz", ("square.png", "5 inputs", "no square")),
+    "square.png": (
+        lambda path: image(path, np.eye(9) * 255),
+        "wide.npz",
+        ("square.png", "5 inputs", "not those of a square"),
+    ),
     "labels-idx1": (lambda path: write_idx(path, np.arange(5)), "model.pkl", ("labels-idx1", "00000801")),
     "small-idx3": (lambda path: write_idx(path, np.ones((2, 8, 8))), "model.pkl", ("small-idx3", "64 pixels", "784")),
-    "few.csv": (b"1,2,3\n1,2,3,x\n", "table.npz", ("few.csv", "row 1 has 3 numbers", "4 inputs")),
+    "few.csv": (b"1,2,3\n1,2,3,x\n", "table.npz", ("few.csv", "row 1: has 3 numbers", "4 inputs")),
     "underscore.csv": (b"1,2,1_000,4\n", "table.npz", ("underscore.csv", "row 1, column 3", "'1_000'")),
     "cut.csv.gz": (gzip.compress(b"1,2,3,4\n")[:-9], "table.npz", ("cut.csv.gz", "gzip wrapper is damaged")),
-    "labelled.csv": (b"1,2,3,4,a\n", "table.npz", ("labelled.csv", "row 1 has 5 numbers", "without their class")),
+    "labelled.csv": (b"1,2,3,4,a\n", "table.npz", ("labelled.csv", "row 1: has 5 numbers", "without their class")),
     "words.csv": (b"1,2,three,4\n", "table.npz", ("words.csv", "row 1, column 3", "'three'")),
     "endless.csv": (b"1,2,3,1e999\n", "table.npz", ("endless.csv", "row 1, column 4", "'1e999'")),
     "large.csv": (b"1,2,3,1e300\n", "table.npz", ("too large", "float32")),
     "header.csv": (b"a,b,c,d\n", "table.npz", ("header.csv", "no row")),
     "binary.csv": (b"\xff\xfe1,2", "table.npz", ("binary.csv", "UTF-8")),
-    "quoted.csv": (b'1,"2', "table.npz", ("quoted.csv", "no CSV")),
+    "quoted.csv": (b'1,"2', "table.npz", ("quoted.csv", "not CSV")),
 }
 
 
@@ -370,7 +374,7 @@ def test_bad_files_and_rows_among_good_ones_are_a_line_each_and_the_good_ones_ar
     assert [json.loads(line)["file"] for line in told.out.splitlines()] == ["rows.csv:1", "rows.csv:5"]
     assert [line.split(",")[0].split(" has")[0] for line in told.err.splitlines()] == [
         "distnet: rows.csv: row 2",
-        "distnet: rows.csv: row 3",
+        "distnet: rows.csv: row 3:",
         "distnet: rows.csv:4: some numbers are too large for this network of float32; give smaller ones",
     ]
     ended = predict(folder / "model.pkl", "0.png", "blank.png", cwd=tmp_path)
@@ -399,7 +403,7 @@ def test_rows_are_matched_with_the_models_columns_by_name(folder, tmp_path, monk
     assert found(other, name="~/new.csv.gz") == (0, plain, ignored.replace(".csv", ".csv.gz"))
     bad, rows, told = found("w,x,y,w\n1,2,3,4\n")
     assert (bad, rows) == (1, [])
-    assert told.startswith("distnet: ~/new.csv: 1 column of the model is missing: 0; its header has w, x, y, w")
+    assert told.startswith("distnet: ~/new.csv: 1 column of the model is missing (0), and its header has w, x, y, w")
     bad, rows, told = found("0,1,2,3\n0.1,0.2,0.3,0.4\n", "no")
     assert (bad, len(rows), told) == (0, 2, "")
     assert found("0.1,0.2,0.3,0.4\n6,5,6.5,7\n", "yes")[0] == 1
@@ -447,7 +451,7 @@ def test_a_model_that_does_not_know_how_its_inputs_were_standardised_is_one_line
 
 def test_a_model_that_would_run_something_runs_nothing(tmp_path):
     (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
-    check_refused("evil.pkl", "0.png", named=("evil.pkl", "no model of distnet's"), cwd=tmp_path)
+    check_refused("evil.pkl", "0.png", named=("evil.pkl", "not a model of distnet's"), cwd=tmp_path)
     assert not (tmp_path / "ran").exists()
 
 

@@ -104,7 +104,7 @@ def test_a_mistake_is_one_line_and_status_2(train, tmp_path, arguments, named):
     [
         ("missing/a.pkl", "there is no folder"),
         ("file/a.pkl", "can't be written (Not a directory)"),
-        ("folder.pkl", "this is a folder"),
+        ("folder.pkl", "is a folder"),
         ("/proc/a.pkl", "can't be written"),
     ],
 )

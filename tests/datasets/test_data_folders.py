@@ -99,7 +99,7 @@ GOOD = {
         ({"x_train": np.zeros((5, 4, 3))}, "x_train is of shape (5, 4, 3) and float64"),
         ({"y_test": np.zeros(3, np.uint8)}, "y_test is of shape (3,) and uint8, not one label per image"),
         ({"y_train": np.full(5, 10, np.uint8)}, "label 10 at index 0 is not one of 0 to 9"),
-        ({"x_test": np.zeros((2, 5, 5), np.uint8)}, "images of 25 pixels, and 12 in"),
+        ({"x_test": np.zeros((2, 5, 5), np.uint8)}, "its images have 25 pixels, those of "),
         ({"y_train": np.array([None] * 5)}, "it is damaged or not an .npz file"),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_npz_is_refused_by_name(content, tmp_path):
 @pytest.fixture
 def no_network(monkeypatch):
     def download(*arguments, **options):
-        raise InputError("no mirror answers")
+        raise InputError("mirrors", "none answers")
 
     monkeypatch.setattr(mirrors, "download", download)
 
@@ -179,7 +179,7 @@ def test_of_a_part_of_the_files_it_is_told_which_are_there_and_which_are_missing
         locate("mnist", tmp_path, asked_for=False, folder_given=False)
     there = " and ".join(sorted((path.name for path in paths[2:]), key=lambda name: "label" in name))
     wanted = (
-        f"--data-dir {paths[0].parent}: {FILES[2]} and {FILES[3]} are missing beside {there}; fetch the files with: "
+        f"--data-dir {paths[0].parent}: {FILES[2]} and {FILES[3]} are missing beside {there}; fetch the files with "
     )
     assert str(refused.value).startswith(wanted)
 

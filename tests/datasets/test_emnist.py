@@ -70,7 +70,9 @@ def test_letters_train_to_the_same_bits_on_1_and_3_ranks_and_the_model_knows_the
 
 def test_files_that_are_missing_are_named(tmp_path):
     told = refusal("emnist-letters", tmp_path)
-    assert told.startswith(f"--data-dir {tmp_path}: put emnist-letters-train-images-idx3-ubyte, ")
+    assert told.startswith(
+        f"--data-dir {tmp_path}: there is no emnist-letters; put emnist-letters-train-images-idx3-ubyte, "
+    )
     assert all(file in told for file in file_names("emnist-letters"))
     write_part(tmp_path, "emnist-letters")
     (tmp_path / "emnist-letters-test-labels-idx1-ubyte").unlink()
@@ -85,5 +87,5 @@ def test_a_label_that_letters_do_not_have_is_refused(tmp_path):
     for label in (0, 27):
         path.write_bytes(path.read_bytes()[:-1] + bytes([label]))
         told = refusal("emnist-letters", tmp_path)
-        assert told.startswith(f"{path}: label {label} at index 129 is not one of 1 to 26: ")
+        assert told.startswith(f"{path}: label {label} at index 129 is not one of 1 to 26; ")
         assert "www.nist.gov" in told

@@ -265,7 +265,7 @@ def test_a_wrong_byte_is_refused_with_both_digests_and_leaves_nothing(mirror: Mi
     wrong = bytes([RAW[FIRST][0] ^ 1]) + RAW[FIRST][1:]
     mirror.files[f"{FIRST}.gz"] = gzip.compress(wrong)
     message = refusal("mnist", tmp_path, [mirror.url])
-    assert message.startswith(f"{FIRST}.gz could not be downloaded: {mirror.url} sent wrong bytes (sha256 is ")
+    assert message.startswith(f"{FIRST}.gz: could not be downloaded ({mirror.url} sent wrong bytes (sha256 is ")
     for raw in wrong, RAW[FIRST]:
         assert hashlib.sha256(raw).hexdigest()[:8] in message
     assert contents(tmp_path) == {}
@@ -324,7 +324,7 @@ def test_the_error_says_what_every_mirror_answered_and_what_to_do(mirror: Mirror
     mirror.files.clear()
     nobody = closed_port()
     message = refusal("mnist", tmp_path, [mirror.url, nobody])
-    assert f"{mirror.url} answered 404 Not Found; {nobody} gave no answer (Connection refused): " in message
+    assert f"{mirror.url} answered 404 Not Found; {nobody} gave no answer (Connection refused)); " in message
     assert f"put the four files into {tmp_path} by hand, or try python -m distnet.datasets with --mirror URL" in message
 
 
@@ -398,7 +398,7 @@ def test_an_answer_that_comes_too_late_is_closed(mirror: Mirror, tmp_path: Path)
 
 @pytest.mark.parametrize("url", ["ftp://a/b", "file:///etc", "data/mnist", "http://", "http://[::1", ""])
 def test_a_mirror_that_is_no_web_address_is_refused(tmp_path: Path, url: str) -> None:
-    assert f"mirror {url!r} is no web address" in refusal("mnist", tmp_path / "new", [url])
+    assert f"mirror {url!r}: is not a web address" in refusal("mnist", tmp_path / "new", [url])
     assert not (tmp_path / "new").exists()
 
 

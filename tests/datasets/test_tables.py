@@ -237,7 +237,7 @@ def test_the_first_line_is_a_header_where_something_says_so_and_one_sign_alone_i
     text, is_header, told = HEADERS[name]
     rows = len(text.splitlines())
     if is_header is None:
-        with pytest.raises(InputError, match="line 1, column 1: 'NA' is no finite number"):
+        with pytest.raises(InputError, match="line 1, column 1: 'NA' is not a finite number"):
             table(text, tmp_path)
         return
     read = table(text, tmp_path)
@@ -278,7 +278,7 @@ def test_columns_to_ignore_may_hold_anything(tmp_path):
     path = tmp_path / "a.csv"
     for ignore, told in (
         (["age"], "--ignore age: "),
-        (["kind"], "column 3 is that of the classes"),
+        (["kind"], "column 3 holds the classes"),
         (["1", "2", "4"], "no column is left"),
     ):
         assert told in refusal(path, ignore=ignore, label="kind")
@@ -305,7 +305,7 @@ def test_all_text_columns_are_named_and_empty_cells_counted_in_one_line(tmp_path
 def test_a_number_is_written_in_digits_of_ascii(tmp_path, number):
     path = tmp_path / "a.csv"
     path.write_text(f'x,kind\n"{number}",a\n+1.e-2,b\n.5,a\n-2.,b\n')
-    assert f"line 2, column 1 (x): {number!r} is no finite number" in refusal(path)
+    assert f"line 2, column 1 (x): {number!r} is not a finite number" in refusal(path)
 
 
 @pytest.mark.parametrize("kind", ["csv", "npz"])
@@ -372,7 +372,7 @@ class Evil:
 def test_objects_that_would_run_something_run_nothing(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, X=np.eye(2), y=np.array([Evil(), "a"], object))
-    assert "is damaged or no file of numpy.savez (it asks for builtins.exec)" in refusal(path)
+    assert "is damaged or not a file of numpy.savez (it asks for builtins.exec)" in refusal(path)
     for objects in ([{}, 1], [[], 1], [np.float64(1), 2], [None, None]):
         y = np.empty(2, object)
         y[:] = objects
@@ -381,23 +381,23 @@ def test_objects_that_would_run_something_run_nothing(tmp_path):
 
 
 BAD_CSV = {
-    "an empty file": ("", "it is empty"),
-    "a header alone": ("x,kind\n", "there is no row below its header"),
+    "an empty file": ("", "is empty"),
+    "a header alone": ("x,kind\n", "has no row below its header"),
     "one column": ("a\nb\n", "its first line has one value"),
-    "a short line": ("1,2,a\n\n3,b\n", "line 3 has 2 values, and the first one 3"),
-    "a long line": ("1,a\n3,4,b\n", "line 2 has 3 values, and the first one 2"),
-    "text for a number": ("x,kind\n1,a\nfast,b\n", "line 3, column 1 (x): 'fast' is no finite number"),
+    "a short line": ("1,2,a\n\n3,b\n", "line 3 has 2 values, the first line 3"),
+    "a long line": ("1,a\n3,4,b\n", "line 2 has 3 values, the first line 2"),
+    "text for a number": ("x,kind\n1,a\nfast,b\n", "line 3, column 1 (x): 'fast' is not a finite number"),
     "text in the first line": ("1,fast,a\n1,y,b\n1,2,a\n1,x,b\n", "there is text in column 2 in 3 of 4 rows"),
-    "a missing number": ("1,2,a\n1,,b\n", "line 2, column 2: '' is no finite number"),
-    "not a number": ("1,2,a\n\n1,nan,b\n", "line 3, column 2: 'nan' is no finite number"),
-    "infinity": ("1,2,a\n1,-1e999,b\n", "line 2, column 2: '-inf' is no finite number"),
+    "a missing number": ("1,2,a\n1,,b\n", "line 2, column 2: '' is not a finite number"),
+    "not a number": ("1,2,a\n\n1,nan,b\n", "line 3, column 2: 'nan' is not a finite number"),
+    "infinity": ("1,2,a\n1,-1e999,b\n", "line 2, column 2: '-inf' is not a finite number"),
     "a missing label": ("1,2,a\n1,2,\n", "line 2 has no label"),
     "a gzip file that is cut": (gzip.compress(b"1,a\n2,b\n")[:-9], "its gzip wrapper is damaged"),
     "one class": ("1,a\n2,a\n", "all rows are of class 'a'"),
     "measurements for labels": ("1,2.5\n2,2.6\n3,2.7\n", "every row is of a class of its own"),
-    "an open quote": ('1,a\n"2,b\n', "it is no CSV (unexpected end of data)"),
-    "bytes of another code": (b"1,\xe9\n", "it isn't UTF-8 text"),
-    "a binary file": (b"\0\1\2\xff" * 9, "it is"),
+    "an open quote": ('1,a\n"2,b\n', "is not CSV (unexpected end of data)"),
+    "bytes of another code": (b"1,\xe9\n", "isn't UTF-8 text"),
+    "a binary file": (b"\0\1\2\xff" * 9, "is"),
 }
 
 
@@ -415,7 +415,7 @@ def test_a_bad_csv_file_is_refused_in_one_line(tmp_path, name):
         ("x,kind\n1,a\n", "sort", "no such column; name one of x, kind, or 1 to 2"),
         ("x,kind\n1,a\n", "3", "no such column"),
         ("x,kind\n1,a\n", "0", "no such column"),
-        ("1,a\n2,b\n", "a", "no such column; name 1 to 2, for it has no header"),
+        ("1,a\n2,b\n", "a", "no header and no such column; name 1 to 2"),
     ],
 )
 def test_a_label_that_is_no_column_is_refused_with_the_columns_that_are(tmp_path, text, label, told):
@@ -428,8 +428,8 @@ def test_a_label_that_is_no_column_is_refused_with_the_columns_that_are(tmp_path
 
 X, Y = np.eye(4), np.array([0, 1, 0, 1])
 BAD_NPZ = {
-    "no labels": ({"X": X}, "y is missing; it has X, and needs X and y"),
-    "neither": ({"data": X, "labels": Y}, "X is missing; it has data, labels, and needs X and y"),
+    "no labels": ({"X": X}, "y is missing, it has X; save X and y"),
+    "neither": ({"data": X, "labels": Y}, "X is missing, it has data, labels; save X and y"),
     "two of one kind": ({"X": X, "x_train": X, "y": Y}, "X, x_train are both there"),
     "half a test part": ({"X": X, "y": Y, "X_test": X}, "y_test is missing"),
     "the other half": ({"X": X, "y": Y, "y_test": Y}, "X_test is missing"),
@@ -440,7 +440,7 @@ BAD_NPZ = {
     "labels as rows": ({"X": X, "y": Y[:, None]}, "X is of shape (4, 4) and y of (4, 1)"),
     "other columns": ({"X": X, "y": Y, "X_test": X[:, :3], "y_test": Y}, "rows of X are (4,), and of X_test (3,)"),
     "other classes": ({"X": X, "y": Y, "X_test": X, "y_test": Y.astype(str)}, "one of y and y_test is text"),
-    "text for numbers": ({"X": X.astype(str), "y": Y}, "X is of <U32; it has to be of numbers"),
+    "text for numbers": ({"X": X.astype(str), "y": Y}, "X is of <U32; save it as numbers"),
     "complex numbers": ({"X": X + 1j, "y": Y}, "X is of complex128"),
     "not a number": ({"X": np.where(X, np.nan, 0), "y": Y}, "X[0, 0] is nan"),
     "a label that is none": ({"X": X, "y": np.array([0, 1, np.nan, 1])}, "y[2] is nan"),
@@ -462,7 +462,7 @@ def test_other_bytes_than_npz_are_refused_by_name(tmp_path):
     good = path.read_bytes()
     for content in (b"", b"x,y\n", good[:-30], good[:100], b"PK" + good[:9]):
         path.write_bytes(content)
-        assert refusal(path).startswith(f"{path}: is damaged or no file of numpy.savez (")
+        assert refusal(path).startswith(f"{path}: is damaged or not a file of numpy.savez (")
     with path.open("wb") as file:
         np.save(file, X)
     assert "it is not a zip file" in refusal(path)

@@ -251,14 +251,14 @@ def test_damaged_safetensors_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "options", "told"),
     [
-        ("model.npz", "model.h5", (), r"target \S+model.h5: doesn't end in .pkl, .npz, .onnx, .safetensors"),
-        ("model.onnx", "model.npz", (), r"source \S+model.onnx: doesn't end in .pkl, .npz, .safetensors"),
+        ("model.npz", "model.h5", (), r"target \S+model.h5: the name does not end in .pkl, .npz, .onnx, .safetensors"),
+        ("model.onnx", "model.npz", (), r"source \S+model.onnx: the name does not end in .pkl, .npz, .safetensors"),
         ("missing.npz", "model.onnx", (), r"model \S+missing.npz: can't be read"),
         ("missing.safetensors", "a.npz", (), r"model \S+missing.safetensors: can't be read"),
         ("model.npz", "nowhere/model.onnx", (), r"target \S+: there is no folder \S+nowhere"),
         ("model.npz", "model.onnx", ("--standardise",), "--standardise: .* holds no mean and deviation"),
         ("model.npz", "model.safetensors", ("--standardise",), "--standardise: .* can't hold it"),
-        ("model.npz", "model.onnx", ("--activation", "tanh"), "--activation tanh: .* says relu"),
+        ("model.npz", "model.onnx", ("--activation", "tanh"), "--activation tanh: .* was trained with relu"),
         ("model.npz", "model.onnx", ("--activation", "step"), "--activation: invalid choice: 'step'"),
     ],
 )
@@ -282,4 +282,4 @@ def test_a_package_that_is_missing_is_named(tmp_path, package, ending):
     source = saved(tmp_path)
     ended = command(source, tmp_path / f"a.{ending}", module="distnet.export", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     assert ended.status == 2
-    assert ended.err == (f"distnet: target {tmp_path}/a.{ending}: needs {package} (not here): pip install {package}\n")
+    assert ended.err == (f"distnet: target {tmp_path}/a.{ending}: needs {package} (not here); pip install {package}\n")

@@ -141,7 +141,7 @@ def test_a_saved_file_has_the_permissions_of_any_other_new_file(tmp_path):
 
 
 def test_another_ending_and_a_missing_folder_are_refused(tmp_path):
-    for path, told in [(tmp_path / "model.h5", "doesn't end in"), (tmp_path / "no" / "model.pkl", "can't be written")]:
+    for path, told in [(tmp_path / "model.h5", "does not end in"), (tmp_path / "no" / "model.pkl", "can't be written")]:
         with pytest.raises(InputError, match=told):
             save_model(path, model())
 
@@ -183,7 +183,7 @@ def test_numpys_own_pickles_are_refused_for_their_state_can_reach_any_memory(tmp
 def test_objects_in_arrays_are_refused(tmp_path):
     objects = np.array([Call(os.system, f"touch {tmp_path / 'trap'}")], object)
     np.savez(tmp_path / "a.npz", header=np.array("{}"), parameters=objects)
-    assert "is damaged or no model" in refusal(tmp_path / "a.npz")
+    assert "is damaged or not a model" in refusal(tmp_path / "a.npz")
     for dtype in ("|O", "O", "V8", "<f2", ">f4", "S4", "<i4", "M8[s]"):
         refusal(tmp_path / "a.pkl", pickle.dumps(Call(np.frombuffer, bytes(8), dtype), 4))
     for arguments in [(8, "<f4"), ("text", "<f4"), (bytes(8),), (bytes(7), "<f4"), (bytes(8), "<f4", 1), ()]:
@@ -309,17 +309,17 @@ def test_a_flipped_bit_in_an_npz_is_seen_or_changes_nothing(tmp_path):
     ],
 )
 def test_foreign_bytes_are_refused(tmp_path, content):
-    assert "no model of distnet's" in refusal(tmp_path / "a.pkl", content)
+    assert "not a model of distnet's" in refusal(tmp_path / "a.pkl", content)
 
 
 def test_foreign_arrays_are_refused(tmp_path):
     path = tmp_path / "a.npz"
     for arrays in [{}, {"a": np.zeros(3)}, {"header": np.zeros(3), "parameters": np.zeros(3)}]:
         np.savez(path, **arrays)
-        assert "no model of distnet's" in refusal(path)
+        assert "not a model of distnet's" in refusal(path)
     np.save(path, np.zeros(3))
     path = path.with_suffix(".npz.npy")
-    assert "no model of distnet's" in refusal(path)
+    assert "not a model of distnet's" in refusal(path)
 
 
 def test_a_missing_file_and_a_folder_are_told(tmp_path):
@@ -328,9 +328,9 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path):
 
 
 BROKEN = [
-    ({"version": 2}, "is of version 2; this distnet reads version 1"),
+    ({"version": 2}, "is of version 2, and this distnet reads version 1"),
     ({"version": None}, "is of version None"),
-    ({"format": "distnet checkpoint"}, "is no model of distnet's"),
+    ({"format": "distnet checkpoint"}, "is not a model of distnet's"),
     ({"sizes": [3, 4]}, "a network of 3-4 has 16 parameters, and the file holds (26,)"),
     ({"sizes": [3]}, "its description is damaged (sizes [3]"),
     ({"sizes": [3, 0, 2]}, "its description is damaged"),

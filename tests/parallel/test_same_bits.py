@@ -264,7 +264,7 @@ def test_a_node_without_room_for_shared_memory_is_every_ranks_error(small, monke
         said = str(error) * error.on_every_rank
     world.close()
     first = 2 * small
-    wanted = "" if world.node_sizes[small] == 1 else f"no 1 MiB of shared memory on node of rank {first}: "
+    wanted = "" if world.node_sizes[small] == 1 else f"shared memory on the node of rank {first}: "
     assert all(each.startswith(wanted) and bool(each) == bool(wanted) for each in MPI.COMM_WORLD.allgather(said))
 
 
@@ -277,14 +277,14 @@ def test_an_error_on_rank_0_is_every_ranks_error():
     world = World(MPI.COMM_WORLD)
 
     def bad():
-        raise InputError("no such thing")
+        raise InputError("it", "no such thing")
 
     try:
         world.on_root(bad)
         seen = "nothing"
     except InputError as error:
         seen = str(error)
-    assert MPI.COMM_WORLD.allgather(seen) == ["no such thing"] * world.size
+    assert MPI.COMM_WORLD.allgather(seen) == ["it: no such thing"] * world.size
     assert world.on_root(lambda: 7) == 7
     world.close()
 

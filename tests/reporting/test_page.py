@@ -234,7 +234,7 @@ def test_where_the_disk_refuses_the_page_the_file_that_was_there_stays_and_the_r
     with files_up_to(10_000):
         ended = command("--data-dir", digits, *SMALL, "--report", path)
     assert (ended.status, len(ended.sha256)) == (74, 64)
-    assert ended.err == f"distnet: --report {path} can't be written (File too large)\n"
+    assert ended.err == f"distnet: --report {path}: can't be written (File too large)\n"
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"] * there
     assert not there or path.read_text() == "of an older run"
 
@@ -242,9 +242,9 @@ def test_where_the_disk_refuses_the_page_the_file_that_was_there_stays_and_the_r
 @pytest.mark.parametrize(
     ("place", "why"),
     [
-        ("report.txt", "doesn't end in .html"),
+        ("report.txt", "does not end in .html"),
         ("missing/report.html", "there is no folder"),
-        ("folder.html", "this is a folder"),
+        ("folder.html", "is a folder"),
         ("/proc/report.html", "can't be written"),
     ],
 )

@@ -151,12 +151,12 @@ def test_a_launcher_of_another_mpi_is_told_once(train, digits):
 def test_a_launcher_without_mpi4py_is_told_once(train, digits, tmp_path):
     (tmp_path / "mpi4py.py").write_text("raise ImportError('No module named mpi4py')")
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    told = ["the launcher started 4 processes, but mpi4py can't be used here", "pip install mpi4py"]
+    told = ["launcher: it started 4 processes, but mpi4py can't be used here", "pip install mpi4py"]
     check_not_run_four_times_over(train, digits, ("PMI_SIZE", "PMI_RANK"), *told, env=env)
 
 
 def test_four_worlds_of_one_rank_are_told_once(train, digits):
-    told = ["the launcher started 4 processes, but each is alone in its "]
+    told = ["launcher: it started 4 processes, but each is alone in its "]
     check_not_run_four_times_over(train, digits, ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"), *told)
 
 

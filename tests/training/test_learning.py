@@ -74,7 +74,7 @@ def test_the_samples_held_out_are_not_learned_and_none_is_lost():
     assert {row.tobytes() for row in held.inputs} | {whole.inputs[k].tobytes() for k in chosen} == rows
     assert len(held.inputs) + len(chosen) == 40
     assert not np.array_equal(chosen, hold_out(world, whole, 15, 4, range(4), "--validation 15")[1])
-    with pytest.raises(InputError, match="--validation 40: there are 40 training samples"):
+    with pytest.raises(InputError, match="--validation 40: none of 40 training samples is left"):
         hold_out(world, whole, 40, 0, range(4), "--validation 40")
 
 
@@ -201,4 +201,4 @@ def test_augmentation_changes_training_alone_and_is_refused_where_rows_are_no_im
     table.write_text("".join(f"{k % 8},{k % 7},{k % 3},{k % 2}\n" for k in range(20)))
     ended = command("--dataset", f"csv:{table}", *OPTIONS, "--augment", "shift")
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err.startswith(f"distnet: --augment shift=1: rows of {table} are numbers and not images; ")
+    assert ended.err.startswith(f"distnet: --augment shift=1: rows of {table} are numbers, not images; ")
