@@ -224,7 +224,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held, chosen = None, None
         if held_out:
             names = classes.tolist()
-            held, chosen = hold_out(world, split, held_out, network.seed, names, "early_stopping")
+            held, chosen = hold_out(world, split, held_out, network.seed, names, "early_stopping True")
         config = TrainingConfig(
             self._learning_rate(),
             batch_size,
@@ -299,7 +299,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_shards(self.shards, world.size)
         if self._held_out(samples) >= samples:
             raise InputError(
-                "early_stopping",
+                "early_stopping True",
                 f"no training sample is left of {samples}",
                 "give more, or turn it off",
                 on_every_rank=True,
