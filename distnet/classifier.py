@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -50,30 +51,23 @@ CHOICES = {
     "nesterovs_momentum": (True, False),
     "early_stopping": (True, False),
 }
+# Those with scikit-learn's names alone; `TrainingConfig` checks the others.
 CHECKS: dict[str, numbers.Number[Any]] = {
     "alpha": numbers.rate_or_zero,
     "max_iter": numbers.positive_count,
     "tol": numbers.rate_or_zero,
-    "momentum": numbers.fraction,
     "validation_fraction": numbers.part,
     "beta_1": numbers.fraction,
     "beta_2": numbers.fraction,
-    "epsilon": numbers.positive_rate,
     "n_iter_no_change": numbers.positive_count,
-    "dropout": numbers.fraction,
-    "label_smoothing": numbers.fraction,
 }
-OPTIONAL: dict[str, numbers.Number[Any]] = {
-    "learning_rate_init": numbers.positive_rate,
-    "shards": numbers.shard_count,
-}  # they may be None
 FITTED = ("network_", "classes_", "loss_curve_", "n_iter_", "validation_scores_")
 
 
 class Prepared(NamedTuple):
     """What a fit starts from. codes: (samples,), the place of each sample's class in `classes`.
 
-    parameters: of the estimator, but for its random_state. seed: of this rank; that of rank 0 counts.
+    parameters: of the estimator, but for its random_state. config: the seed of rank 0 counts.
     """
 
     parameters: str
@@ -81,7 +75,7 @@ class Prepared(NamedTuple):
     rows: Array
     classes: NDArray[Any]
     codes: NDArray[np.int64]
-    seed: int
+    config: TrainingConfig
 
     def described(self) -> list[bytes | NDArray[Any]]:
         """What has to be the same on every rank."""
@@ -162,7 +156,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Where the loss is NaN or infinite, training ends: with early_stopping the best epoch counts, else InputError, a
         ValueError, is raised.
         Raises InputError for parameters that can't be, and where ranks have not the same data.
-        Collective: yes.
+        Collective.
         """
         world = training_world()
         with together("Classifier.fit") if world.size > 1 else nullcontext():
@@ -182,16 +176,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for name in FITTED:  # of an earlier fit
             self.__dict__.pop(name, None)
         rows, classes, codes = data.rows, data.classes, data.codes
+        config = replace(data.config, seed=world.on_root(lambda: data.config.seed))
         network = NeuralNetwork(
             (rows.shape[1], *data.hidden, len(classes)),
             ACTIVATIONS.get(self.activation, self.activation),
-            self._learning_rate(),
-            world.on_root(lambda: data.seed),
+            config.learning_rate,
+            config.seed,
             rows.dtype,
             self.initialisation,
         )
         network.about = {"classes": classes.tolist()}
-        losses, accuracies = self._train(world, network, rows, np.eye(len(classes), dtype=rows.dtype)[codes], classes)
+        targets = np.eye(len(classes), dtype=rows.dtype)[codes]
+        losses, accuracies = self._train(world, network, config, rows, targets)
         if not np.isfinite(network.parameters).all():  # interrupted within an epoch that had diverged
             raise InputError(
                 f"learning_rate_init {network.learning_rate!r}",
@@ -206,26 +202,19 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _prepared(self, world: World, X: ArrayLike, y: ArrayLike) -> Prepared:
-        """All that the training needs, checked. Raises ValueError, of which InputError is one. Collective: no."""
+        """All that the training needs, checked. Raises ValueError, of which InputError is one."""
         rows, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
         hidden = self._checked(world, len(rows))
         parameters = {name: value for name, value in self.get_params().items() if name != "random_state"}
-        return Prepared(repr(parameters), hidden, rows, *np.unique(labels, return_inverse=True), self._seed())
+        classes, codes = np.unique(labels, return_inverse=True)
+        return Prepared(repr(parameters), hidden, rows, classes, codes, self._configure(len(rows)))
 
-    def _train(
-        self, world: World, network: NeuralNetwork, X: Array, Y: Array, classes: NDArray[Any]
-    ) -> tuple[list[float], list[float]]:
-        """Train the network; returns the loss of each epoch, and its accuracy on the rows held out. Collective."""
-        held_out = self._held_out(len(X))
-        left = len(X) - held_out
-        batch_size = min(AUTO_BATCH if isinstance(self.batch_size, str) else self.batch_size, left)
-        split = shared_split(world, X, Y, X.dtype)
-        held, chosen = None, None
-        if held_out:
-            names = classes.tolist()
-            held, chosen = hold_out(world, split, held_out, network.seed, names, "early_stopping True")
-        config = TrainingConfig(
+    def _configure(self, samples: int) -> TrainingConfig:
+        """The configuration of a training on so many samples. Raises InputError for invalid parameters."""
+        batch_size = AUTO_BATCH if isinstance(self.batch_size, str) else self.batch_size
+        batch_size = min(batch_size, samples - self._held_out(samples))
+        return TrainingConfig(
             self._learning_rate(),
             batch_size,
             Hyperparameters(
@@ -233,9 +222,20 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ),
             Schedule(self.learning_rate, self.max_iter),
             Regularisation(self.dropout, self.label_smoothing),
-            network.seed,
+            self._seed(),
             self.shards,
         )
+
+    def _train(
+        self, world: World, network: NeuralNetwork, config: TrainingConfig, X: Array, Y: Array
+    ) -> tuple[list[float], list[float]]:
+        """Train the network; returns the loss of each epoch, and its accuracy on the rows held out. Collective."""
+        held_out = self._held_out(len(X))
+        split = shared_split(world, X, Y, X.dtype)
+        held, chosen = None, None
+        if held_out:
+            names = network.about["classes"]
+            held, chosen = hold_out(world, split, held_out, config.seed, names, "early_stopping True")
         trainer = Trainer(world, network.model, Splits(split, None, held, chosen), config)
         losses: list[float] = []
         accuracies: list[float] = []
@@ -285,9 +285,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             numbers.check_choice("initialisation", self.initialisation, INITIALISATIONS)
         for name, number in CHECKS.items():
             number.check(name, getattr(self, name))
-        for name, number in OPTIONAL.items():
-            if getattr(self, name) is not None:
-                number.check(name, getattr(self, name))
+        if self.learning_rate_init is not None:
+            numbers.positive_rate.check("learning_rate_init", self.learning_rate_init)
         if self.batch_size != "auto":
             numbers.positive_count.check("batch_size", self.batch_size)
         if isinstance(self.random_state, Integral):
@@ -335,18 +334,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.network_.biases
 
     def predict_proba(self, X: ArrayLike) -> Array:
-        """Probabilities (samples, classes), in the order of classes_. Collective: no."""
+        """Probabilities (samples, classes), in the order of classes_."""
         check_is_fitted(self)
         return self.network_.forward(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
-        """Their logarithms; -inf for a probability that is zero. Collective: no."""
+        """Their logarithms; -inf for a probability that is zero."""
         with np.errstate(divide="ignore"):
             logarithms: Array = np.log(self.predict_proba(X))
         return logarithms
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable class of each sample, (samples,). Collective: no."""
+        """The most probable class of each sample, (samples,)."""
         guesses = self.predict_proba(X).argmax(axis=1)
         classes: NDArray[Any] = self.classes_[guesses]
         return classes
