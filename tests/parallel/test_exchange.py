@@ -86,7 +86,7 @@ def test_any_nodes_send_what_the_formula_in_the_documentation_says(shards, count
         first = np.cumsum([0, *world.node_sizes])
         owned = np.zeros(world.nodes, np.int64)
         exchange = Exchange(world, np.zeros(count, np.float32), shards)
-        owned[world.node] = len(exchange.slice) + len(exchange._total_asked)
+        owned[world.node] = len(exchange.slice) + len(exchange._total_requests)
         world.total(owned)
         exchange.close()
         for node in range(world.nodes):
