@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from helpers import ROOT, command, fault, write_idx
 from PIL import Image
 
 from distnet import NeuralNetwork
+from distnet.datasets.dataset import shared_split
 from distnet.datasets.pictures import centred, garment, ink, read_picture
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.models.trained import Trained
 from distnet.nn.model import Model
-from distnet.predict import Bad, read
+from distnet.parallel.world import World
+from distnet.predict import Bad, Source, probabilities, read
 from distnet.predict import predict as predict_here
+from distnet.training.evaluation import BLOCK_ROWS, Evaluation
 
 SEEN = 300  # digits that the network is asked about
 
@@ -468,3 +472,15 @@ def test_help_is_printed_once(ranks):
 )
 def test_bad_arguments_are_one_line(tmp_path, arguments, named):
     check_refused(*arguments, named=named, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_forward_prediction_and_evaluation_of_the_same_rows_have_the_same_bits(dtype):
+    X = np.random.default_rng(0).normal(size=(BLOCK_ROWS + 63, 19)).astype(dtype)
+    network = NeuralNetwork([19, 23, 7], "tanh", dtype=dtype)
+    expected = [network.forward(rows).tobytes() for rows in (X[:BLOCK_ROWS], X[BLOCK_ROWS:])]
+    trained = Trained(Path("model.pkl"), network.model, None, None, None)
+    rows = probabilities(trained, [Source(list(map(str, range(len(X)))), X)], Bad())
+    assert b"".join(row.tobytes() for _, row in rows) == b"".join(expected)
+    evaluation = Evaluation(World(), network.model, shared_split(World(), X, np.eye(7)[[0] * len(X)], dtype))
+    assert [np.ascontiguousarray(block).tobytes() for _, block, _ in evaluation._passes()] == expected
