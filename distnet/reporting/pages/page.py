@@ -28,7 +28,7 @@ img { display: block; width: 100%; height: auto; image-rendering: pixelated; bor
   break-inside: avoid; }
 .tile b { display: block; font-size: 1.3rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 1.5rem; }
-.charts.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
+.charts.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
 .charts svg { max-width: 27rem; }
 .charts figcaption b, .key { color: var(--ink); }
 .key { white-space: nowrap; margin-left: .8rem; }
@@ -36,6 +36,7 @@ img { display: block; width: 100%; height: auto; image-rendering: pixelated; bor
   margin-right: .35em; }
 .key i.dashed { border-top-style: dotted; }
 .key i.box { height: .8em; width: .8em; border: 0; background: var(--c); border-radius: 2px; vertical-align: -.05em; }
+.key i.dot { height: .6em; width: .6em; border: 0; background: var(--c); border-radius: 50%; vertical-align: 0; }
 .keys { line-height: 1.9; }
 .small .key { margin: 0; }
 .keys .key { margin: 0 1rem 0 0; }
@@ -127,7 +128,7 @@ def render_pairs(pairs: Iterable[tuple[str, object]]) -> str:
 
 
 def render_key(label: str, colour: int, kind: str = "") -> str:
-    """An entry of a legend. kind: "dashed" or "box"; a line if empty."""
+    """An entry of a legend. kind: "dashed", "box" or "dot"; a line if empty."""
     return f'<span class="key c{colour}"><i class="{kind}"></i>{escape(label)}</span>'
 
 

@@ -146,7 +146,11 @@ def render_curves(run: Run) -> str:
     figures = []
     for name, curves in charts.items():
         shown = [curve for curve in curves if curve.points]
-        keys = [render_key(each.label, each.colour, "dashed" * each.dashed) for each in shown if len(curves) > 1]
+        keys = [
+            render_key(each.label, each.colour, "dashed" * each.dashed or "dot" * (each.label == "training set"))
+            for each in shown
+            if len(curves) > 1
+        ]
         drawn = draw_line_chart(
             name, "epoch", shown, zero=name == "Learning rate", logarithmic="loss" in name.lower(), mark=mark
         )
