@@ -1,4 +1,4 @@
-"""Runs over each other, from their metrics files: python -m distnet.compare a/metrics.jsonl b/metrics.jsonl."""
+"""Compare training runs by their metrics files: python -m distnet.compare a/metrics.jsonl b/metrics.jsonl."""
 
 from distnet.runtime import failure
 
@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
@@ -21,6 +21,7 @@ from distnet.runtime.errors import InputError
 from distnet.runtime.files import check_writable, is_same_file, write_content
 from distnet.runtime.launch import launched_rank
 from distnet.runtime.text import aligned, counted, printable
+from distnet.training.history import History
 
 NEEDED = ("epoch", "loss", "learning_rate", "seconds", "samples_per_second")
 SCORES = ("test_accuracy", "validation_accuracy")
@@ -29,19 +30,23 @@ Record = dict[str, float]
 
 
 class Run(NamedTuple):
-    """label: what to call it. records: the metrics of each epoch, at least one."""
+    """label: its name in tables and charts. records: the metrics of each epoch, at least one."""
 
     label: str
     records: list[Record]
 
     def seconds(self) -> list[float]:
-        """Of training, until the end of each epoch."""
+        """Seconds of training until the end of each epoch."""
         return list(accumulate(record["seconds"] for record in self.records))
+
+    def kept(self) -> Record:
+        """The epoch whose parameters were kept: the one with the lowest validation loss."""
+        return self.records[History(cast(Any, self.records)).best_epoch() - 1]
 
 
 def parser() -> Parser:
     """The parser of `python -m distnet.compare`."""
-    made = Parser(prog="python -m distnet.compare", description="Draw training runs over each other.",
+    made = Parser(prog="python -m distnet.compare", description="Compare training runs in a table and on a page.",
                   usage="python -m distnet.compare METRICS [METRICS ...] [options]",
                   allow_abbrev=False)  # fmt: skip
     made.add_argument("metrics", type=file_path, nargs="+", metavar="METRICS", help="files that --metrics wrote")
@@ -51,7 +56,7 @@ def parser() -> Parser:
 
 
 def main() -> None:
-    """Compare as the command line says."""
+    """Run the command."""
     if launched_rank() > 0:
         return
     typed = parser().parse_args()
@@ -60,14 +65,16 @@ def main() -> None:
     check_writable(typed.output, "--output")
     if any(is_same_file(typed.output, path) for path in typed.metrics):
         raise InputError(f"--output {typed.output}", "is one of the files to compare", "name another file")
-    runs = [Run(label, read(path)) for label, path in zip(labels(typed.metrics), typed.metrics, strict=True)]
-    write_content(typed.output, page(runs).encode(errors="replace"), f"--output {typed.output}")
-    print(aligned(figures(runs)))
-    print(f"drawn in {printable(typed.output)}")
+    runs = [
+        Run(label, read_metrics(path)) for label, path in zip(shorten_labels(typed.metrics), typed.metrics, strict=True)
+    ]
+    write_content(typed.output, render_page(runs).encode(errors="replace"), f"--output {typed.output}")
+    print(aligned(build_table(runs)))
+    print(f"wrote {printable(typed.output)}")
 
 
-def read(path: Path) -> list[Record]:
-    """The epochs in a metrics file. Raises InputError, naming the line, for anything else."""
+def read_metrics(path: Path) -> list[Record]:
+    """Read the epochs in a metrics file. Raises InputError, which names the line, for anything else."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -78,22 +85,22 @@ def read(path: Path) -> list[Record]:
     for place, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                records.append(checked(json.loads(line), records[-1]["epoch"] if records else 0))
+                records.append(check_record(json.loads(line), records[-1]["epoch"] if records else 0))
             except (ValueError, RecursionError, OverflowError) as error:
-                why = "no JSON object" if isinstance(error, json.JSONDecodeError) else str(error)
+                why = "not a JSON object" if isinstance(error, json.JSONDecodeError) else str(error)
                 raise InputError(f"{path}: line {place}", why, "name a file that --metrics wrote") from None
     if not records:
         raise InputError(path, "has no epoch", "wait for the first, or name another file")
     return records
 
 
-def checked(found: Any, before: float) -> Record:
-    """The numbers of an epoch that comes after epoch `before`. Raises ValueError where it isn't one."""
-    if not isinstance(found, dict):
-        raise ValueError("no JSON object")
+def check_record(value: Any, before: float) -> Record:
+    """Check that a JSON value is a record of an epoch after epoch `before`; returns its numbers. Raises ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
     numbers = {
-        k: math.nan if v is None else float(v)  # null is what JSON has for it
-        for k, v in found.items()
+        k: math.nan if v is None else float(v)  # NaN and infinity are null in JSON
+        for k, v in value.items()
         if isinstance(v, int | float | None) and not isinstance(v, bool)
     }
     for name in NEEDED:
@@ -102,12 +109,12 @@ def checked(found: Any, before: float) -> Record:
     if not (numbers["epoch"] > before and numbers["epoch"] % 1 == 0):
         raise ValueError(f"epoch {numbers['epoch']:g} comes after {before:g}")
     if not 0 <= numbers["seconds"] < math.inf:
-        raise ValueError(f"{numbers['seconds']:g} seconds can't be")
+        raise ValueError(f"{numbers['seconds']:g} is not a number of seconds")
     return numbers
 
 
-def labels(paths: Sequence[Path]) -> list[str]:
-    """What tells the paths apart, as short as may be; those that are the same get a number."""
+def shorten_labels(paths: Sequence[Path]) -> list[str]:
+    """Shorten paths to the parts in which they differ; equal paths get a number."""
     several = [path.parts for path in paths]
     first = several[0]
     shortest = min(map(len, several))
@@ -132,8 +139,8 @@ def labels(paths: Sequence[Path]) -> list[str]:
     return named
 
 
-def score(runs: Sequence[Run]) -> str:
-    """The accuracy that all of them have."""
+def choose_accuracy(runs: Sequence[Run]) -> str:
+    """Choose the accuracy that all epochs have."""
     for name in SCORES:
         if all(name in record for each in runs for record in each.records):
             return name
@@ -142,17 +149,17 @@ def score(runs: Sequence[Run]) -> str:
     )
 
 
-def figures(runs: Sequence[Run]) -> list[list[str]]:
-    """The table: a head, and a row a run."""
-    accuracy = score(runs)
-    kept = any("validation_loss" in record for each in runs for record in each.records)
+def build_table(runs: Sequence[Run]) -> list[list[str]]:
+    """Build the table: a head, and a row per run."""
+    accuracy = choose_accuracy(runs)
+    is_validated = any("validation_loss" in record for each in runs for record in each.records)
     head = [
         "run",
         *["losses"] * (len(runs) > 1),
         "epochs",
         "best " + accuracy.replace("_", " "),
         "epoch",
-        *["kept"] * kept,
+        *["kept"] * is_validated,
         "last",
         "last loss",
     ]
@@ -164,52 +171,48 @@ def figures(runs: Sequence[Run]) -> list[list[str]]:
         samples = sum(record["samples_per_second"] * record["seconds"] for record in records)
         row = [each.label]
         if len(runs) > 1:
-            row.append(sameness(runs[0], each) if place else "-")
+            row.append(compare_losses(runs[0], each) if place else "-")
         row += [f"{len(records):,}", f"{best[accuracy]:.4f}", f"{best['epoch']:.0f}"]
-        if kept:
-            row.append(f"{chosen(records)[accuracy]:.4f}" if "validation_loss" in records[0] else "-")
+        if is_validated:
+            row.append(
+                f"{each.kept()[accuracy]:.4f}" if all("validation_loss" in record for record in records) else "-"
+            )
         row += [f"{records[-1][accuracy]:.4f}", f"{records[-1]['loss']:.4f}", f"{seconds:,.1f}"]
         row.append(f"{samples / seconds:,.0f}" if seconds else "-")
         rows.append(row)
     return rows
 
 
-def chosen(records: Sequence[Record]) -> Record:
-    """The epoch with the lowest loss on the samples held out, whose parameters a run keeps."""
-    losses = [record.get("validation_loss", math.nan) for record in records]
-    return records[min(range(len(records)), key=lambda k: math.inf if math.isnan(losses[k]) else losses[k])]
-
-
-def sameness(first: Run, other: Run) -> str:
-    """Whether their losses are the same to the last bit, in the epochs and of the sets that both have."""
+def compare_losses(first: Run, other: Run) -> str:
+    """Compare two runs' losses to the last bit, for the epochs and data sets that both have."""
     theirs = {record["epoch"]: record for record in other.records}
     both = [(record, theirs[record["epoch"]]) for record in first.records if record["epoch"] in theirs]
     if not both:
         return "no epoch in common"
     for ours, yours in both:
-        # As text, so that a NaN is like a NaN, and -0 unlike 0.
+        # As text: NaN equals NaN, and -0 differs from 0.
         if any(repr(ours[name]) != repr(yours[name]) for name in COMPARED if name in ours and name in yours):
             return f"differ from epoch {ours['epoch']:.0f}"
     same = f"same bits as {first.label}"
     return same if len(both) == len(first.records) == len(other.records) else f"{same} in {counted(len(both), 'epoch')}"
 
 
-def charts(runs: Sequence[Run]) -> dict[str, str]:
-    """Loss, accuracy and learning rate, each over epochs and over seconds, by their names."""
-    accuracy = score(runs)
-    told = {
+def draw_charts(runs: Sequence[Run]) -> dict[str, str]:
+    """Draw loss, accuracy and learning rate, each by epoch and by time; returns the charts by their titles."""
+    accuracy = choose_accuracy(runs)
+    titles = {
         "loss": "Training loss",
         accuracy: accuracy.replace("_", " ").capitalize(),
         "learning_rate": "Learning rate",
     }
     drawn = {}
     for by_time in (False, True):
-        for name, title in told.items():
+        for name, title in titles.items():
             curves = []
             for place, each in enumerate(runs):
                 across = each.seconds() if by_time else [record["epoch"] for record in each.records]
                 points = list(zip(across, (record.get(name, math.nan) for record in each.records), strict=True))
-                # Where runs are the same, the earlier one shows as an edge of the later.
+                # Earlier runs are wider, so that they stay visible below a later one with the same values.
                 width = 2 + 2.5 * (1 - place / (len(runs) - 1)) if len(runs) > 1 else 2
                 curves.append(Curve(each.label, points, place, place >= COLOURS, width))
             drawn[f"{title}, by {'time' if by_time else 'epoch'}"] = draw_line_chart(
@@ -223,19 +226,19 @@ def charts(runs: Sequence[Run]) -> dict[str, str]:
     return drawn
 
 
-def page(runs: Sequence[Run]) -> str:
-    """All of it as HTML."""
-    head, *rows = figures(runs)
+def render_page(runs: Sequence[Run]) -> str:
+    """Render the page as HTML."""
+    head, *rows = build_table(runs)
     keys = "".join(render_key(each.label, k % COLOURS, "dashed" * (k >= COLOURS)) for k, each in enumerate(runs))
-    drawn = [render_figure(f"<b>{escape(name)}</b>", chart) for name, chart in charts(runs).items()]
+    drawn = [render_figure(f"<b>{escape(name)}</b>", chart) for name, chart in draw_charts(runs).items()]
     return render_document(
-        "distnet: runs compared",
+        "distnet: comparison of runs",
         [
-            "<h1>Runs compared</h1>",
+            "<h1>Comparison of runs</h1>",
             f'<p class="keys">{keys}</p>',
-            render_table(head, rows),
+            render_table(head, rows, reflows=True),
             render_section("Curves", '<div class="charts">', *drawn, "</div>"),
-            '<p class="small">Where runs are the same, the earlier one shows as an edge of the later.</p>'
+            '<p class="small">Earlier runs have wider lines, so that they show where runs are equal.</p>'
             * (len(runs) > 1),
         ],
     )

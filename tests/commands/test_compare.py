@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import Page, check_self_contained, command
 
-from distnet.compare import Run, figures, labels, read, sameness
+from distnet.compare import Run, build_table, compare_losses, read_metrics, shorten_labels
 from distnet.runtime.errors import InputError
 
 
@@ -48,7 +48,7 @@ def test_runs_on_other_ranks_are_known_to_have_the_same_bits_and_others_to_diffe
     assert one.split()[:3] == ["one", "-", "3"]
     assert re.match(r"two +same bits as one +3 ", two)
     assert re.match(r"held +differ from epoch 1 +4 ", held)
-    assert last == "drawn in compare.html"
+    assert last == "wrote compare.html"
     records = [json.loads(line) for line in files[1].read_text().splitlines()]
     best = max(each["test_accuracy"] for each in records)
     told = [f"{best:.4f}", next(str(each["epoch"]) for each in records if each["test_accuracy"] == best), "-"]
@@ -87,8 +87,8 @@ def test_files_with_and_without_validation_and_of_different_lengths_have_a_table
     held = [record(k, 0.5 / k, validation_loss=abs(k - 2.0), validation_accuracy=0.8) for k in range(1, 6)]
     short = [record(k, 0.5 / k) for k in range(1, 4)]
     files = [write(tmp_path / "held.jsonl", *held), write(tmp_path / "short.jsonl", *short)]
-    runs = [Run(name, read(path)) for name, path in zip(("held", "short"), files, strict=True)]
-    head, *rows = figures(runs)
+    runs = [Run(name, read_metrics(path)) for name, path in zip(("held", "short"), files, strict=True)]
+    head, *rows = build_table(runs)
     assert [row[head.index("kept")] for row in rows] == ["0.9000", "-"]
     assert [row[head.index("epochs")] for row in rows] == ["5", "3"]
     assert rows[1][head.index("losses")] == "same bits as held in 3 epochs"
@@ -97,17 +97,17 @@ def test_files_with_and_without_validation_and_of_different_lengths_have_a_table
 def test_files_of_runs_that_were_validated_alone_are_compared_by_that(tmp_path):
     only = [{k: v for k, v in record(1, validation_accuracy=0.7).items() if k != "test_accuracy"}]
     files = [write(tmp_path / "a.jsonl", *only), write(tmp_path / "b.jsonl", record(1, validation_accuracy=0.6))]
-    head, *rows = figures([Run(path.stem, read(path)) for path in files])
+    head, *rows = build_table([Run(path.stem, read_metrics(path)) for path in files])
     assert [row[head.index("best validation accuracy")] for row in rows] == ["0.7000", "0.6000"]
     without = [{k: v for k, v in each.items() if "accuracy" not in k} for each in only]
     with pytest.raises(InputError, match="no accuracy is in all epochs"):
-        figures([Run("a", without)])
+        build_table([Run("a", without)])
 
 
 def test_null_is_a_number_that_is_not_finite(tmp_path):
-    nan = read(write(tmp_path / "nan.jsonl", record(1, float("nan"))))
-    null = read(write(tmp_path / "null.jsonl", record(1, None)))
-    assert sameness(Run("a", nan), Run("b", null)) == "same bits as a"
+    nan = read_metrics(write(tmp_path / "nan.jsonl", record(1, float("nan"))))
+    null = read_metrics(write(tmp_path / "null.jsonl", record(1, None)))
+    assert compare_losses(Run("a", nan), Run("b", null)) == "same bits as a"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_losses_are_compared_to_the_last_bit(tmp_path, first, other, told):
         Run(name, [record(k, loss) for k, loss in enumerate(losses, 1)])
         for name, losses in (("a", first), ("b", other))
     ]
-    assert sameness(*runs) == told
+    assert compare_losses(*runs) == told
 
 
 @pytest.mark.parametrize(
@@ -146,22 +146,22 @@ def test_losses_are_compared_to_the_last_bit(tmp_path, first, other, told):
     ],
 )
 def test_labels_are_the_shortest_parts_that_tell_paths_apart(paths, told):
-    assert labels([Path(path) for path in paths]) == told
+    assert shorten_labels([Path(path) for path in paths]) == told
 
 
 GOOD = json.dumps(record(1))
 BAD = {
     "": "has no epoch",
     "\n\n": "has no epoch",
-    "epoch 1/3  loss 0.5\n": "line 1: no JSON object",
-    f"{GOOD}\n{GOOD[:30]}": "line 2: no JSON object",
-    f"{GOOD}\n[1]\n": "line 2: no JSON object",
+    "epoch 1/3  loss 0.5\n": "line 1: not a JSON object",
+    f"{GOOD}\n{GOOD[:30]}": "line 2: not a JSON object",
+    f"{GOOD}\n[1]\n": "line 2: not a JSON object",
     "[" * 100_000: "line 1: ",
     f"{GOOD}\n{GOOD}\n": "line 2: epoch 1 comes after 1",
     json.dumps(record(1) | {"loss": "small"}): "line 1: no number loss",
     json.dumps(record(1) | {"seconds": True}): "line 1: no number seconds",
-    json.dumps(record(1) | {"seconds": -1}): "line 1: -1 seconds can't be",
-    json.dumps(record(1) | {"seconds": float("nan")}): "line 1: nan seconds can't be",
+    json.dumps(record(1) | {"seconds": -1}): "line 1: -1 is not a number of seconds",
+    json.dumps(record(1) | {"seconds": float("nan")}): "line 1: nan is not a number of seconds",
     json.dumps(record(0.5)): "line 1: epoch 0.5 comes after 0",
     json.dumps(record(1) | {"epoch": float("inf")}): "line 1: epoch inf comes after 0",
     json.dumps(record(1) | {"loss": 10**400}): "line 1: ",
@@ -173,7 +173,7 @@ def test_a_file_that_is_no_metrics_file_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "bad.jsonl"
     path.write_text(content)
     with pytest.raises(InputError) as refused:
-        read(path)
+        read_metrics(path)
     assert str(refused.value).startswith(f"{path}: {BAD[content]}")
     assert "\n" not in str(refused.value)
 
