@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from helpers import command, fault, read_metrics, write_idx
 
-from distnet import NeuralNetwork, train
+from distnet import NeuralNetwork
+from distnet.config.building import build_trainer, load_dataset
 from distnet.config.reading import read_config
 from distnet.datasets.dataset import hold_out, shared_split
 from distnet.datasets.loading import load
@@ -107,8 +108,8 @@ def test_the_split_seed_alone_says_which_rows_are_held_out(tmp_path):
 
     def held_out(*options):
         config, names = read_config(["--dataset", f"csv:{table}", "--validation", "12", *options])
-        data = train.loaded(World(), config, names)
-        network, trainer = train.made(World(), config, data, None, no_lap)
+        data = load_dataset(World(), config, names)
+        network, trainer = build_trainer(World(), config, data, None, no_lap)
         return data.fingerprint, trainer.validation.split.inputs.tobytes(), network.parameters.tobytes()
 
     first, other_seed, other_split = held_out(), held_out("--seed", "1"), held_out("--split-seed", "1")
