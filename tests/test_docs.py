@@ -144,6 +144,15 @@ def test_every_file_that_a_page_links_to_exists(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_module_that_a_page_names_exists(page):
+    packages = "|".join(path.name for path in (ROOT / "distnet").iterdir() if path.is_dir())
+    modules = re.findall(rf"`(?:distnet/)?((?:{packages})/[\w/]+\.py)`", page.read_text())
+    assert [each for each in modules if not (ROOT / "distnet" / each).exists()] == []
+
+
 def test_the_page_of_options_is_up_to_date():
     assert (ROOT / "docs" / "options.md").read_text() == OPTIONS["page"](), "run python docs/options.py"
 
