@@ -231,7 +231,7 @@ def parser() -> Parser:
                       help=f"neurons of each hidden layer (default: {layers})")  # fmt: skip
     made.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B",
                       help=f"rows of a mini-batch, over all ranks together (default: {Config.batch_size})")  # fmt: skip
-    made.add_argument("--nodes", type=Number(int, lambda k: 1 <= k <= 65_536, "whole number from 1 to 65536"),
+    made.add_argument("--nodes", type=Number(int, lambda k: 1 <= k <= 65_536, "an integer from 1 to 65536"),
                       default=16, metavar="K", help="how many there are (default: 16)")  # fmt: skip
     made.add_argument("--ranks-per-node", type=positive_count, default=32, metavar="K",
                       help="no more than cores (default: 32)")  # fmt: skip

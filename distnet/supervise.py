@@ -229,7 +229,7 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     made.add_argument("-n", type=positive_count, required=True, metavar="RANKS", help="ranks to train on")
-    made.add_argument("--max-restarts", type=Number(int, lambda value: value >= 0, "whole number from 0 up"),
+    made.add_argument("--max-restarts", type=Number(int, lambda value: value >= 0, "a non-negative integer"),
                       default=3, metavar="K", help="how many may bring no newer checkpoint (default: 3)")  # fmt: skip
     made.add_argument("--min-ranks", type=positive_count, default=1, metavar="K",
                       help="go on with as few, where hosts don't answer (default: 1)")  # fmt: skip

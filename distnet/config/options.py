@@ -57,11 +57,11 @@ def option(
 class Config:
     """The options of `python -m distnet.train`."""
 
-    preset: str = option("mnist", "task", "the options to start from; all others override it", choices=tuple(PRESETS))
+    preset: str = option("mnist", "task", "preset that the other options override", choices=tuple(PRESETS))
     dataset: str = option(
         "mnist",
         "data",
-        f"what to learn: {', '.join(DATASETS)}, or a table of your own, {OWN}",
+        f"data set: {', '.join(DATASETS)}, or a table of your own, {OWN}",
         dataset_name,
         metavar="NAME",
     )
@@ -72,42 +72,42 @@ class Config:
         file_path,
     )
     train_limit: int | None = option(
-        None, "data", "only the first K training samples (default: all)", positive_count, metavar="K"
+        None, "data", "number of training samples to use, from the first on (default: all)", positive_count, metavar="K"
     )
     train_samples: int = option(
-        60_000, "data", "how many training samples to draw, for synthetic", positive_count, metavar="K"
+        60_000, "data", "number of training samples to draw (synthetic only)", positive_count, metavar="K"
     )
     label: str | None = option(
         None,
         "data",
-        "the column of the classes, by its name or its number from 1, of csv (default: the last one)",
+        "column of the classes, by its name or its number from 1 (csv only) (default: the last one)",
         metavar="COLUMN",
     )
     header: str | None = option(
         None,
         "data",
-        "whether the first line is a header, of csv (default: found out from its cells)",
+        "whether the first line is a header (csv only) (default: inferred from its cells)",
         choices=HEADERS,
     )
     ignore: tuple[str, ...] = option(
         (),
         "data",
-        "columns to leave out, each by its name or its number from 1, of csv",
+        "columns to leave out, by their names or their numbers from 1 (csv only)",
         nargs="*",
         metavar="COLUMN",
     )
     test_share: float = option(
         0.2,
         "data",
-        "share of each class's rows to test on, of csv, and of npz without a test part",
+        "share of each class held out as the test set (csv, and npz without a test part)",
         part,
         metavar="SHARE",
     )
-    split_seed: int = option(0, "data", "random seed of the rows held out, to test on and for validation", seed_number)
+    split_seed: int = option(0, "data", "random seed of the rows held out as test and validation set", seed_number)
     raw_inputs: bool = option(
         False,
         "data",
-        "leave inputs as they are, instead of standardising images as a whole and tables by their columns",
+        "inputs as they are: images not standardised as a whole, nor tables by column",
         action="store_true",
     )
     hidden: tuple[int, ...] = option(
@@ -119,19 +119,19 @@ class Config:
         nargs="*",
         metavar="K",
     )
-    activation: str = option("relu", "network", "what hidden neurons apply", choices=ACTIVATIONS)
+    activation: str = option("relu", "network", "activation of the hidden layers", choices=ACTIVATIONS)
     initialisation: str | None = option(
         None,
         "network",
-        "initial weights: torch uniform within 1/√inputs, biases too; or normal of variance 2/inputs with he, "
-        "2/(inputs + outputs) with xavier, 1/inputs with tutorial",
+        "initial weights: torch is uniform within 1/√inputs, biases too; he, xavier and tutorial are normal with "
+        "variance 2/inputs, 2/(inputs + outputs) and 1/inputs",
         choices=INITIALISATIONS,
     )
-    dtype: str = option("float32", "network", "precision of everything that is computed", choices=DTYPES)
+    dtype: str = option("float32", "network", "precision of all computations", choices=DTYPES)
     learning_rate: float = option(
         None,
         "training",
-        "step of gradient descent; with another optimizer than the preset's, "
+        "learning rate; default with another optimizer than the preset's: "
         + ", ".join(f"{rate:g} for {name}" for name, rate in LEARNING_RATES.items()),
         positive_rate,
         metavar="RATE",
@@ -139,60 +139,64 @@ class Config:
     scale_learning_rate: int | None = option(
         None,
         "training",
-        "the learning rate is meant for mini-batches of K rows: multiply it by the rows there are over K",
+        "mini-batch size that the learning rate is meant for; the rate is multiplied by the actual size over K",
         positive_count,
         metavar="K",
     )
-    schedule: str = option("constant", "training", "how the learning rate changes", choices=SCHEDULES)
-    warmup_epochs: float = option(
-        0.0, "training", "in which the learning rate first rises to its value", rate_or_zero, metavar="K"
-    )
+    schedule: str = option("constant", "training", "learning rate schedule", choices=SCHEDULES)
+    warmup_epochs: float = option(0.0, "training", "warm-up length, in epochs", rate_or_zero, metavar="K")
     decay: float = option(
-        0.1, "training", "what the rate is multiplied by, of step and exponential", fraction, metavar="FACTOR"
+        0.1,
+        "training",
+        "factor of each decay of the learning rate (step, exponential only)",
+        fraction,
+        metavar="FACTOR",
     )
     decay_epochs: float = option(
-        10.0, "training", "after how many epochs each time, of step and exponential", positive_rate, metavar="K"
+        10.0, "training", "epochs per decay of the learning rate (step, exponential only)", positive_rate, metavar="K"
     )
     batch_size: int = option(
-        128, "training", "rows of a mini-batch, over all ranks together", positive_count, metavar="B"
+        128, "training", "rows per mini-batch, over all ranks together", positive_count, metavar="B"
     )
-    optimizer: str = option(DEFAULTS.optimizer, "training", "the rule that updates the parameters", choices=OPTIMIZERS)
-    momentum: float = option(DEFAULTS.momentum, "training", "of momentum and nesterov", fraction, metavar="RATE")
+    optimizer: str = option(DEFAULTS.optimizer, "training", "rule that updates the parameters", choices=OPTIMIZERS)
+    momentum: float = option(
+        DEFAULTS.momentum, "training", "momentum coefficient (momentum, nesterov only)", fraction, metavar="RATE"
+    )
     betas: tuple[float, float] = option(
         DEFAULTS.betas,
         "training",
-        "decay of the two moments, of adam and adamw",
+        "decay rates of the two moments (adam, adamw only)",
         fraction,
         nargs=2,
         metavar="RATE",
     )
     epsilon: float = option(
-        DEFAULTS.epsilon, "training", "added to the divisor, of adam and adamw", positive_rate, metavar="E"
+        DEFAULTS.epsilon, "training", "term added to the divisor (adam, adamw only)", positive_rate, metavar="E"
     )
     weight_decay: float = option(
         0.0,
         "training",
-        "pull of the weights towards zero, not of biases: L2, and decoupled from the gradient with adamw",
+        "weight decay, without biases: L2, or decoupled from the gradient with adamw",
         rate_or_zero,
         metavar="RATE",
     )
     clip_norm: float | None = option(
         None,
         "training",
-        "the largest norm of the gradient over all parameters",
+        "largest norm of the gradient over all parameters",
         positive_rate,
         metavar="NORM",
     )
     dropout: float = option(
-        0.0, "regularisation", "probability with which a hidden neuron is left out of a step", fraction, metavar="P"
+        0.0, "regularisation", "probability that a step leaves out a hidden neuron", fraction, metavar="P"
     )
     label_smoothing: float = option(
-        0.0, "regularisation", "part of every target that is spread over all classes", fraction, metavar="PART"
+        0.0, "regularisation", "share of each target that is spread over all classes", fraction, metavar="PART"
     )
     augment: tuple[str, ...] = option(
         (),
         "regularisation",
-        "change training images anew in every epoch: "
+        "random changes of the training images, new in every epoch: "
         "shift=PIXELS rotate=DEGREES scale=PERCENT elastic=ALPHA sigma=PIXELS",
         whole=strengths,
         nargs="*",
@@ -201,32 +205,32 @@ class Config:
     validation: int = option(
         0,
         "regularisation",
-        "how many training samples to hold out, of each class its share; the parameters of the epoch with the lowest "
-        "loss on them are what is saved",
-        Number(int, lambda value: 0 <= value < 2**31, "whole number from 0 up"),
+        "size of the validation set, held out from the training set in proportion to its classes; the parameters of "
+        "the epoch with the lowest loss on it are saved",
+        Number(int, lambda value: 0 <= value < 2**31, "a non-negative integer"),
         metavar="K",
     )
     patience: int | None = option(
         None,
         "regularisation",
-        "end after so many epochs without a lower loss on the samples held out",
+        "early stopping after K epochs without a lower validation loss",
         positive_count,
         metavar="K",
     )
     epochs: int = option(10, "training", "passes over the training set", positive_count, metavar="K")
-    seed: int = option(0, "training", "of the initial weights, the order of samples and all that is drawn", seed_number)
+    seed: int = option(0, "training", "random seed", seed_number)
     shards: int | None = option(
         None,
         "parallelism",
-        "parts of every mini-batch, at least as many as ranks; the same number gives the same bits on any "
-        "ranks (default: 4, or the next power of two that is at least the number of ranks)",
+        "parts of every mini-batch, at least one per rank; the same number gives the same bits on any number of ranks "
+        "(default: 4, or the next power of two that is at least the number of ranks)",
         shard_count,
         metavar="S",
     )
     stack: int | None = option(
         None,
         "parallelism",
-        "how many of its shards a rank works through at once, which takes memory and changes no bit "
+        "shards that a rank computes at once; more take more memory, and the bits stay the same "
         "(default: as many as fit its cache)",
         positive_count,
         metavar="K",
@@ -234,66 +238,60 @@ class Config:
     ranks_per_node: int | None = option(
         None,
         "parallelism",
-        "pretend that every K consecutive ranks are a node of their own, to try what happens between nodes",
+        "ranks per simulated node, to test on one machine what happens between nodes",
         positive_count,
         metavar="K",
     )
-    model: Path | None = option(
-        None, "output", "where rank 0 writes the network, .pkl or .npz", model_path, metavar="FILE"
-    )
-    metrics: Path | None = option(
-        None, "output", "where rank 0 writes a JSON object an epoch", file_path, metavar="FILE"
-    )
-    tensorboard: Path | None = option(
-        None, "output", "folder for the same as TensorBoard reads it", file_path, metavar="DIR"
-    )
-    profile: bool = option(False, "output", "tell at the end where the time of every rank went", action="store_true")
+    model: Path | None = option(None, "output", "model file, .pkl or .npz", model_path, metavar="FILE")
+    metrics: Path | None = option(None, "output", "metrics file, one JSON object per epoch", file_path, metavar="FILE")
+    tensorboard: Path | None = option(None, "output", "TensorBoard log directory", file_path, metavar="DIR")
+    profile: bool = option(False, "output", "time of every rank by activity, printed at the end", action="store_true")
     timeline: Path | None = option(
         None,
         "output",
-        "where rank 0 writes what every rank did when, a Chrome trace for Perfetto",
+        "trace file of every rank's activity, for Perfetto",
         file_path,
         metavar="FILE",
     )
-    verbose: bool = option(False, "output", "every rank tells on standard error what it does", action="store_true")
-    log_dir: Path | None = option(
-        None, "output", "a folder in which every rank tells that in a file of its own", file_path, metavar="DIR"
-    )
-    report: Path | None = option(
-        None, "output", "where rank 0 writes a page about the run, .html", page_path, metavar="FILE"
-    )
+    verbose: bool = option(False, "output", "log messages of every rank, on standard error", action="store_true")
+    log_dir: Path | None = option(None, "output", "log directory, one file per rank", file_path, metavar="DIR")
+    report: Path | None = option(None, "output", "HTML report of the run", page_path, metavar="FILE")
     tutorial_loss: bool = option(
-        False, "output", "report the tutorial's form of the cross-entropy, too", action="store_true"
+        False, "output", "the tutorial's form of the cross-entropy as an additional metric", action="store_true"
     )
     checkpoint_dir: Path | None = option(
         None,
         "recovery",
-        "where rank 0 keeps checkpoints; SIGTERM, SIGINT and SIGUSR1 then stop after a step",
+        "checkpoint directory; SIGTERM, SIGINT and SIGUSR1 then stop the run after a step",
         file_path,
         metavar="DIR",
     )
     checkpoint_every: tuple[int, str] = option(
         (1, "epoch"),
         "recovery",
-        "how often: so many epochs, steps or seconds, as in 500 steps",
+        "interval of checkpoints in epochs, steps or seconds, as in 500 steps",
         whole=interval,
         nargs="+",
         metavar="K",
     )
-    keep: int = option(3, "recovery", "how many of the newest checkpoints to keep", positive_count, metavar="K")
+    keep: int = option(3, "recovery", "number of newest checkpoints to keep", positive_count, metavar="K")
     resume: str | None = option(
         None,
         "recovery",
-        "go on from the newest good checkpoint, or from this one",
+        "checkpoint to resume from (without FILE, the newest good one)",
         checkpoint_name,
         nargs="?",
         const="",
         metavar="FILE",
     )
     stall_timeout: float = option(
-        300.0, "recovery", "end all ranks when no step completes for so many seconds", positive_rate, metavar="SECONDS"
+        300.0,
+        "recovery",
+        "seconds without a completed step after which all ranks are ended",
+        positive_rate,
+        metavar="SECONDS",
     )
-    quiet: bool = option(False, "output", "print the last two lines alone", action="store_true")
+    quiet: bool = option(False, "output", "only the last two lines of output", action="store_true")
 
     @property
     def outputs(self) -> dict[str, Path]:

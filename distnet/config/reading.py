@@ -15,6 +15,7 @@ from distnet.config.parser import Parser, no_such_option
 from distnet.config.values import file_path
 from distnet.runtime.errors import InputError
 
+MOST_USED = ("dataset", "hidden", "epochs", "learning_rate", "model")  # come first in --help
 WRITTEN = "# The configuration of a run of distnet"  # how the files begin that `written_config` makes
 
 
@@ -27,12 +28,14 @@ def parser() -> Parser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    groups: dict[str, Any] = {}
+    groups: dict[str, Any] = {"most used": made.add_argument_group("most used")}
     preset = read_options(PRESET_FOLDER / f"{Config.preset}.toml")
     for each in fields(Config):
         default = preset.get(each.name, each.default)
         details = dict(each.metadata)
         group = details.pop("group")
+        if each.name in MOST_USED:
+            group = "most used"
         del details["whole"]
         if group not in groups:
             groups[group] = made.add_argument_group(group)
@@ -43,7 +46,10 @@ def parser() -> Parser:
             details["help"] += f" (default: {' '.join('none' if v is None else str(v) for v in shown) or 'none'})"
         groups[group].add_argument(f"--{dashed(each.name)}", **details)
     groups["task"].add_argument(
-        "--config", type=file_path, metavar="FILE", help="options in TOML, named as here; the others typed override it"
+        "--config",
+        type=file_path,
+        metavar="FILE",
+        help="file of options in TOML, named as here; options typed override it",
     )
     return made
 

@@ -31,7 +31,7 @@ class Number(Generic[T]):
         except ValueError:
             value = None
         if value is None or not self.allowed(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is no {self.right}")
+            raise argparse.ArgumentTypeError(f"expected {self.right}, got {text!r}")
         return value
 
     def check(self, name: str, value: Any) -> T:
@@ -42,7 +42,7 @@ class Number(Generic[T]):
                 number = self.kind(value)  # type: ignore[arg-type]
                 if self.allowed(number):
                     return number
-        raise InputError(f"{name} {value!r}", f"expected a {self.right}", on_every_rank=True)
+        raise InputError(f"{name} {value!r}", f"expected {self.right}", on_every_rank=True)
 
 
 def check_fields(instance: Any, **numbers: Number[Any]) -> None:
@@ -62,10 +62,10 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         raise InputError(f"{name} {value!r}", f"choose from {', '.join(map(str, choices))}", on_every_rank=True)
 
 
-positive_count = Number(int, lambda value: 1 <= value < 2**31, "whole number from 1 up")
-shard_count = Number(int, lambda value: 1 <= value <= 65_536, "whole number from 1 to 65536")
-seed_number = Number(int, lambda value: 0 <= value < 2**63, "whole number from 0 up")
-positive_rate = Number(float, lambda value: math.isfinite(value) and value > 0, "finite number above 0")
-rate_or_zero = Number(float, lambda value: math.isfinite(value) and value >= 0, "finite number from 0 up")
-fraction = Number(float, lambda value: 0 <= value < 1, "number from 0 up and below 1")
-part = Number(float, lambda value: 0 < value < 1, "number between 0 and 1")
+positive_count = Number(int, lambda value: 1 <= value < 2**31, "a positive integer")
+shard_count = Number(int, lambda value: 1 <= value <= 65_536, "an integer from 1 to 65536")
+seed_number = Number(int, lambda value: 0 <= value < 2**63, "a non-negative integer")
+positive_rate = Number(float, lambda value: math.isfinite(value) and value > 0, "a finite positive number")
+rate_or_zero = Number(float, lambda value: math.isfinite(value) and value >= 0, "a finite non-negative number")
+fraction = Number(float, lambda value: 0 <= value < 1, "a number from 0 up and below 1")
+part = Number(float, lambda value: 0 < value < 1, "a number between 0 and 1")

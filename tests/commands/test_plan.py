@@ -124,9 +124,9 @@ def test_no_hidden_layer_and_one_rank_are_a_plan_too():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--nodes", "0"], "--nodes: '0' is no whole number from 1 to 65536"),
-        (["--batch-size", "x"], "--batch-size: 'x' is no whole number from 1 up"),
-        (["--hidden", "-5"], "--hidden: '-5' is no whole number from 1 up"),
+        (["--nodes", "0"], "--nodes: expected an integer from 1 to 65536, got '0'"),
+        (["--batch-size", "x"], "--batch-size: expected a positive integer, got 'x'"),
+        (["--hidden", "-5"], "--hidden: expected a positive integer, got '-5'"),
         (["--interconnect", "pigeon"], "--interconnect: invalid choice: 'pigeon'"),
         (["--node", "2"], "--node 2: there is no such option"),
     ],

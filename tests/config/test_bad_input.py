@@ -77,9 +77,9 @@ def test_a_value_that_an_option_cannot_have(check_raised, tmp_path, option, valu
         (["extra"], ["extra: there is no such option"]),
         (["--epochs"], ["--epochs: expected one argument"]),
         (["--learning-rate", "-inf"], ["--learning-rate: "]),
-        (["--hidden", "20", "0"], ["--hidden: '0' is no whole number from 1 up"]),
+        (["--hidden", "20", "0"], ["--hidden: expected a positive integer, got '0'"]),
         (["--betas", "0.9"], ["--betas: expected 2 arguments"]),
-        (["--betas", "0.9", "1"], ["--betas: '1' is no number from 0 up and below 1"]),
+        (["--betas", "0.9", "1"], ["--betas: expected a number from 0 up and below 1, got '1'"]),
     ],
 )
 def test_an_option_that_does_not_exist_or_lacks_its_value(check_raised, tmp_path, arguments, named):

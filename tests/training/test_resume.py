@@ -436,7 +436,7 @@ def test_a_bad_option_on_one_rank_alone_ends_all_and_names_it(digits, wrong):
     commands[wrong] = ("--epochs", "none")
     ended = command(*apart(*commands), ranks=1, timeout=15)
     assert (ended.status, ended.out) == (2, "")
-    assert ours(ended) == [f"distnet: rank {wrong}: --epochs: 'none' is no whole number from 1 up"]
+    assert ours(ended) == [f"distnet: rank {wrong}: --epochs: expected a positive integer, got 'none'"]
 
 
 def test_help_on_one_rank_alone_ends_all(digits):
