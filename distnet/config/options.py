@@ -61,7 +61,7 @@ class Config:
     dataset: str = option(
         "mnist",
         "data",
-        f"data set: {', '.join(DATASETS)}, or a table of your own, {OWN}",
+        f"data set to train on: {', '.join(DATASETS)}, or a table of your own, {OWN}",
         dataset_name,
         metavar="NAME",
     )

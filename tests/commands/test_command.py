@@ -26,7 +26,7 @@ from distnet.datasets.idx import FILES
 from distnet.datasets.loading import load
 from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
-from distnet.reporting.console import notes
+from distnet.reporting.console import find_notes
 from distnet.runtime.errors import InputError
 from distnet.train import train as train_here
 from distnet.training.checkpoint import checkpoints, read_checkpoint
@@ -70,18 +70,18 @@ class Ranks:
 
 def test_the_header_says_where_ranks_outnumber_cores_by_what_each_may_use_on_its_host():
     enough = Ranks(("a", {0}), ("a", {1}), ("b", {0, 1}), ("b", {0, 1}))
-    assert notes(enough, 4, None) == []
+    assert find_notes(enough, 4, None) == []
     bound = Ranks(("a", {0}), ("a", {0}), ("b", {0, 1}), ("b", {0, 1}))
-    assert notes(bound, 4, None) == ["note: more ranks than cores, which is slower: 2 ranks on 1 core of a"]
-    assert notes(Ranks(*[(host, {0, 1}) for host in "aaabbb"]), 8, 8) == [
+    assert find_notes(bound, 4, None) == ["note: more ranks than cores, which is slower: 2 ranks on 1 core of a"]
+    assert find_notes(Ranks(*[(host, {0, 1}) for host in "aaabbb"]), 8, 8) == [
         "note: more ranks than cores, which is slower: 3 ranks on 2 cores of a and on 1 other host"
     ]
 
 
 def test_the_header_says_that_shards_follow_more_than_four_ranks_where_none_are_named():
     world = Ranks(*[("a", range(8))] * 8)
-    assert notes(world, 8, 8) == []
-    (line,) = notes(world, 8, None)
+    assert find_notes(world, 8, 8) == []
+    (line,) = find_notes(world, 8, None)
     assert line.startswith("note: 8 shards for 8 ranks; the bits are those of any run with --shards 8")
 
 
