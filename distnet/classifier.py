@@ -65,7 +65,7 @@ FITTED = ("network_", "classes_", "loss_curve_", "n_iter_", "validation_scores_"
 
 
 class Prepared(NamedTuple):
-    """What a fit starts from. codes: (samples,), the place of each sample's class in `classes`.
+    """The input of a fit. codes: (samples,), each sample's index in `classes`.
 
     parameters: of the estimator, but for its random_state. config: the seed of rank 0 counts.
     """
@@ -77,23 +77,23 @@ class Prepared(NamedTuple):
     codes: NDArray[np.int64]
     config: TrainingConfig
 
-    def described(self) -> list[bytes | NDArray[Any]]:
-        """What has to be the same on every rank."""
+    def contents(self) -> list[bytes | NDArray[Any]]:
+        """All that has to be the same on every rank."""
         return [self.parameters.encode(), repr(self.classes.tolist()).encode(), self.rows, self.codes]
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A multilayer perceptron with scikit-learn's face. Parameters that MLPClassifier has mean the same here.
+    """A multilayer perceptron as a scikit-learn classifier. Parameters of MLPClassifier mean the same here.
 
-    activation: of distnet, or "logistic" for its sigmoid. solver: "sgd", plain where momentum is 0, "adam" or
-    "adamw". alpha: over the rows of a mini-batch it is the weight decay. batch_size: over all ranks together; "auto"
-    for 200, or all rows where there are fewer. learning_rate: "constant", or "cosine" over max_iter epochs.
-    learning_rate_init: None for the default of the optimizer, see `LEARNING_RATES`. random_state: a whole number is
-    distnet's seed. initialisation: see `initial_parameters`. dropout, label_smoothing: see `Regularisation`. shards:
-    see `NeuralNetwork.train`; name it for the same bits on more than four ranks, too.
-    Training ends where for n_iter_no_change epochs the loss didn't fall by tol, or, with early_stopping, the accuracy
-    on the rows held out didn't rise by it; then the parameters of the best epoch count. Rows are always shuffled.
-    It is in float32 for X of that kind, else in float64.
+    activation: see `NeuralNetwork`; "logistic" is "sigmoid". solver: "sgd" (plain if momentum is 0), "adam" or "adamw".
+    alpha: divided by the rows of a mini-batch, it is the weight decay. batch_size: rows on all ranks together; "auto"
+    is 200, or all rows if there are fewer. learning_rate: "constant", or "cosine" over max_iter epochs.
+    learning_rate_init: None for the optimizer's default, see `LEARNING_RATES`. random_state: an integer is the seed.
+    initialisation: see `initial_parameters`. dropout, label_smoothing: see `Regularisation`. shards: see
+    `NeuralNetwork.train`; give it for the same bits on more than four ranks.
+    Training ends after n_iter_no_change epochs in which the loss did not fall by tol. With early_stopping, the accuracy
+    on held-out rows has to rise by tol instead, and the parameters of the best epoch are kept. Rows are shuffled. The
+    dtype is float32 if X has it, else float64.
 
     network_: the `NeuralNetwork`. classes_, n_features_in_. coefs_[l], intercepts_[l]: views of its weights and
     biases. loss_curve_: cross-entropy of each epoch, without the penalty. n_iter_: epochs.
@@ -152,25 +152,24 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: ArrayLike, y: ArrayLike) -> Classifier:
         """Train on X (samples, features) and their classes y (samples,); returns itself.
 
-        Under mpirun all ranks train together, each with the same arguments, to the same parameters.
-        Where the loss is NaN or infinite, training ends: with early_stopping the best epoch counts, else InputError, a
-        ValueError, is raised.
-        Raises InputError for parameters that can't be, and where ranks have not the same data.
+        Under mpirun, all ranks train together, each with the same arguments, to the same parameters.
+        If the loss becomes NaN or infinite, training ends. With early_stopping, the best epoch is kept; else it
+        raises InputError, a ValueError. Raises InputError also for invalid parameters, and if ranks have different data.
         Collective.
         """
-        world = training_world()
+        world = get_world()
         with together("Classifier.fit") if world.size > 1 else nullcontext():
             return self._fit(world, X, y)
 
     def _fit(self, world: World, X: ArrayLike, y: ArrayLike) -> Classifier:
-        """The same, once all ranks are here. Collective."""
+        """`fit` without the meeting of all ranks. Collective."""
         fault: Exception | None = None
         try:
-            data = self._prepared(world, X, y)
+            data = self._prepare(world, X, y)
         except Exception as error:
             fault = error
-        # Before any rank raises: searches catch errors, and one rank would be a fit ahead of the others ever after.
-        check_same(world, *([repr(fault).encode()] if fault else data.described()))
+        # Before any rank raises: searches catch errors, and that rank would stay one fit ahead of the others.
+        check_same(world, *([repr(fault).encode()] if fault else data.contents()))
         if fault:
             raise fault
         for name in FITTED:  # of an earlier fit
@@ -201,11 +200,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.validation_scores_ = accuracies
         return self
 
-    def _prepared(self, world: World, X: ArrayLike, y: ArrayLike) -> Prepared:
-        """All that the training needs, checked. Raises ValueError, of which InputError is one."""
+    def _prepare(self, world: World, X: ArrayLike, y: ArrayLike) -> Prepared:
+        """Check parameters and data. Raises ValueError, of which InputError is one."""
         rows, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
-        hidden = self._checked(world, len(rows))
+        hidden = self._check(world, len(rows))
         parameters = {name: value for name, value in self.get_params().items() if name != "random_state"}
         classes, codes = np.unique(labels, return_inverse=True)
         return Prepared(repr(parameters), hidden, rows, classes, codes, self._configure(len(rows)))
@@ -213,7 +212,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _configure(self, samples: int) -> TrainingConfig:
         """The configuration of a training on so many samples. Raises InputError for invalid parameters."""
         batch_size = AUTO_BATCH if isinstance(self.batch_size, str) else self.batch_size
-        batch_size = min(batch_size, samples - self._held_out(samples))
+        batch_size = min(batch_size, samples - self._count_held_out(samples))
         return TrainingConfig(
             self._learning_rate(),
             batch_size,
@@ -230,7 +229,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, world: World, network: NeuralNetwork, config: TrainingConfig, X: Array, Y: Array
     ) -> tuple[list[float], list[float]]:
         """Train the network; returns the loss of each epoch, and its accuracy on the rows held out. Collective."""
-        held_out = self._held_out(len(X))
+        held_out = self._count_held_out(len(X))
         split = shared_split(world, X, Y, X.dtype)
         held, chosen = None, None
         if held_out:
@@ -273,12 +272,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             warnings.warn(f"training stopped: {trainer.diverged}; the best epoch before it is kept", stacklevel=3)
         return losses, accuracies
 
-    def _held_out(self, samples: int) -> int:
+    def _count_held_out(self, samples: int) -> int:
         """How many samples to hold out."""
         return max(1, int(samples * self.validation_fraction)) if self.early_stopping else 0
 
-    def _checked(self, world: World, samples: int) -> tuple[int, ...]:
-        """The hidden layers, if all parameters can be. Raises InputError for the first that can't."""
+    def _check(self, world: World, samples: int) -> tuple[int, ...]:
+        """The hidden layers. Raises InputError for the first invalid parameter."""
         for name, choices in CHOICES.items():
             numbers.check_choice(name, getattr(self, name), choices)
         if self.initialisation is not None:
@@ -296,7 +295,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for size in layers:
             numbers.positive_count.check("hidden_layer_sizes", size)
         check_shards(self.shards, world.size)
-        if self._held_out(samples) >= samples:
+        if self._count_held_out(samples) >= samples:
             raise InputError(
                 "early_stopping True",
                 f"no training sample is left of {samples}",
@@ -306,7 +305,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tuple(int(size) for size in layers)
 
     def _rule(self) -> str:
-        """Our name for the solver: scikit-learn's "sgd" is three of ours."""
+        """The solver's name in distnet: scikit-learn's "sgd" is one of three."""
         if self.solver != "sgd":
             return self.solver
         if not self.momentum:
@@ -314,23 +313,23 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return "nesterov" if self.nesterovs_momentum else "momentum"
 
     def _learning_rate(self) -> float:
-        """The rate that was given, or else the default of the rule."""
+        """The given rate, else the optimizer's default."""
         return float(self.learning_rate_init or LEARNING_RATES[self._rule()])
 
     def _seed(self) -> int:
-        """The seed of this fit, drawn where random_state is no number."""
+        """The seed of this fit, drawn unless random_state is an integer."""
         if isinstance(self.random_state, Integral):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     @property
     def coefs_(self) -> list[Array]:
-        """Weights (inputs, outputs), one a layer."""
+        """Weights (inputs, outputs), one per layer."""
         return self.network_.weights
 
     @property
     def intercepts_(self) -> list[Array]:
-        """Biases (outputs,), one a layer."""
+        """Biases (outputs,), one per layer."""
         return self.network_.biases
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -351,10 +350,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return classes
 
 
-def training_world() -> World:
+def get_world() -> World:
     """The ranks to train on. Collective.
 
-    Raises InputError in a worker of joblib's under mpirun: there, whose turn it is would be another on every rank.
+    Raises InputError in a worker of joblib's under mpirun: there, the order of fits differs between ranks.
     """
     worker = multiprocessing.parent_process() is not None
     if launched_size() > 1 and (worker or threading.current_thread() is not threading.main_thread()):
@@ -363,7 +362,7 @@ def training_world() -> World:
 
 
 def check_same(world: World, *data: bytes | NDArray[Any]) -> None:
-    """Raise InputError, on every rank, where a rank has other data than rank 0. Collective."""
+    """Raise InputError, on every rank, if a rank has other data than rank 0. Collective."""
     if world.size == 1:
         return
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""How good a finished network is, and where it errs: python -m distnet.evaluate model.pkl --dataset mnist."""
+"""Accuracy, loss and mistakes of a trained network: python -m distnet.evaluate model.pkl --dataset mnist."""
 
 from distnet.runtime import command, failure, watchdog
 
@@ -27,7 +27,7 @@ from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
 from distnet.runtime.text import aligned, json_line, printable
-from distnet.training.evaluation import Evaluation, findings
+from distnet.training.evaluation import Evaluation, summarise
 
 T = TypeVar("T")
 
@@ -37,19 +37,19 @@ SHOWN_MISTAKES = 10
 
 
 def main() -> int:
-    """Evaluate as the command line says; returns the status. Collective: yes, every rank runs it."""
+    """Run the command; returns the exit status. Collective."""
     options = parser().parse_args()
     watchdog.watch_progress(options.stall_timeout)
     world = launched_world()
     world.check_agreement({name: str(value) for name, value in vars(options).items()})
     trained = load_trained(world, options.model)
     data = load_as_trained(world, trained, options)
-    split = as_trained(world, trained, data, options.part)
+    split = standardise(world, trained, data, options.part)
     evaluation = Evaluation(world, trained.model, split)
     failure.Context.position = evaluation.position
     predictions = evaluation.predictions()
     if world.rank == 0:
-        told = findings(predictions, trained.classes or list(data.classes), options.mistakes)
+        summary = summarise(predictions, trained.classes or list(data.classes), options.mistakes)
         about: dict[str, Any] = {
             "model": str(options.model),
             "dataset": data.name,
@@ -58,9 +58,9 @@ def main() -> int:
             "standardised_by": "model" if trained.mean is not None else "data set",
         }
         if options.json:
-            print(json_line(about | told))
+            print(json_line(about | summary))
         else:
-            print_findings(trained, data, about, told)
+            print_summary(trained, data, about, summary)
     return 0
 
 
@@ -112,12 +112,12 @@ def parser() -> Parser:
 
 
 def load_as_trained(world: World, trained: Trained, options: argparse.Namespace) -> Dataset:
-    """The data set, its inputs as read where the model remembers how to standardise them, with the same test rows.
+    """The data set with the test rows of the training; inputs as read if the model stores how to standardise them.
 
-    Raises InputError where the model doesn't fit it. Collective: yes.
+    Raises InputError if the model doesn't fit it. Collective.
     """
     config = trained.config
-    name = options.dataset or noted(config, "dataset", dataset_name, None)
+    name = options.dataset or read_option(config, "dataset", dataset_name, None)
     if name is None:
         raise InputError(
             "--dataset",
@@ -139,7 +139,7 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
         # Numbers of a table are to be standardised before they are rounded.
         np.float64 if kind in TABLES else trained.model.parameters.dtype,
         train_limit=1 if remembers and options.part == "test" else None,  # the others would be of no use
-        train_samples=noted(config, "train_samples", positive_count, Config.train_samples),
+        train_samples=read_option(config, "train_samples", positive_count, Config.train_samples),
         folder_given=options.data_dir is not None or bool(os.environ.get("DISTNET_DATA")),
         table=table_options(trained, options),
         raw_inputs=remembers,
@@ -164,9 +164,9 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
 
 
 def table_options(trained: Trained, options: argparse.Namespace) -> TableOptions:
-    """How to read a table for this model: as training did, and the same rows of it to test on."""
+    """How to read a table for this model: as in training, with the same test rows."""
     config = trained.config
-    label = noted(config, "label", str, None)
+    label = read_option(config, "label", str, None)
     ignored = config.get("ignore")
     as_trained = options.dataset in (None, config.get("dataset"))
     ignore = options.ignore
@@ -174,33 +174,35 @@ def table_options(trained: Trained, options: argparse.Namespace) -> TableOptions
         ignore = list(map(str, ignored))
     test_share = None
     if options.part != "all" or trained.mean is None:
-        test_share = noted(config, "test_share", part, Config.test_share)
+        test_share = read_option(config, "test_share", part, Config.test_share)
     return TableOptions(
         label=options.label,
-        header=options.header or (noted(config, "header", str, None) if as_trained else None),
+        header=options.header or (read_option(config, "header", str, None) if as_trained else None),
         ignore=tuple(ignore),
         test_share=test_share,
-        split_seed=noted(config, "split_seed", seed_number, noted(config, "seed", seed_number, Config.seed)),
+        split_seed=read_option(
+            config, "split_seed", seed_number, read_option(config, "seed", seed_number, Config.seed)
+        ),
         by_class="split_seed" in config or not config,  # models of before have held out other rows
         learned=Learned(trained.columns, trained.label, label, frozenset(map(str, trained.classes or ()))),
     )
 
 
-def noted(config: dict[str, Any], name: str, read: Callable[[str], T], default: T) -> T:
-    """An option of the run that trained the model, `default` where the model doesn't say."""
+def read_option(config: dict[str, Any], name: str, read: Callable[[str], T], default: T) -> T:
+    """An option of the run that trained the model; `default` if the model doesn't store it."""
     try:
         return default if config.get(name) is None else read(str(config[name]))
     except argparse.ArgumentTypeError:
         return default
 
 
-def as_trained(world: World, trained: Trained, data: Dataset, part: str) -> Split:
-    """The rows of these parts as the model was trained on, each with its class among the model's.
+def standardise(world: World, trained: Trained, data: Dataset, part: str) -> Split:
+    """The rows of these parts, standardised as in training, with the model's classes.
 
-    Raises InputError for a class that the model hasn't, and numbers too large for it. Collective: yes.
+    Raises InputError for a class that the model doesn't have, and for numbers too large for its dtype. Collective.
     """
     parts = {"test": [data.test], "train": [data.train], "all": [data.train, data.test]}[part]
-    model, columns = trained.model, matched(trained, data.classes)
+    model, columns = trained.model, match_classes(trained, data.classes)
     features, dtype = model.sizes[0], model.parameters.dtype
     split = empty_split(world, sum(len(each.inputs) for each in parts), features, model.sizes[-1], dtype)
     unfit = np.zeros(1, np.int64)
@@ -226,14 +228,14 @@ def as_trained(world: World, trained: Trained, data: Dataset, part: str) -> Spli
     return split
 
 
-def matched(trained: Trained, classes: Sequence[Class]) -> list[int]:
-    """The place of each class of the data set among the model's, by its name. Raises InputError on every rank."""
+def match_classes(trained: Trained, classes: Sequence[Class]) -> list[int]:
+    """The index of each of the data set's classes among the model's, by name. Raises InputError on every rank."""
     if trained.classes is None:
         return list(range(len(classes)))
     places = {str(name): place for place, name in enumerate(trained.classes)} | {
         name: place for place, name in enumerate(trained.classes)
     }
-    found = [places.get(name, places.get(str(name), places.get(as_measured(name)))) for name in classes]
+    found = [places.get(name, places.get(str(name), places.get(to_number(name)))) for name in classes]
     if None in found:
         shown = ", ".join(map(str, trained.classes[:10])) + ", ..." * (len(trained.classes) > 10)
         raise InputError(
@@ -245,37 +247,41 @@ def matched(trained: Trained, classes: Sequence[Class]) -> list[int]:
     return [place for place in found if place is not None]
 
 
-def as_measured(name: Class) -> Class:
-    """The number that a class is written as: models used to take -2 and -2.0 for one class."""
+def to_number(name: Class) -> Class:
+    """A class name as a number, if it is one: older models took -2 and -2.0 for one class."""
     number = as_number(name) if isinstance(name, str) else None
     return name if number is None else number
 
 
-def print_findings(trained: Trained, data: Dataset, about: dict[str, Any], told: dict[str, Any]) -> None:
-    """The same for people. Collective: no, for rank 0."""
+def print_summary(trained: Trained, data: Dataset, about: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Print the summary as text. For rank 0 only."""
     model, name = trained.model, printable(trained.path)
     print(f"model: {name}, {'-'.join(map(str, model.sizes))} {model.activation}, {model.parameters.dtype}")
-    rows = f"{told['samples']:,} samples" if about["part"] == "all" else f"{told['samples']:,} {about['part']} samples"
+    rows = (
+        f"{summary['samples']:,} samples"
+        if about["part"] == "all"
+        else f"{summary['samples']:,} {about['part']} samples"
+    )
     print(f"data: {data.name} ({printable(data.source)}), {rows}")
     if trained.mean is None:
         moments = "" if isinstance(data.mean, list) else f" (mean {data.mean:.6g}, deviation {data.deviation:.6g})"
         print(f"inputs: standardised by the data set's own training part{moments}, for the model remembers nothing")
     if trained.classes is None:
         print("classes: the data set's own, for the model remembers none")
-    print(f"accuracy {told['accuracy']:.4f}")
-    print(f"loss {told['loss']:.4f}")
-    names = [str(each["class"]) for each in told["classes"]]
-    matrix = told["confusion"] if len(names) <= SHOWN_CLASSES else [[] for _ in names]
+    print(f"accuracy {summary['accuracy']:.4f}")
+    print(f"loss {summary['loss']:.4f}")
+    names = [str(each["class"]) for each in summary["classes"]]
+    matrix = summary["confusion"] if len(names) <= SHOWN_CLASSES else [[] for _ in names]
     print(f"\nerror per class{', and what its samples were taken for' * bool(matrix[0])}")
     table = [["class", "samples", "wrong", "error", *names[: len(matrix[0])]]]
-    for name, each, row in zip(names, told["classes"], matrix, strict=True):
+    for name, each, row in zip(names, summary["classes"], matrix, strict=True):
         error = "-" if each["error"] is None else f"{each['error']:.4f}"
         table.append([name, f"{each['samples']:,}", f"{each['wrong']:,}", error, *map(str, row)])
     print(aligned(table))
-    if told["mistakes"]:
+    if summary["mistakes"]:
         print("\nworst mistakes")
-        table = [list(told["mistakes"][0])]
-        for each in told["mistakes"]:
+        table = [list(summary["mistakes"][0])]
+        for each in summary["mistakes"]:
             table.append(
                 [f"{value:.4f}" if key in ("probability", "loss") else str(value) for key, value in each.items()]
             )

@@ -11,8 +11,8 @@ from pathlib import Path
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
 from distnet.models.model_file import MODEL_ENDINGS, load_model, save_model
-from distnet.models.onnx import ONNX_BYTES, knows_moments, onnx_of
-from distnet.models.safetensors import load_safetensors, safetensors_of
+from distnet.models.onnx import ONNX_BYTES, has_moments, to_onnx
+from distnet.models.safetensors import load_safetensors, to_safetensors
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import Model
 from distnet.nn.parameters import parameter_count
@@ -39,7 +39,7 @@ def write(path: Path, model: Model, standardise: bool) -> None:
         return save_model(path, model)
     if path.suffix == ".onnx" and model.parameters.nbytes > ONNX_BYTES:
         raise InputError(path, f"{parameter_count(model.sizes):,} parameters are more than an .onnx file holds")
-    content = onnx_of(model, standardise) if path.suffix == ".onnx" else safetensors_of(model)
+    content = to_onnx(model, standardise) if path.suffix == ".onnx" else to_safetensors(model)
     write_content(path, content, str(path))
 
 
@@ -80,7 +80,7 @@ def main() -> None:
         )
     if typed.standardise and typed.target.suffix != ".onnx":
         raise InputError("--standardise", f"{typed.target} can't hold it", "write .onnx, or leave it out")
-    if typed.standardise and not knows_moments(model):
+    if typed.standardise and not has_moments(model):
         raise InputError("--standardise", f"{typed.source} holds no mean and deviation of its inputs", "leave it out")
     write(typed.target, model, typed.standardise)
     print(f"wrote {printable(typed.target)}")

@@ -1,4 +1,4 @@
-"""`NeuralNetwork`: a dense network as a person holds it."""
+"""`NeuralNetwork`: the public network class."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class NeuralNetwork:
     `initial_parameters`.
 
     parameters: the flat vector (N,). weights[l], biases[l]: views into it, (inputs, outputs) and (outputs,).
-    Rows are samples everywhere. Raises InputError for sizes, rates and names that can't be.
+    Rows are samples everywhere. Raises InputError for invalid sizes, rates and names.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class NeuralNetwork:
         return Model(self.sizes, self.activation, self.parameters, self.about)
 
     def _hold(self, parameters: Array) -> None:
-        """Take a copy of (N,) parameters, and the views into it."""
+        """Copy (N,) parameters, and make the views into the copy."""
         self.parameters = aligned_zeros(parameters.shape, parameters.dtype)
         self.parameters[:] = parameters
         layers = layer_views(self.parameters, self.sizes)
@@ -77,7 +77,7 @@ class NeuralNetwork:
         return {name: value for name, value in vars(self).items() if name not in ("weights", "biases")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copied or unpickled arrays are no views of each other, and may start anywhere.
+        # Copied or unpickled arrays are not views of each other, and may start at any address.
         vars(self).update(state)
         self._hold(self.parameters)
 
@@ -91,7 +91,7 @@ class NeuralNetwork:
         return work
 
     def _rows(self, name: str, values: ArrayLike, columns: int, rows: int | None = None) -> Array:
-        """`values` as an array of (rows, columns), or an InputError that says what it is."""
+        """`values` as an array of (rows, columns), checked. Raises InputError."""
         array: Array = np.asarray(values)
         if array.ndim != 2 or array.shape[1] != columns or array.shape[0] != (rows or array.shape[0]):
             wanted = f"({rows or 'rows'}, {columns})"
@@ -126,7 +126,7 @@ class NeuralNetwork:
             biases -= rate / batch_size * db
 
     def _learning_rate(self, optimizer: str) -> float:
-        """The network's own learning rate, or else the default of the optimizer."""
+        """The network's learning rate, else the optimizer's default."""
         return LEARNING_RATES[optimizer] if self.learning_rate is None else self.learning_rate
 
     def cross_entropy(self, probabilities: ArrayLike, Y: ArrayLike) -> float:
@@ -153,16 +153,16 @@ class NeuralNetwork:
         """Train on X (samples, inputs) and Y (samples, classes) with mini-batch gradient descent.
 
         Under mpirun all ranks train together: each calls with the same arguments, and each ends with the
-        same parameters to the bit. comm: whose ranks; all that the launcher started where it isn't given.
+        same parameters to the bit. comm: the ranks; None for all that the launcher started.
         hyperparameters: the optimizer and its constants. schedule: of the learning rate. regularisation: dropout, label
         smoothing, augmentation.
         shards: parts of every mini-batch, see docs/design.md. on_step: called on every rank after every update; it must
         not change the trainer, and may keep its arrays, which are views. on_epoch: called on every rank after every
-        epoch; training ends where it returns True on all of them.
-        In one process, Ctrl-C warns and ends the training, and an exception in a callback propagates; the network
-        keeps the parameters of the last complete step. Under mpirun both abort all ranks.
+        epoch; if it returns True on all ranks, training ends.
+        In one process, Ctrl-C ends the training with a warning, and an exception in a callback propagates; the network
+        keeps the parameters of the last complete step. Under mpirun, both abort all ranks.
         Raises InputError after an epoch whose loss is NaN or infinite; the network is then as it was before.
-        Collective: yes.
+        Collective.
         """
         epochs = positive_count.check("epochs", epochs)
         config = TrainingConfig(
@@ -215,7 +215,7 @@ class NeuralNetwork:
 
     @classmethod
     def load(cls, path: str | Path) -> NeuralNetwork:
-        """Read a network that `save` wrote; nothing in the file is run.
+        """Read a network that `save` wrote; nothing in the file is executed.
 
         Raises InputError for a file that is missing, damaged or of another kind.
         """

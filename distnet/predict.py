@@ -1,4 +1,4 @@
-"""What a finished network says of images and rows of numbers: python -m distnet.predict model.pkl seven.png."""
+"""Classify images and rows of numbers with a trained network: python -m distnet.predict model.pkl seven.png."""
 
 from distnet.runtime import command, failure, streams
 
@@ -53,26 +53,26 @@ IDX_STARTS = (b"\x00\x00\x08", b"\x1f\x8b")  # of bytes, plain and gzipped
 
 
 class Source(NamedTuple):
-    """Rows that a person gave. names: of each. values: (rows, inputs), as training read them."""
+    """Input rows. names: one per row. values: (rows, inputs), as training read them."""
 
     names: list[str]
     values: NDArray[Any]
 
 
 class Bad:
-    """The files and rows that can't be predicted: each is a line on standard error, and the others go on."""
+    """Counts invalid files and rows; each is one line on standard error, and the others are still predicted."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def add(self, what: object) -> None:
-        """Print what is wrong with one of them."""
+        """Print what is wrong with one."""
         self.count += 1
         streams.say(str(what))
 
 
 def main() -> int:
-    """Predict as the command line says; returns the status. Collective: yes, and rank 0 does all of it."""
+    """Run the command; returns the exit status. Collective."""
     options = parser().parse_args()
     bad = launched_world().on_root(lambda: predict(options.model, options.files, options.json, options.header))
     return failure.BAD_INPUT if bad else 0
@@ -100,9 +100,9 @@ def parser() -> Parser:
 
 
 def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None) -> int:
-    """Print what the model in `path` says of each row in the files; returns how many rows and files are bad.
+    """Print the model's prediction for each row in the files; returns how many rows and files are invalid.
 
-    Raises InputError for a bad model. Collective: no.
+    Raises InputError for an invalid model.
     """
     trained = load_trained(World(), path)
     if trained.mean is None:
@@ -134,7 +134,7 @@ def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None)
 
 
 def read_all(trained: Trained, files: Sequence[str], header: str | None, bad: Bad) -> Iterator[Source]:
-    """The rows of each file that can be read. header: see `read_rows`. Collective: no."""
+    """The rows of each file that can be read. header: see `read_rows`."""
     for name in files:
         try:
             yield read(name, trained, header, bad)
@@ -143,14 +143,14 @@ def read_all(trained: Trained, files: Sequence[str], header: str | None, bad: Ba
 
 
 def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iterator[tuple[str, Array]]:
-    """Each row's name and probabilities (classes,), which the rows behind it overwrite. Collective: no.
+    """Each row's name and probabilities (classes,), which later rows overwrite.
 
-    A row is computed with the rows of its own file alone, so that others change no bit of it. Numbers that are too
-    large for the network's precision are bad.
+    A row is computed with rows of its own file only, so that other files don't change its bits. Rows with numbers too
+    large for the network's dtype are invalid.
     """
     model = trained.model
 
-    @lru_cache(2)  # of whole blocks, and of the shorter last one, such as a picture
+    @lru_cache(2)  # whole blocks, and a shorter last one
     def workspace(rows: int) -> Propagation:
         return Propagation(model, 1, rows)
 
@@ -171,10 +171,10 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
 
 
 def read(name: str, trained: Trained, header: str | None, bad: Bad) -> Source:
-    """The rows of a file for a network; which kind it is, its name and content tell.
+    """The rows of a file, whose name and content determine its kind.
 
-    The kind of data set that the network learned is what pictures are made to look like.
-    Raises InputError where it can't be read or doesn't fit. Collective: no.
+    Pictures are prepared like those of the data set that the network was trained on.
+    Raises InputError if it can't be read or doesn't fit the network.
     """
     inputs = trained.model.sizes[0]
     if name == STANDARD_INPUT:
@@ -206,9 +206,9 @@ def read_rows(
 ) -> Source:
     """Rows of numbers, `inputs` each, with commas, semicolons, tabs or blanks between them.
 
-    columns: the names of the inputs where the model remembers them; a header has to have them, in any order, and other
-    columns are left out. header: "yes" or "no"; found out where it isn't given. A bad row is noted in `bad`.
-    Raises InputError where no row is good. Collective: no.
+    columns: names of the inputs, if the model stores them; a header must have them, in any order, and other columns are
+    ignored. header: "yes" or "no"; None to detect it. Invalid rows are added to `bad`.
+    Raises InputError if no row is valid.
     """
     try:
         reader = csv_reader(lines, DELIMITERS + " ")
@@ -244,7 +244,7 @@ def read_rows(
 
 
 def is_header(name: str, first: list[str], rows: list[list[str]], columns: Sequence[str] | None) -> bool:
-    """Whether the first of some rows is a header: has the model's names, no numbers, text over them, or counts."""
+    """Whether the first row is a header: the model's names, text only, text above numbers, or counting from 0."""
     if columns is not None and not missing_columns(first, columns):
         return True
     if first and not any(map(is_number, first)):
@@ -260,7 +260,7 @@ def is_header(name: str, first: list[str], rows: list[list[str]], columns: Seque
 
 
 def to_numbers(line: str, row: Sequence[str], inputs: int) -> list[float]:
-    """The numbers of a row. Raises InputError, with the line, where it has others than these. Collective: no."""
+    """The numbers of a row. Raises InputError, which names the line, for anything else."""
     check_inputs(line, f"has {counted(len(row), 'number')}", len(row), inputs)
     numbers = []
     for column, cell in enumerate(row, 1):
@@ -272,7 +272,7 @@ def to_numbers(line: str, row: Sequence[str], inputs: int) -> list[float]:
 
 
 def check_inputs(subject: object, what: str, given: int, inputs: int) -> None:
-    """Raise InputError where rows aren't as long as the network needs them."""
+    """Raise InputError if rows don't have as many numbers as the network has inputs."""
     if given != inputs:
         raise InputError(
             subject,

@@ -16,7 +16,7 @@ from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
 from distnet.runtime.files import write_content
 from distnet.training.checkpointer import versions
-from distnet.training.evaluation import Predictions, Scores, findings
+from distnet.training.evaluation import Predictions, Scores, summarise
 from distnet.training.history import History
 
 
@@ -36,7 +36,7 @@ def write_page(
     """Write the page, for rank 0. predictions: for the test set. arguments: of the command. Raises InputError."""
     from distnet.reporting.pages.run import MISTAKES, Run, render_run, restore_pixels  # few runs need it
 
-    found = findings(predictions, data.classes, MISTAKES)
+    found = summarise(predictions, data.classes, MISTAKES)
     images, weights, name = None, None, Path(data.source).name
     if data.shape is not None and not isinstance(data.mean, list) and not isinstance(data.deviation, list):
         rows = data.test.inputs[[each["index"] for each in found["mistakes"]], : data.test.features]

@@ -1,4 +1,4 @@
-"""A finished network as a file: .pkl or .npz, written whole, and read without running anything in it."""
+"""A trained network as a .pkl or .npz file: written atomically, and read without executing anything in it."""
 
 import json
 import pickle
@@ -36,17 +36,17 @@ ROOM = 1 << 16  # characters that texts which a pickle repeats may have beyond i
 
 
 def save_model(path: Path, model: Model) -> None:
-    """Write the model in the form that the ending of `path` names. Collective: no, for rank 0.
+    """Write the model in the format that the ending of `path` names. For rank 0 only.
 
     A .pkl is a pickled dictionary, an .npz the same dictionary as arrays and JSON.
-    Raises InputError for another ending or a disk that refuses.
+    Raises InputError for another ending, and if the file can't be written.
     """
     header = {
         "format": FORMAT,
         "version": VERSION,
         "sizes": list(model.sizes),
         "activation": model.activation,
-        "about": json.loads(json.dumps(model.about)),  # which repeats no container
+        "about": json.loads(json.dumps(model.about)),  # contains no container twice
     }
 
     def write(file: BinaryIO) -> None:
@@ -66,21 +66,21 @@ def save_model(path: Path, model: Model) -> None:
 
 
 def _as_bytes(array: Array) -> tuple[Any, ...]:
-    """How a pickle gets an array: a function and its arguments. Any unpickler makes an array of them."""
+    """An array as a pickle stores it: a function and its arguments, which any unpickler can call."""
     return np.frombuffer, (array.tobytes(), array.dtype.str)
 
 
 def _from_bytes(data: object, dtype: object) -> Array:
-    """The array that `_as_bytes` took apart, and nothing else."""
+    """The inverse of `_as_bytes`; refuses anything else."""
     if type(data) is not bytes or type(dtype) is not str or dtype not in STORED_DTYPES:
         raise pickle.UnpicklingError(f"an array of {dtype!r}")
     return np.frombuffer(data, dtype)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler for which `_as_bytes`'s arrays are the only things beside numbers, text and containers.
+    """An unpickler of arrays by `_as_bytes`, numbers, text and containers only.
 
-    NumPy's own way to pickle arrays isn't among them: with it a crafted file reaches any place in memory.
+    It refuses arrays as NumPy pickles them: with those, a crafted file can access any memory.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -90,10 +90,10 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _check_pickle(content: bytes) -> None:
-    """Raise UnpicklingError where a pickle holds something else than ours do, or unpacks to more than its length.
+    """Raise UnpicklingError if a pickle holds what distnet's never do, or unpacks to more than its length.
 
-    Ours repeat nothing but texts. Lists of lists that repeat each other would need memory, or time to compare, that
-    doubles with every few bytes.
+    distnet's repeat only text. Lists that repeat each other could take memory, or time to compare, that doubles with
+    every few bytes.
     """
     memo: list[int | None] = []  # the length of what is repeatable, None for what isn't
     room, length = len(content) + ROOM, None
@@ -113,8 +113,8 @@ def _check_pickle(content: bytes) -> None:
         raise pickle.UnpicklingError("it unpacks to more than it holds")
 
 
-def _unpickled(path: Path) -> dict[str, Any]:
-    """What a .pkl holds, plain values but for its parameters. Raises almost anything for foreign bytes."""
+def _unpickle(path: Path) -> dict[str, Any]:
+    """The content of a .pkl. Raises almost anything for foreign bytes."""
     packed = path.read_bytes()
     _check_pickle(packed)
     content = _ArraysOnly(BytesIO(packed)).load()
@@ -124,10 +124,10 @@ def _unpickled(path: Path) -> dict[str, Any]:
 
 
 def load_model(path: Path) -> Model:
-    """Read a model that `save_model` wrote. Collective: no.
+    """Read a model that `save_model` wrote.
 
-    Raises InputError for a file that is missing, damaged, of another version or somebody else's. Nothing
-    that a file holds is ever run.
+    Raises InputError for a file that is missing, damaged, of another version or of another program. Nothing in the
+    file is ever executed.
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -138,7 +138,7 @@ def load_model(path: Path) -> Model:
             texts, arrays = read_arrays(path)
             content = json.loads(texts["header"]) | {"parameters": arrays["parameters"]}
         else:
-            content = _unpickled(path)
+            content = _unpickle(path)
     except OSError as error:
         raise InputError(
             f"model {path}", f"can't be read ({error.strerror or error})", "name a model of distnet's"
@@ -146,11 +146,11 @@ def load_model(path: Path) -> Model:
     except Exception as error:
         # Damaged and foreign bytes make pickle and zipfile raise almost anything.
         raise InputError(f"model {path}", f"is damaged or not a model of distnet's ({first_line(error)})") from None
-    return checked(path, content)
+    return build_model(path, content)
 
 
-def checked(path: Path, content: Any) -> Model:
-    """The model in `content`, or an InputError that says what it is instead."""
+def build_model(path: Path, content: Any) -> Model:
+    """The model in `content`. Raises InputError for anything else."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"model {path}", "is not a model of distnet's")
     if content.get("version") != VERSION:

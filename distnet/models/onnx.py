@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from distnet.models.safetensors import description, torch_names
+from distnet.models.safetensors import describe, name_tensors
 from distnet.nn.functional import GELU_CUBIC, GELU_LINEAR, LEAK
 from distnet.nn.model import Model
 
-OPSET, IR = 13, 7  # of ONNX 1.8; what came later isn't needed
+OPSET, IR = 13, 7  # of ONNX 1.8; nothing newer is needed
 # ONNX's operators for each activation, with their second operands; z are the logits, others constants. onnxruntime's
 # LeakyRelu knows no float64, and its Gelu computes it in single precision.
 OPERATORS: dict[str, list[tuple[str, ...]]] = {
@@ -23,8 +23,8 @@ CONSTANTS = {"leak": LEAK, "one": 1.0, "half": 0.5, "cubic": GELU_CUBIC, "linear
 ONNX_BYTES = 2**31 - 2**20  # what one .onnx file can hold, less what names take
 
 
-def knows_moments(model: Model) -> bool:
-    """Whether it says what its inputs were standardised by."""
+def has_moments(model: Model) -> bool:
+    """Whether it stores the mean and deviation of its inputs."""
     try:
         moments = [np.asarray(model.about[name], np.float64) for name in ("mean", "deviation")]
     except (KeyError, TypeError, ValueError):
@@ -32,10 +32,10 @@ def knows_moments(model: Model) -> bool:
     return all(each.shape in ((), (model.sizes[0],)) and np.isfinite(each).all() for each in moments)
 
 
-def onnx_of(model: Model, standardise: bool) -> bytes:
+def to_onnx(model: Model, standardise: bool) -> bytes:
     """The model as an ONNX graph from "inputs" (rows, features) to "probabilities" (rows, classes), in its dtype.
 
-    standardise: the graph itself takes the model's mean from its inputs and divides them by its deviation.
+    standardise: whether the graph standardises its inputs with the model's mean and deviation.
     """
     from onnx import checker, helper, numpy_helper
 
@@ -52,7 +52,7 @@ def onnx_of(model: Model, standardise: bool) -> bytes:
         logits = made if operator == "Gemm" else logits
     nodes.append(helper.make_node("Softmax", [last], ["probabilities"], axis=-1))
     dtype = model.parameters.dtype
-    named = torch_names(model)
+    named = name_tensors(model)
     for name in {name for _, *others in steps for name in others} - named.keys() - {"z"}:
         named[name] = np.asarray(CONSTANTS[name] if name in CONSTANTS else model.about[name], dtype)
     kind = helper.np_dtype_to_tensor_dtype(dtype)
@@ -64,7 +64,7 @@ def onnx_of(model: Model, standardise: bool) -> bytes:
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in sorted(named.items())],
     )
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
-    helper.set_model_props(whole, description(model))
+    helper.set_model_props(whole, describe(model))
     checker.check_model(whole, full_check=True)
     content: bytes = whole.SerializeToString()
     return content

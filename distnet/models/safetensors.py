@@ -7,41 +7,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.models.model_file import FORMAT, VERSION, checked
+from distnet.models.model_file import FORMAT, VERSION, build_model
 from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError, first_line
 
 
-def description(model: Model) -> dict[str, str]:
-    """What an exported file says of the model beside its numbers: as one text, since safetensors reorder several."""
+def describe(model: Model) -> dict[str, str]:
+    """The metadata of an exported file: one string, because safetensors reorders several."""
     header = {"format": FORMAT, "version": VERSION, "sizes": model.sizes, "activation": model.activation}
     return {"distnet": json.dumps(header | {"about": model.about})}
 
 
-def torch_names(model: Model) -> dict[str, Array]:
-    """Weights (inputs, outputs) and biases (outputs,) by the names of a torch.nn.Sequential, activations between."""
+def name_tensors(model: Model) -> dict[str, Array]:
+    """Weights (inputs, outputs) and biases (outputs,) by their names in a torch.nn.Sequential with activations."""
     named = {}
     for number, layer in enumerate(layer_views(model.parameters, model.sizes)):
         named[f"{2 * number}.weight"], named[f"{2 * number}.bias"] = layer[:-1], layer[-1]
     return named
 
 
-def safetensors_of(model: Model) -> bytes:
-    """The model as a .safetensors file, whose weights are (outputs, inputs), as torch has them."""
+def to_safetensors(model: Model) -> bytes:
+    """The model as a .safetensors file, whose weights are (outputs, inputs), as in torch."""
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(array.T) for name, array in torch_names(model).items()}
-    content: bytes = save(tensors, description(model))
+    tensors = {name: np.ascontiguousarray(array.T) for name, array in name_tensors(model).items()}
+    content: bytes = save(tensors, describe(model))
     return content
 
 
 def load_safetensors(path: Path, activation: str | None) -> Model:
-    """The model in a .safetensors file of `safetensors_of`, or of a torch.nn.Sequential of such layers.
+    """The model in a .safetensors file of `to_safetensors`, or of a torch.nn.Sequential of such layers.
 
-    activation: of a file that names none. Raises InputError for a file that is missing, damaged or of another kind;
-    nothing that it holds is run. Collective: no.
+    activation: for a file that names none. Raises InputError for a file that is missing, damaged or of another kind;
+    nothing in it is executed.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -73,4 +73,4 @@ def load_safetensors(path: Path, activation: str | None) -> Model:
             )
         sizes = [*(sizes or [weights.shape[1]]), weights.shape[0]]
         pieces += [weights.T.reshape(-1), biases]
-    return checked(path, header | {"sizes": sizes, "parameters": np.concatenate(pieces) if pieces else None})
+    return build_model(path, header | {"sizes": sizes, "parameters": np.concatenate(pieces) if pieces else None})

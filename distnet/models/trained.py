@@ -1,4 +1,4 @@
-"""A finished network and what it remembers of its data: how inputs were standardised, what classes are called."""
+"""A trained network with what its file says of the data: standardisation, names of classes and columns."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ Class = str | int | float
 
 
 class Trained(NamedTuple):
-    """model: its parameters are one copy a node.
+    """A trained network. model: its parameters are one copy per node.
 
-    mean, deviation: float64, of shape () or (inputs,), for all inputs or each; None where the file has none.
-    classes: names, in the order of the outputs; None where the file has none.
-    columns: names of a table's columns, in the order of the inputs; label: that of its classes; None where the file
-    has none.
+    mean, deviation: float64, () for all inputs or (inputs,) for each. classes: names, in the order of the outputs.
+    columns: names of a table's columns, in the order of the inputs. label: the name of the column of classes. Each is
+    None if the file has none.
     """
 
     path: Path
@@ -38,14 +37,14 @@ class Trained(NamedTuple):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The options of the run that trained it; none where the file doesn't say."""
+        """The options of the run that trained it; empty if the file has none."""
         found = self.model.about.get("config")
         return found if isinstance(found, dict) else {}
 
     def standardise(self, values: NDArray[Any], out: Array) -> None:
-        """Write rows as training saw them, to the bit: (values - mean) / deviation. Collective: no.
+        """Write rows as training saw them, with the same bits: (values - mean) / deviation.
 
-        values: (rows, inputs), as read; taken as they are where the model remembers no mean. out: the same shape.
+        values: (rows, inputs), as read; copied if the model has no mean. out: the same shape.
         """
         if self.mean is None or self.deviation is None:
             out[:] = values
@@ -60,13 +59,13 @@ class Trained(NamedTuple):
 
 
 def load_trained(world: World, path: Path) -> Trained:
-    """Read a model on rank 0; nothing in it is run. Raises InputError on every rank. Collective: yes."""
+    """Read a model on rank 0; nothing in it is executed. Raises InputError on every rank. Collective."""
     read: list[Array] = []
 
     def look() -> Trained:
         model = load_model(path)
         read.append(model.parameters)
-        return remembered(path, replace(model, parameters=model.parameters[:0]))
+        return read_notes(path, replace(model, parameters=model.parameters[:0]))
 
     found = world.on_root(look)
     parameters = world.shared((parameter_count(found.model.sizes),), found.model.parameters.dtype)
@@ -76,8 +75,8 @@ def load_trained(world: World, path: Path) -> Trained:
     return found._replace(model=replace(found.model, parameters=parameters))
 
 
-def remembered(path: Path, model: Model) -> Trained:
-    """The model with what its writer noted. Raises InputError where that can't be. Collective: no."""
+def read_notes(path: Path, model: Model) -> Trained:
+    """The model with the notes in its `about`. Raises InputError if they are damaged."""
     mean, deviation, classes = (model.about.get(name) for name in ("mean", "deviation", "classes"))
     try:
         moments = None if mean is None and deviation is None else np.array([mean, deviation], np.float64)
@@ -105,5 +104,5 @@ def remembered(path: Path, model: Model) -> Trained:
 
 
 def is_names(value: object) -> bool:
-    """Whether it is a list of text."""
+    """Whether it is a list of strings."""
     return isinstance(value, list) and all(isinstance(name, str) for name in value)

@@ -1,7 +1,6 @@
-"""Random numbers of each sample by itself: a hash of (seed, epoch, sample), for many samples at once.
+"""Random numbers per sample: a hash of (seed, epoch, sample), for many samples at once.
 
-A generator would have a state, and whoever draws from it next would get other numbers. Here the numbers of a
-sample are the same on whatever rank, in whatever shard and order they are drawn.
+There is no generator with a state, so a sample gets the same numbers on any rank, in any shard and order.
 """
 
 import numpy as np
@@ -27,7 +26,7 @@ def mix(words: Words, scratch: Words) -> None:
 
 
 class Draws:
-    """Memory for `count` words for each of up to `rows` samples. purpose: a stream of its own for each number."""
+    """Memory for `count` words for each of up to `rows` samples. purpose: selects an independent stream."""
 
     def __init__(self, count: int, rows: int, purpose: int = 0) -> None:
         self.stream = np.uint64(purpose * GOLDEN_GAMMA % 2**64)
@@ -39,8 +38,8 @@ class Draws:
     def words(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> Words:
         """Random words (len(samples), count), overwritten by the next call.
 
-        Row i is the start of a splitmix64 sequence of its own, which begins where (purpose, seed, epoch,
-        samples[i]) says, scrambled one after the other.
+        Row i is the start of a splitmix64 sequence, seeded by (purpose, seed, epoch, samples[i]), which are mixed in
+        one after the other.
         """
         count = len(samples)
         keys, memory = self.keys[:, :count], self.memory[:, :count]
@@ -55,7 +54,7 @@ class Draws:
         return words
 
     def uniform(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Numbers from -1 up to, but without, 1: (count, len(samples)), overwritten by the next call."""
+        """Numbers in [-1, 1), (count, len(samples)), overwritten by the next call."""
         words, numbers = self.words(seed, epoch, samples), self.numbers[:, : len(samples)]
         np.right_shift(words, 11, out=words)  # as many bits as a float64 holds
         np.multiply(words.T, 2.0**-52, out=numbers)

@@ -1,4 +1,4 @@
-"""Dropout: hidden neurons left out at random while training, others for every sample in every epoch."""
+"""Dropout: during training, random hidden neurons are zeroed, different ones per sample and epoch."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,11 @@ PARTS = 4  # random numbers of 16 bits in a word
 class Dropout:
     """Workspace for the masks of up to `rows` rows.
 
-    probability: with which a neuron is left out, in steps of 1/65536; those that stay count for
-    1 / (1 - probability), so that nothing has to be changed where the network is used.
-    columns: of every hidden layer's memory, a whole number of cache lines. neurons: which of them, the first
-    ones; what is behind them stays.
-    masks: (rows, columns) a layer, factors for the activations.
+    probability: of zeroing a neuron, in steps of 1/65536; the others are multiplied by 1 / (1 - probability), so that
+    inference needs no change. columns: per hidden layer, whole cache lines. neurons: per hidden layer, how many of the
+    columns are neurons; the others are left unchanged.
+    masks: (rows, columns) per layer, factors for the activations.
     Source: Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
-    Collective: no.
     """
 
     def __init__(
@@ -38,7 +36,7 @@ class Dropout:
         self._behind = [mask[:, size:] for mask, size in zip(self.masks, neurons, strict=True)]
 
     def draw(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> None:
-        """New masks for the first len(samples) rows, which belong to these samples."""
+        """Draw masks for the first len(samples) rows, which belong to these samples."""
         count = len(samples)
         parts = self._draws.words(seed, epoch, samples).view(np.uint16)[:, : self._stays.shape[1]]
         np.greater_equal(parts, self.threshold, out=self._stays[:count])

@@ -1,7 +1,7 @@
 """Activations, each with its derivative, and losses.
 
 Every function works element by element or row by row, so that a row's result depends on that row alone.
-`out` must be other memory than the inputs; without it a new array is made.
+`out` must not overlap the inputs; if it is None, a new array is returned.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 from distnet.runtime.arrays import Array
 
-LEAK = 0.01  # the slope of leaky relu for negative logits, as torch has it
+LEAK = 0.01  # the slope of leaky relu for negative logits, as in torch
 GELU_LINEAR, GELU_CUBIC = (2 / math.pi) ** 0.5, 0.044715
 
 
@@ -20,7 +20,7 @@ class Activation(NamedTuple):
     """A function of the logits z, and its derivative at them.
 
     function(z, out): a, all of the shape of z. derivative(a, z, out): the slope, given z and a = function(z).
-    one: the logit whose activation is exactly one; None where there is none.
+    one: the logit whose activation is exactly one; None if there is none.
     """
 
     function: Callable[[Array, Array | None], Array]
@@ -64,7 +64,7 @@ def relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
 
 
 def leaky_relu(z: Array, out: Array | None = None) -> Array:
-    """The logits themselves where positive, else a hundredth of them. Source: Maas et al. 2013."""
+    """z where positive, else z/100. Source: Maas et al. 2013."""
     out = np.multiply(z, LEAK, out)
     return np.maximum(z, out, out=out)
 
@@ -87,9 +87,9 @@ def gelu(z: Array, out: Array | None = None) -> Array:
 
 
 def gelu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
-    """The slope (1 + t)/2 (1 + (1 - t) u), t the tanh in `gelu` and u = z d/dz of what it is taken of.
+    """The slope (1 + t)/2 (1 + (1 - t) u), with t the tanh in `gelu` and u = z d/dz of its argument.
 
-    Takes memory for two arrays like z at every call.
+    Allocates two arrays like z per call.
     """
     t = _gelu_tanh(z, out)
     u = np.multiply(z, z)

@@ -1,7 +1,7 @@
 """Rules that update a slice of the parameters from the same slice of the gradients.
 
-Every rule works element by element, so that it gives the same bits however the vector is cut into slices;
-its state covers its own slice alone. Each rank so keeps 1/n of it (ZeRO stage 1, Rajbhandari et al. 2020).
+Every rule works element by element, so it gives the same bits however the vector is cut into slices. Each rank keeps
+the state of its own slice, 1/n of all (ZeRO stage 1, Rajbhandari et al. 2020).
 """
 
 import math
@@ -13,11 +13,11 @@ import numpy as np
 from distnet.nn.hyperparameters import Hyperparameters
 from distnet.runtime.arrays import Array
 
-CHUNK = 32_768  # elements that a rule works through at once, to find them in the cache at its next pass
+CHUNK = 32_768  # elements per pass of a rule, so that the next pass finds them in the cache
 
 
 class Chunk(NamedTuple):
-    """A piece of the slice. weights: views of the parameters in it that aren't biases, and where they are."""
+    """A piece of the slice. weights: views of its parameters that aren't biases, and their positions."""
 
     parameters: Array
     place: slice
@@ -29,12 +29,10 @@ class Chunk(NamedTuple):
 class Optimizer:
     """One rank's part of the optimizer.
 
-    parameters: this rank's slice of θ, updated in place. weights: the runs of it that are weights, which
-    alone decay; biases lie between them. state: name -> array of the size of the slice, zero at first.
-    linear: whether θ - α g is all there is to the rule; then `update` may be given α g for Σ∇, with 1 for
-    scale and learning rate.
+    parameters: this rank's slice of θ, updated in place. weights: the runs of it that are weights; biases lie between
+    them and don't decay. state: name -> array of the size of the slice, initially zero. linear: whether the rule is
+    just θ - α g; then `update` may be called with α g for Σ∇, and 1 for scale and learning rate.
     Formulas: those of torch.optim; θ are parameters, g the mean gradient, α the learning rate.
-    Collective: no.
     """
 
     def __init__(self, parameters: Array, weights: Sequence[slice], choice: Hyperparameters) -> None:
@@ -63,14 +61,14 @@ class Optimizer:
         """θ ← rule(θ, g) with g = scale · Σ∇.
 
         gradient_sum: Σ∇ over the rows of the global mini-batch, for this slice; overwritten. scale: 1 / B,
-        times what clipping leaves.
+        times what clip_scale leaves.
         """
         self.steps += 1
         for chunk in self._chunks:
             self._rule(self, chunk, gradient_sum[chunk.place], scale, learning_rate)
 
     def _mean_gradient(self, chunk: Chunk, gradient: Array, scale: float) -> None:
-        """G ← scale · Σ∇ + λ θ, the L2 form of weight decay, for weights alone."""
+        """G ← scale · Σ∇ + λ θ, the L2 form of weight decay, for weights only."""
         np.multiply(gradient, scale, out=gradient)
         if decay := self.choice.weight_decay:
             for weights, run in chunk.weights:
@@ -144,8 +142,8 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
 }
 
 
-def clipping(squared_norm: float, scale: float, clip_norm: float) -> float:
-    """What is left of `scale` so that the mean gradient's norm is clip_norm at most.
+def clip_scale(squared_norm: float, scale: float, clip_norm: float) -> float:
+    """Reduce `scale` so that the mean gradient's norm is at most clip_norm.
 
     squared_norm: of Σ∇ over all parameters. Source: Pascanu et al. 2013; the 1e-6 is torch's.
     """

@@ -1,7 +1,7 @@
 """All parameters of a network in one flat vector, and the view of each layer in it.
 
-Layer l is a matrix of (inputs + 1, outputs): the weights, and below them the bias as one more row, which
-an input that is always one multiplies. So one product gives both, forward and in backprop.
+Layer l is a matrix of (inputs + 1, outputs): the weights, and the bias as the last row, which is multiplied by an input
+that is always one. So one product computes both, forward and in backprop.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from distnet.runtime.numbers import check_choice, seed_number
 
 INITIALISATIONS = ("torch", "he", "xavier", "tutorial")
 
-BLOCK = 1024  # parameters; slices of the flat vector are whole blocks, but for the last one
+BLOCK = 1024  # parameters; slices of the flat vector are whole blocks, except the last one
 
 
 def parameter_count(sizes: Sequence[int]) -> int:
@@ -54,7 +54,7 @@ def initial_parameters(
 ) -> Array:
     """The initial flat vector (N,).
 
-    initialisation: "torch", uniform weights and biases within ±1 / √inputs, as torch.nn.Linear has them; or normal
+    initialisation: "torch", uniform weights and biases within ±1 / √inputs, as in torch.nn.Linear; or normal
     weights and no biases, of variance 2 / inputs with "he", 2 / (inputs + outputs) with "xavier", and 1 / inputs with
     "tutorial". None for the default: "tutorial" for sigmoid, else "torch".
     Source: He et al. 2015, section 2.2; Glorot and Bengio 2010.

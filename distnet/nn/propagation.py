@@ -1,7 +1,7 @@
-"""Forward pass and backprop of a stack of shards, in memory that is taken once.
+"""Forward pass and backprop of a stack of shards, in memory allocated once.
 
-Every product is a stacked matmul whose shapes are those of one shard, and every shard starts on a cache
-line, so that a shard meets the same arithmetic whether it is alone or one of many.
+Every product is a stacked matmul with the shapes of one shard, and every shard starts on a cache line. So the arithmetic
+of a shard is the same whether it is computed alone or with others.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ matmul, multiply = np.matmul, np.multiply
 
 # With few rows and many weights, BLAS is far faster at Wδᵀ than at δWᵀ; then the product is stored by columns.
 FEW_ROWS, MANY_WEIGHTS = 64, 1 << 15
-SMALL = 1 << 18  # bytes of a kind, of all hidden layers, that are faster worked through in one call than by layer
+SMALL = 1 << 18  # bytes per kind, of all hidden layers, below which one call is faster than one per layer
 
 
 class Hidden(NamedTuple):
     """The memory of a hidden layer, each (shards, rows, columns).
 
-    A row fills whole cache lines. Elementwise steps run over all of it in one go, which is far faster than
-    stopping at the last neuron of every row; what they leave in the spare columns meets nothing.
+    A row fills whole cache lines. Elementwise steps run over all of it at once, which is far faster than stopping at the
+    last neuron of every row; nothing reads what they leave in the spare columns.
     """
 
     logits: Array  # all columns; the one behind the neurons is such that its activation is one, if any is
@@ -45,8 +45,7 @@ class Hidden(NamedTuple):
 class Propagation:
     """Workspace for `shards` stacked shards of `rows` rows each.
 
-    model: its parameters are read at every pass. real: how many leading rows of each shard are samples; all of them
-    where it is not given.
+    model: its parameters are read at every pass. real: how many leading rows of each shard are samples; None for all.
 
     inputs: (shards * rows, padded(sizes[0] + 1)), to be filled by the caller before `forward`; column
     sizes[0] has to be one.
@@ -122,9 +121,9 @@ class Propagation:
     def forward(self, inputs: Array | None = None, masks: Sequence[Array] = ()) -> Array:
         """Probabilities (shards, classes, rows) of the inputs. Overwrites the previous pass.
 
-        inputs: (shards, rows, sizes[0] + 1) with ones in the last column, in place of `self.inputs`; its
-        rows have to lie as wide as those of `self.inputs`. masks: for dropout, (shards * rows, columns) for
-        every hidden layer, factors for its activations; `backprop` then goes by them, too.
+        inputs: (shards, rows, sizes[0] + 1) with ones in the last column, instead of `self.inputs`, with
+        the same row stride. masks: for dropout, (shards * rows, columns) per hidden layer, factors for its
+        activations, which `backprop` then uses too.
         """
         self.masks = masks
         function = self.activation.function
@@ -159,8 +158,8 @@ class Propagation:
     def losses(self) -> Array:
         """Categorical cross-entropy of each row, (shards * rows,), of the last forward pass.
 
-        log Σ exp(z) - Σ y z with the logits, which loses nothing where a probability is almost zero.
-        Overwritten by the next call; to be called once a pass.
+        log Σ exp(z) - Σ y z with the logits, which stays exact if a probability is almost zero.
+        Overwritten by the next call; call it once per pass.
         """
         np.log(self.row_sum, out=self.row_sum)
         np.vecdot(self.logits, self.stacked_targets, axis=-2, out=self.row_dots)  # type: ignore[call-overload]
@@ -170,8 +169,8 @@ class Propagation:
     def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
         """Gradients of `scale` times the summed cross-entropy of each shard, after `forward` from `self.inputs`.
 
-        gradients: one (shards, inputs + 1, outputs) a layer, overwritten: weights, and the bias as the last
-        row. Padding rows add nothing.
+        gradients: one (shards, inputs + 1, outputs) per layer, overwritten: weights, and the bias as the last
+        row. Padding rows contribute nothing.
         Source: Goodfellow et al., Deep Learning, algorithm 6.4.
         """
         np.subtract(self.probabilities, self.stacked_targets, self.output_deltas)

@@ -1,4 +1,4 @@
-"""How a rank works through its shards of a mini-batch."""
+"""How a rank computes its shards of a mini-batch, in groups that fit its cache."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,9 +15,9 @@ CACHE = 32 << 20  # bytes that a rank's workspace may take before it works throu
 
 
 class Group(NamedTuple):
-    """Shards that a rank works through at once, and the memory for it.
+    """Shards that a rank computes at once, and their memory.
 
-    rows: of the mini-batch. gradients: (shards, inputs + 1, outputs) a layer, where the exchange looks for them.
+    rows: of the mini-batch. gradients: (shards, inputs + 1, outputs) per layer, views into the exchange's.
     """
 
     rows: slice
@@ -29,10 +29,10 @@ class Group(NamedTuple):
 
 
 class Batch:
-    """How a rank works through its shards `own` of mini-batches of `size` rows: group by group.
+    """A rank's shards `own` of mini-batches of `size` rows, group by group.
 
-    shards: of the mini-batch, on all ranks. A group is `config.stack` shards, or what is left. All groups of a length
-    take turns in one memory.
+    shards: of the mini-batch, on all ranks. A group is `config.stack` shards, or what is left. All groups of one
+    length share memory.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Batch:
         self.size = size
         workspaces: dict[tuple[int, ...], tuple[Propagation, Dropout | None]] = {}
         self.groups = []
-        step = config.stack or stacked_in_cache(sizes, rows, model.parameters.itemsize)
+        step = config.stack or count_cached_shards(sizes, rows, model.parameters.itemsize)
         for start in range(own.start, own.stop, step):
             some = range(start, min(start + step, own.stop))
             real = tuple(real_rows(size, rows, shard) for shard in some)
             if real not in workspaces:
                 propagation = Propagation(model, len(some), rows, real)
-                workspaces[real] = propagation, dropout_for(propagation, sizes, config.regularisation.dropout)
+                workspaces[real] = propagation, build_dropout(propagation, sizes, config.regularisation.dropout)
             propagation, masks = workspaces[real]
             place = slice(min(some.start * rows, size), min(some.stop * rows, size))
             count = place.stop - place.start
@@ -58,13 +58,13 @@ class Batch:
             )
 
 
-def stacked_in_cache(sizes: Sequence[int], rows: int, itemsize: int) -> int:
-    """How many shards of so many rows fill the cache; 1 at least."""
+def count_cached_shards(sizes: Sequence[int], rows: int, itemsize: int) -> int:
+    """How many shards of so many rows fit into the cache, at least 1."""
     return max(1, CACHE // (rows * (sizes[0] + 4 * sum(sizes[1:])) * itemsize))
 
 
-def dropout_for(propagation: Propagation, sizes: Sequence[int], probability: float) -> Dropout | None:
-    """Masks for the hidden layers of a workspace; None where nothing is to be left out."""
+def build_dropout(propagation: Propagation, sizes: Sequence[int], probability: float) -> Dropout | None:
+    """Masks for the hidden layers of a workspace; None without dropout."""
     if not probability or not propagation.hidden:
         return None
     rows, dtype = len(propagation.inputs), propagation.inputs.dtype

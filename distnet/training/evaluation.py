@@ -22,7 +22,7 @@ BLOCK_ROWS = 250
 class Scores(NamedTuple):
     """accuracy: share of rows whose most probable class is right. loss: mean cross-entropy, in nats.
 
-    tutorial_loss: the tutorial's form, where it was asked for.
+    tutorial_loss: the tutorial's form, if requested.
     """
 
     accuracy: float
@@ -31,7 +31,7 @@ class Scores(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Of every row: its right class, the most probable one, how probable that is, and the cross-entropy in nats."""
+    """Per row: the right class, the most probable class, its probability, and the cross-entropy in nats."""
 
     truths: NDArray[np.int64]
     guesses: NDArray[np.int64]
@@ -40,7 +40,7 @@ class Predictions(NamedTuple):
 
 
 class Evaluation:
-    """A data set cut into fixed blocks of rows; each rank takes a run of them, always with the same shapes.
+    """A data set cut into fixed blocks of rows; each rank takes a run of blocks, always with the same shapes.
 
     model: its parameters are read at every call. chosen: which rows of the split to evaluate; None for all.
     """
@@ -85,7 +85,7 @@ class Evaluation:
         return Predictions(self.split.targets[self._rows(slice(None))].argmax(axis=1), guesses, *numbers)
 
     def position(self) -> str:
-        """Where this rank stands."""
+        """The block reached, as text."""
         return f"at block {self._at} of the {len(self._blocks)} that are its own"
 
     def _passes(self) -> Iterator[tuple[slice, Array, Propagation]]:
@@ -102,8 +102,8 @@ class Evaluation:
         return block if self._chosen is None else self._chosen[block]
 
 
-def findings(predictions: Predictions, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
-    """What there is to tell of them, as JSON knows it, with so many of the worst mistakes."""
+def summarise(predictions: Predictions, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
+    """Accuracy, loss, errors by class, confusion matrix and so many of the worst mistakes, as JSON represents it."""
     truths, guesses, probabilities, losses = predictions
     count = len(classes)
     confusion = np.bincount(truths * count + guesses, minlength=count * count).reshape(count, count)

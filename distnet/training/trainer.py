@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from distnet.datasets.dataset import Split
 from distnet.nn.model import Model
-from distnet.nn.optimizers import Optimizer, clipping
+from distnet.nn.optimizers import Optimizer, clip_scale
 from distnet.nn.parameters import weight_runs
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.shards import default_shards
@@ -47,8 +47,9 @@ class Trainer:
 
     model: what to start from, the same on every rank; its parameters are copied. lap: called with the name of each
     phase that ends, see `Stopwatch`.
-    history: of all epochs that are done.
-    Raises InputError where there are fewer shards than ranks. Collective, every method but those that say not.
+    history: of all completed epochs. diverged: why training can't continue, such as "the loss is NaN in epoch 3"; the
+    same on every rank.
+    The constructor is collective. Raises InputError if there are fewer shards than ranks.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Trainer:
         self.steps_per_epoch = -(-samples // self.batch_size)
         self.epochs_done = self.steps_done = 0
         self.history = History()
-        self.diverged = ""  # why training can't go on, such as "the loss is NaN in epoch 3"; the same on every rank
+        self.diverged = ""
         self.evaluation = Evaluation(world, model, splits.test) if splits.test else None
         self.validation = Evaluation(world, model, splits.validation) if splits.validation else None
         # This rank's slice of the parameters of the epoch that was the best so far on the validation set.
@@ -88,7 +89,7 @@ class Trainer:
     def step(self, samples: NDArray[np.int64], first: int) -> None:
         """One update from one mini-batch.
 
-        samples: its rows in the training set. first: its place in the epoch.
+        samples: its rows in the training set. first: its position in the epoch. Collective.
         """
         batch = self.batches[len(samples)]
         rate = self.rate(self.global_step)
@@ -103,7 +104,7 @@ class Trainer:
             lap("data")
             propagation.forward(masks=masks)
             lap("forward")
-            # To scale the few deltas spares a pass over all parameters.
+            # Scaling the few deltas saves a pass over all parameters.
             propagation.backprop(group.gradients, rate * scale if linear else 1.0)
             place = first + group.rows.start
             self.losses[place : place + len(own)] = propagation.losses()[: len(own)]
@@ -113,16 +114,13 @@ class Trainer:
             self.optimizer.update(gradient_sum, 1, 1)
         else:
             if (clip_norm := self.config.hyperparameters.clip_norm) is not None:
-                scale = clipping(self.exchange.squared_norm(gradient_sum), scale, clip_norm)
+                scale = clip_scale(self.exchange.squared_norm(gradient_sum), scale, clip_norm)
             self.optimizer.update(gradient_sum, scale, rate)
         lap("update")
         self.exchange.allgather()
 
     def regularise(self, group: Group, own: NDArray[np.int64]) -> list[Array]:
-        """Change the group's inputs and targets, which are those of samples `own`; returns the masks of dropout.
-
-        Not collective.
-        """
+        """Regularise the group's inputs and targets, those of samples `own`; returns the dropout masks."""
         regularisation, seed, epoch = self.config.regularisation, self.config.seed, self.epochs_done + 1
         if regularisation.augmentation is not None:
             images = group.inputs[:, : self.train_set.features]
@@ -136,22 +134,22 @@ class Trainer:
         return group.dropout.masks
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0 over all epochs. Not collective."""
+        """The learning rate of a step, counted from 0 over all epochs."""
         return self.config.learning_rate * self.config.schedule.factor(step, self.steps_per_epoch)
 
     @property
     def global_step(self) -> int:
-        """Steps taken since the run began, in all epochs."""
+        """Steps since the run began, in all epochs."""
         return self.epochs_done * self.steps_per_epoch + self.steps_done
 
     def position(self) -> str:
-        """Where the training stands, for people."""
+        """The epoch and step reached, as text."""
         return f"in epoch {self.epochs_done + 1}, after step {self.steps_done} of {self.steps_per_epoch}"
 
     def epoch(self, on_step: Callable[[], bool], tutorial_loss: bool = False) -> Epoch | None:
-        """Train to the end of a pass over the samples, in the order that (seed, epoch) gives; then evaluate.
+        """Train to the end of a pass over the samples, in an order drawn from (seed, epoch); then evaluate.
 
-        Returns None where `on_step` stopped it.
+        Returns None if `on_step` stopped it. Collective.
         """
         number, count = self.epochs_done + 1, len(self.losses)
         start = time.perf_counter()
@@ -191,17 +189,18 @@ class Trainer:
         on_step: Callable[[], bool] = lambda: False,
         tutorial_loss: bool = False,
     ) -> bool:
-        """Train until `epochs` epochs are done; returns whether that, or what `on_epoch` says, is the end.
+        """Train until `epochs` epochs are done; returns False if `on_step` stopped the training before.
 
-        on_epoch: called after each epoch; training ends where it returns True. on_step: called after each step;
-        training stops where it returns True. Both have to do so on every rank at the same step. Training also ends
-        with an epoch after which `diverged` says why it can't go on.
-        On one rank, an exception and Ctrl-C leave the parameters of the last complete step. On several they abort all.
+        on_epoch: called after each epoch; if it returns True, training ends. on_step: called after each step; if it
+        returns True, training stops. Both must return the same on every rank. Training also ends after an epoch that
+        sets `diverged`.
+        On one rank, an exception and Ctrl-C leave the parameters of the last complete step. On several, they abort all
+        ranks. Collective.
         """
         alone = self.world.size == 1
         if not alone:
             Context.position, Context.missing = self.position, self.world.missing
-        # More threads than one round otherwise, and the ranks are there for the other cores.
+        # More threads round differently, and other ranks use the other cores.
         with single_blas_thread, self.interrupts.between_steps() if alone else nullcontext():
             try:
                 while not self.is_complete(epochs):
@@ -215,7 +214,7 @@ class Trainer:
                         break
             except BaseException as error:
                 if not alone and not (isinstance(error, InputError) and error.on_every_rank):
-                    # A program that catches it would leave the others waiting in a step, and no hook sees sys.exit.
+                    # If the program caught it, the others would wait in a step forever; and no hook sees sys.exit.
                     by_exit = " by sys.exit before the end" * isinstance(error, SystemExit)
                     fail(type(error), error, error.__traceback__, by_exit)
                 raise
@@ -227,7 +226,7 @@ class Trainer:
         return self.epochs_done >= epochs or bool(early_stopping and early_stopping.is_due(self.history))
 
     def is_finite(self) -> bool:
-        """Whether no parameter is NaN or infinite; the same on every rank between two steps. Not collective."""
+        """Whether all parameters are finite; the same on every rank between two steps."""
         parameters = self.exchange.parameters
         return bool(np.isfinite(parameters.min()) and np.isfinite(parameters.max()))
 
@@ -237,7 +236,7 @@ class Trainer:
         self.best[:] = self.exchange.slice
 
     def restore_best(self) -> None:
-        """Go back to the last snapshot."""
+        """Go back to the last snapshot. Collective."""
         self.exchange.slice[:] = self.best
         self.exchange.allgather()
 
@@ -247,12 +246,12 @@ class Trainer:
         return Evaluation(self.world, self.model, self.train_set, chosen).scores()
 
     def predictions(self) -> Predictions:
-        """The predictions for the test set, which there has to be, with the current parameters."""
+        """The predictions for the test set, which there has to be, with the current parameters. Collective."""
         assert self.evaluation is not None
         return self.evaluation.predictions()
 
     def state(self) -> dict[str, Array]:
-        """On rank 0 all that the training goes on from, beside numbers: name -> vector; elsewhere nothing."""
+        """All vectors that a resumed training needs, name -> vector, on rank 0; nothing on the others. Collective."""
         arrays = {name: self.exchange.gather(part) for name, part in self.parts().items()}
         if self.steps_done:
             arrays["losses"] = self.world.total(self.losses.copy())
@@ -262,7 +261,7 @@ class Trainer:
         return {name: array for name, array in arrays.items() if array is not None} if self.world.rank == 0 else {}
 
     def restore(self, epochs_done: int, steps_done: int, optimizer_steps: int, arrays: dict[str, Array]) -> None:
-        """Go on from what `state` gave. arrays: needed on rank 0 alone."""
+        """Continue from what `state` returned. arrays: needed on rank 0 only. Collective."""
         self.epochs_done, self.steps_done, self.optimizer.steps = epochs_done, steps_done, optimizer_steps
         if self.world.rank == 0:
             self.exchange.parameters[:] = arrays["parameters"]
@@ -273,16 +272,16 @@ class Trainer:
             self.exchange.scatter(arrays.get(name), part)
 
     def parts(self) -> dict[str, Array]:
-        """Vectors of which each rank has its slice: name -> slice. Not collective."""
+        """Slices, this rank's, of the vectors to save: name -> slice."""
         return self.optimizer.state | ({"best_parameters": self.best} if self.best is not None else {})
 
     def close(self) -> Array:
-        """The parameters, (N,); the trainer is of no use afterwards. Collective."""
+        """The parameters, (N,); the trainer can't be used afterwards. Collective."""
         return self.exchange.close()
 
 
 def check_shards(shards: int | None, ranks: int) -> int:
-    """The number of shards to use. Raises InputError where there are fewer than ranks."""
+    """The number of shards to use. Raises InputError if there are fewer than ranks."""
     if shards is None:
         return default_shards(ranks)
     shard_count.check("shards", shards)

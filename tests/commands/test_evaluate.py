@@ -11,7 +11,7 @@ from helpers import command, fault, write_idx
 from distnet import NeuralNetwork
 from distnet.datasets.dataset import Split
 from distnet.datasets.idx import FILES, read_idx_pair
-from distnet.evaluate import load_as_trained, matched
+from distnet.evaluate import load_as_trained, match_classes
 from distnet.evaluate import parser as evaluate_parser
 from distnet.models.trained import Trained, load_trained
 from distnet.nn.model import Model
@@ -243,7 +243,7 @@ def test_a_model_from_before_columns_had_names_takes_them_in_order_and_its_own_t
 
 def test_classes_of_an_older_model_that_were_numbers_are_found(tmp_path):
     trained = Trained(tmp_path, Model((2, 3), "relu", np.zeros(9), {}), None, None, [-2.0, 1.5, 7.0])
-    assert matched(trained, ["7", "1.50", "-2"]) == [2, 1, 0]
+    assert match_classes(trained, ["7", "1.50", "-2"]) == [2, 1, 0]
 
 
 @pytest.mark.parametrize("ranks", [None, 2])

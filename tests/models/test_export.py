@@ -10,8 +10,8 @@ from helpers import ROOT, command
 from distnet import NeuralNetwork
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.models.model_file import load_model
-from distnet.models.onnx import onnx_of
-from distnet.models.safetensors import load_safetensors, safetensors_of
+from distnet.models.onnx import to_onnx
+from distnet.models.safetensors import load_safetensors, to_safetensors
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import Model
 from distnet.runtime.errors import InputError
@@ -68,7 +68,7 @@ def by_onnxruntime(content, inputs):
 def test_onnxruntime_computes_our_probabilities(tmp_path, activation, dtype):
     needs("onnx", "onnxruntime")
     model = load_model(saved(tmp_path, activation=activation, dtype=dtype))
-    theirs = by_onnxruntime(onnx_of(model, standardise=False), X.astype(dtype))
+    theirs = by_onnxruntime(to_onnx(model, standardise=False), X.astype(dtype))
     assert theirs.dtype == dtype
     np.testing.assert_allclose(theirs, network(activation, dtype).forward(X), rtol=TOLERANCE[dtype])
 
@@ -76,7 +76,7 @@ def test_onnxruntime_computes_our_probabilities(tmp_path, activation, dtype):
 @pytest.mark.parametrize("sizes", [(7, 4), (7, 1), (7, 300, 4)])
 def test_onnxruntime_computes_networks_of_any_depth_one_row_or_many(tmp_path, sizes):
     needs("onnx", "onnxruntime")
-    content = onnx_of(load_model(saved(tmp_path, sizes=sizes)), standardise=False)
+    content = to_onnx(load_model(saved(tmp_path, sizes=sizes)), standardise=False)
     for rows in (X[:1], X):
         theirs = by_onnxruntime(content, rows.astype("float32"))
         np.testing.assert_allclose(theirs, network(sizes=sizes).forward(rows), rtol=1e-6)
@@ -86,7 +86,7 @@ def by_both(network, dtype, rows):
     """What onnxruntime and we make of rows, (rows, classes) float64 each, with the parameters rounded to a dtype."""
     ours = NeuralNetwork(network.sizes, "relu", dtype=dtype)
     ours.parameters[:] = network.parameters
-    content = onnx_of(Model(ours.sizes, "relu", ours.parameters, {}), standardise=False)
+    content = to_onnx(Model(ours.sizes, "relu", ours.parameters, {}), standardise=False)
     return by_onnxruntime(content, rows.astype(dtype)).astype("f8"), ours.forward(rows).astype("f8")
 
 
@@ -166,7 +166,7 @@ def test_torch_loads_a_safetensors_file_and_computes_our_probabilities(tmp_path,
     }[activation]
     linear = torch.nn.Linear
     theirs = torch.nn.Sequential(linear(7, 12), made, linear(12, 9), made, linear(9, 4), torch.nn.Softmax(-1)).double()
-    theirs.load_state_dict(load(safetensors_of(load_model(saved(tmp_path, activation=activation, dtype="float64")))))
+    theirs.load_state_dict(load(to_safetensors(load_model(saved(tmp_path, activation=activation, dtype="float64")))))
     with torch.no_grad():
         probabilities = theirs(torch.from_numpy(X)).numpy()
     np.testing.assert_allclose(probabilities, network(activation, "float64").forward(X), rtol=1e-13)
@@ -240,7 +240,7 @@ def test_other_arrays_than_a_networks_are_refused(tmp_path, tensors):
 
 def test_damaged_safetensors_are_refused(tmp_path):
     needs("safetensors")
-    good = safetensors_of(load_model(saved(tmp_path)))
+    good = to_safetensors(load_model(saved(tmp_path)))
     damaged = tmp_path / "damaged.safetensors"
     for content in (b"", good[:5], good[:-1], b"\xff" * 8 + good[8:], good.replace(b'"F32"', b'"X32"', 1)):
         damaged.write_bytes(content)

@@ -38,7 +38,7 @@ class Run(NamedTuple):
     title: data set and network, in a few words. header: the lines that the run printed first, each "name: rest".
     arguments: of the command, as typed. history: the metrics of each epoch. best_epoch: the one whose parameters these
     are. label_smoothing: of the training loss. training: accuracy and loss of these parameters on the training set,
-    measured as on the test set. findings: see `evaluation.findings`, for the test set. images: of
+    measured as on the test set. findings: see `evaluation.summarise`, for the test set. images: of
     findings["mistakes"], in their order; None for tables. weights: of the first layer, (neurons, rows, columns); None
     for tables. configuration: as TOML. environment: name -> value. sha256: of the parameters. phases: see
     `profile.gather_phases`; empty if no step was taken.
