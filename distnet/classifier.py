@@ -153,8 +153,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train on X (samples, features) and their classes y (samples,); returns itself.
 
         Under mpirun, all ranks train together, each with the same arguments, to the same parameters.
-        If the loss becomes NaN or infinite, training ends. With early_stopping, the best epoch is kept; else it
-        raises InputError, a ValueError. Raises InputError also for invalid parameters, and if ranks have different data.
+        If the loss becomes NaN or infinite, training ends. With early_stopping, the best epoch is kept; else it raises
+        InputError, a ValueError. So do invalid parameters, and ranks with different data.
         Collective.
         """
         world = get_world()

@@ -64,7 +64,7 @@ def relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
 
 
 def leaky_relu(z: Array, out: Array | None = None) -> Array:
-    """z where positive, else z/100. Source: Maas et al. 2013."""
+    """The logits where positive, else 1/100 of them. Source: Maas et al. 2013."""
     out = np.multiply(z, LEAK, out)
     return np.maximum(z, out, out=out)
 

@@ -1,7 +1,7 @@
 """Forward pass and backprop of a stack of shards, in memory allocated once.
 
-Every product is a stacked matmul with the shapes of one shard, and every shard starts on a cache line. So the arithmetic
-of a shard is the same whether it is computed alone or with others.
+Every product is a stacked matmul with the shapes of one shard, and every shard starts on a cache line. So the
+arithmetic of a shard is the same whether it is computed alone or with others.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ SMALL = 1 << 18  # bytes per kind, of all hidden layers, below which one call is
 class Hidden(NamedTuple):
     """The memory of a hidden layer, each (shards, rows, columns).
 
-    A row fills whole cache lines. Elementwise steps run over all of it at once, which is far faster than stopping at the
-    last neuron of every row; nothing reads what they leave in the spare columns.
+    A row fills whole cache lines. Elementwise steps run over all of it at once, which is far faster than stopping at
+    the last neuron of every row; nothing reads what they leave in the spare columns.
     """
 
     logits: Array  # all columns; the one behind the neurons is such that its activation is one, if any is
