@@ -23,9 +23,9 @@ COMMANDS = {
     command: {name for action in OPTIONS["parser_of"](command)._actions for name in action.option_strings}
     for command in OPTIONS["commands"]()
 }
-# What passes its options on, or what follows its `--`.
+# Commands that pass on their options, or those after `--`.
 PASSES_ON = dict.fromkeys(("local.sh", "slurm.sbatch", "pbs.sh", "make train", "qsub"), "train")
-OTHERS_OPTIONS = {  # of commands that aren't ours, as far as pages name them
+OTHERS_OPTIONS = {  # options of other programs, as far as pages name them
     "apt-get": {"--no-install-recommends"},
     "benchmarks/compare.py": {"--guard"},
     "docker": {"--rm", "--shm-size"},
@@ -79,7 +79,7 @@ def test_every_option_that_a_page_names_exists(page):
 
 
 def command_lines(page):
-    """The lines of code of a page, whole where a backslash continues them, its spans of code, and the rest as one."""
+    """The lines of code of a page (joined at backslashes), its code spans, and the options in the remaining text."""
     text = page.read_text().replace("\\\n", " ")
     if page.suffix != ".md":
         return text.splitlines()
@@ -91,7 +91,7 @@ def command_lines(page):
 
 
 def foreign_options(line):
-    """The options in a line that the command before them hasn't, or no command has, if none is before them."""
+    """The options in a line that the command before them lacks; without a command, those that no command has."""
     command, wrong = None, []
     for found in WORD.finditer(line):
         match found.lastgroup, found[0]:
@@ -132,7 +132,7 @@ def foreign_options(line):
         ("--no-such-option", ["--no-such-option"]),
     ],
 )
-def test_an_option_belongs_to_the_command_that_it_stands_beside(line, wrong):
+def test_an_option_belongs_to_the_command_before_it(line, wrong):
     assert foreign_options(line) == wrong
 
 

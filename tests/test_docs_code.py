@@ -1,9 +1,8 @@
-"""Code blocks of README, CONTRIBUTING and docs run as they stand, each page in order and in a folder of its own.
+"""Run the code blocks of README, CONTRIBUTING and docs, each page in order and in a folder of its own.
 
-The language of a block says what becomes of it: `bash` and `python` are run, `sh` isn't and has the reason in a
-comment before it, all others are output or files. What is other than for a reader: the folder `data` has 150 drawn
-digits to train on and 50 to test instead of MNIST, so that a run takes a second, and `folder` makes what the
-commands name as a reader's own.
+The language of a block decides. `bash` and `python` blocks run. An `sh` block doesn't, and a comment before it gives
+the reason. All others are output or files. The folder `data` has 150 synthetic digits for training and 50 for testing
+instead of MNIST, so that a run takes a second. `folder` creates the files that commands name.
 """
 
 import gzip
@@ -29,7 +28,7 @@ FENCE = re.compile(
 
 
 class Block(NamedTuple):
-    """A code block: where it is, the line before it, its language and content."""
+    """A code block: its page, the line before it, its language and content."""
 
     page: Path
     before: str
@@ -38,7 +37,7 @@ class Block(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it isn't run; empty where it doesn't say."""
+        """Why it doesn't run; empty if no comment gives a reason."""
         found = re.fullmatch(r"<!-- not run: (.+) -->", self.before)
         return found[1] if found else ""
 
@@ -57,7 +56,7 @@ def name(page: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A reader's folder: the data and the files that commands name."""
+    """A folder with the data and the files that commands name."""
     from PIL import Image
     from safetensors.numpy import save_file
 
@@ -84,7 +83,7 @@ def folder(tmp_path):
 
 
 def run(block: Block, folder: Path, ranks: int | None = None, data: Path | None = None) -> str:
-    """What a block prints on standard output. data: what DISTNET_DATA names, if it is set."""
+    """Run a block; return its standard output. data: the value of DISTNET_DATA, if any."""
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("PMI_", "MPI", "HYDRA", "PMIX", "DISTNET_"))
     }
@@ -105,9 +104,7 @@ def run(block: Block, folder: Path, ranks: int | None = None, data: Path | None 
 def test_the_code_of_a_page_runs_in_order(page, folder):
     blocks = [block for block in BLOCKS if block.page == page and block.language in RUN]
     out = "".join(run(block, folder) for block in blocks)
-    if (
-        page.name == "tutorial.md"
-    ):  # which runs where somebody went through it before, too, and where data are elsewhere
+    if page.name == "tutorial.md":  # it must run a second time, and with the data elsewhere
         elsewhere = (folder / "data").rename(folder / "elsewhere")
         out += "".join(run(block, folder, data=elsewhere) for block in blocks)
         digests = re.findall("^parameters sha256 (.*)$", out, re.MULTILINE)
@@ -126,7 +123,7 @@ def test_readmes_python_gives_the_same_under_mpirun(folder):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_block_says_what_it_is(page):
+def test_every_block_has_a_known_language(page):
     languages = {block.language for block in BLOCKS if block.page == page}
     assert languages <= {*RUN, NOT_RUN, *SHOWN}
     assert page.read_text().count("```") == 2 * sum(block.page == page for block in BLOCKS)
@@ -137,6 +134,6 @@ def test_every_block_says_what_it_is(page):
     [block for block in BLOCKS if block.language == NOT_RUN],
     ids=lambda block: f"{name(block.page)}: {block.reason}",
 )
-def test_a_block_that_is_not_run_says_why_and_is_shell(block):
+def test_a_block_that_does_not_run_has_a_reason_and_is_shell(block):
     assert block.reason
     assert subprocess.run(["bash", "-n", "-c", block.code]).returncode == 0
