@@ -6,7 +6,6 @@ if __name__ == "__main__":
     failure.watch()  # before any import that can fail
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -135,12 +134,11 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
     data = load(
         world,
         name,
-        options.data_dir or Config.data_dir,
+        options.data_dir,
         # Numbers of a table are to be standardised before they are rounded.
         np.float64 if kind in TABLES else trained.model.parameters.dtype,
         train_limit=1 if remembers and options.part == "test" else None,  # the others would be of no use
         train_samples=read_option(config, "train_samples", positive_count, Config.train_samples),
-        folder_given=options.data_dir is not None or bool(os.environ.get("DISTNET_DATA")),
         table=table_options(trained, options),
         raw_inputs=remembers,
     )

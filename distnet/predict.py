@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.config.options import Config
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
 from distnet.datasets.csv_tables import (
@@ -36,7 +35,7 @@ from distnet.datasets.csv_tables import (
     open_text,
 )
 from distnet.datasets.idx import read_idx_images
-from distnet.datasets.names import HEADERS
+from distnet.datasets.names import DEFAULT, HEADERS
 from distnet.datasets.pictures import read_picture
 from distnet.models.trained import Trained, load_trained
 from distnet.nn.propagation import Propagation
@@ -197,7 +196,7 @@ def read(name: str, trained: Trained, header: str | None, bad: Bad) -> Source:
         rows = images.reshape(len(images), -1)
         check_inputs(path, f"its images have {rows.shape[1]} pixels", rows.shape[1], inputs)
         return Source([f"{path}:{number}" for number in range(len(rows))], rows)
-    dataset = str(trained.config.get("dataset", Config.dataset)).partition(":")[0]
+    dataset = str(trained.config.get("dataset", DEFAULT)).partition(":")[0]
     return Source([name], read_picture(path, inputs, dataset)[None])
 
 

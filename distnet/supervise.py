@@ -258,7 +258,7 @@ def main() -> int:
             raise InputError(option, "is an option of distnet.train", "put it after `--`")
         parser().error(f"unrecognized arguments: {' '.join(unknown)}")
     arguments = words[split + 1 :]
-    options, _ = reading.read_config(arguments)
+    options = reading.read_config(arguments)
     if options.checkpoint_dir is None:
         raise InputError(
             "--checkpoint-dir", "is missing, so there would be nothing to resume from", "put it after `--`"

@@ -43,11 +43,11 @@ class Outcome(NamedTuple):
 def main() -> int:
     """Train as the command line says; returns the status. Collective."""
     arguments = sys.argv[1:]
-    config, names = read_config(arguments)
+    config = read_config(arguments)
     if config.checkpoint_dir is None:
         stop_requests.release()
     watchdog.watch_progress(config.stall_timeout)
-    return run(arguments, config, names, ProgramCallbacks()).status
+    return run(arguments, config, ProgramCallbacks()).status
 
 
 def train(
@@ -67,38 +67,36 @@ def train(
     Collective: every rank calls it with the same arguments.
     """
     streams.open_streams()
-    config, names = read_config(arguments)
+    config = read_config(arguments)
     end_watch = watchdog.watch_progress(config.stall_timeout)  # also of MPI's start, in which ranks wait for each other
     try:
         with (
             together("distnet.train.train"),
             stop_requests.lent() if config.checkpoint_dir else nullcontext(),
         ):
-            return run(arguments, config, names, ProgramCallbacks(on_step, on_epoch, on_checkpoint))
+            return run(arguments, config, ProgramCallbacks(on_step, on_epoch, on_checkpoint))
     finally:
         end_watch()
         stop_logs()
 
 
-def run(arguments: Sequence[str], config: Config, names: frozenset[str], program: ProgramCallbacks) -> Outcome:
-    """Train from the options to the network. arguments: as typed. names: of the given options. Collective."""
+def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> Outcome:
+    """Train from the options to the network. arguments: as typed. Collective."""
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.described())
     check_shards(config.shards, world.size)
     with locked(world, config.checkpoint_dir):
-        return run_locked(world, arguments, config, names, program)
+        return run_locked(world, arguments, config, program)
 
 
-def run_locked(
-    world: World, arguments: Sequence[str], config: Config, names: frozenset[str], program: ProgramCallbacks
-) -> Outcome:
+def run_locked(world: World, arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> Outcome:
     """Train as the one run that may write into the checkpoint directory. Collective."""
     world.on_root(lambda: check_outputs(config, world.size))
     if config.verbose or config.log_dir:
         start_logs(world.rank, world.size, config.verbose, config.log_dir)
     log(f"node {world.node + 1} of {world.nodes}, MPI {world.library}")
     found = find_checkpoint(world, config) if config.resume is not None else None
-    data = load_dataset(world, config, names)
+    data = load_dataset(world, config)
     log(f"{data.name} is there, sha256 {data.fingerprint}")
     profile = Profile(bool(config.profile or config.timeline or config.report), config.timeline is not None)
     network, trainer = build_trainer(

@@ -1,6 +1,5 @@
 """Build what a configuration describes: the data set, the network, its trainer."""
 
-import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -11,6 +10,7 @@ from distnet.config.options import Config
 from distnet.datasets.augmentation import STRENGTHS, Augmentation, Strengths
 from distnet.datasets.dataset import Dataset, hold_out
 from distnet.datasets.loading import load
+from distnet.datasets.names import DEFAULT
 from distnet.datasets.tables import TableOptions
 from distnet.network import NeuralNetwork
 from distnet.nn.hyperparameters import Hyperparameters
@@ -22,7 +22,7 @@ from distnet.training.history import EarlyStopping
 from distnet.training.trainer import Splits, Trainer
 
 
-def load_dataset(world: World, config: Config, names: frozenset[str]) -> Dataset:
+def load_dataset(world: World, config: Config) -> Dataset:
     """The data that the options name, on every node. Collective."""
     return load(
         world,
@@ -31,8 +31,6 @@ def load_dataset(world: World, config: Config, names: frozenset[str]) -> Dataset
         config.dtype,
         train_limit=config.train_limit,
         train_samples=config.train_samples,
-        asked_for="dataset" in names or config.dataset != Config.dataset,
-        folder_given="data_dir" in names or bool(os.environ.get("DISTNET_DATA")),
         table=TableOptions(config.label, config.header, config.ignore, config.test_share, config.split_seed),
         raw_inputs=config.raw_inputs,
     )
@@ -99,6 +97,6 @@ def reproducible_config(config: Config, data: Dataset, trainer: Trainer) -> Conf
         each.name: each.default for each in fields(Config) if each.metadata["group"] in ("output", "recovery")
     }
     kept = {"tutorial_loss": config.tutorial_loss, "stall_timeout": config.stall_timeout}
-    dataset = "synthetic" if data.source == "drawn" else config.dataset
-    folder = Config.data_dir if config.data_dir.is_absolute() else config.data_dir
+    dataset = "synthetic" if data.source == "drawn" else config.dataset or DEFAULT
+    folder = None if config.data_dir is None or config.data_dir.is_absolute() else config.data_dir
     return replace(config, **outputs | kept | {"dataset": dataset, "data_dir": folder, "shards": trainer.shards})

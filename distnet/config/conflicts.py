@@ -1,7 +1,7 @@
 """Options that have no effect beside others."""
 
 from distnet.config.options import Config
-from distnet.datasets.names import TABLES
+from distnet.datasets.names import DEFAULT, TABLES
 
 # Options that mean something to some optimizers alone.
 FOR_OPTIMIZERS = {
@@ -17,7 +17,8 @@ FOR_TABLES = {"label": ("csv",), "header": ("csv",), "ignore": ("csv",), "test_s
 
 def without_effect(config: Config) -> dict[str, str]:
     """The options that mean nothing beside the others, each with what to tell who gave it."""
-    told = {}
+    told, dataset = {}, config.dataset or DEFAULT
+    kind = dataset.partition(":")[0]
     if config.checkpoint_dir is None:
         told = dict.fromkeys(
             ("checkpoint_every", "keep", "resume"), "there are no checkpoints without --checkpoint-dir DIR"
@@ -30,16 +31,16 @@ def without_effect(config: Config) -> dict[str, str]:
             told[name] = f"--schedule {config.schedule} has none; choose --schedule {' or '.join(schedules)}"
     if not config.hidden:
         told["dropout"] = "there is no hidden layer to leave neurons out of; give --hidden some"
-    if config.dataset.partition(":")[0] in TABLES:
-        told |= dict.fromkeys(("data_dir", "train_samples"), f"--dataset {config.dataset} names its file; leave it out")
+    if kind in TABLES:
+        told |= dict.fromkeys(("data_dir", "train_samples"), f"--dataset {dataset} names its file; leave it out")
     if config.quiet:
         told["profile"] = "--quiet prints the last two lines alone; leave one of the two out"
     if not config.validation:
         told["patience"] = "there is nothing to measure by without --validation K"
-    if not config.validation and config.dataset.partition(":")[0] not in TABLES:
+    if not config.validation and kind not in TABLES:
         told["split_seed"] = "no rows are held out without --validation K or a table"
-    for name, kinds in FOR_TABLES.items():
-        if config.dataset.partition(":")[0] not in kinds:
-            right = " or ".join(f"--dataset {kind}:FILE" for kind in kinds)
-            told[name] = f"--dataset {config.dataset} has none; choose {right}"
+    for name, tables in FOR_TABLES.items():
+        if kind not in tables:
+            right = " or ".join(f"--dataset {each}:FILE" for each in tables)
+            told[name] = f"--dataset {dataset} has none; choose {right}"
     return told

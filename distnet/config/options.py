@@ -16,7 +16,7 @@ from distnet.config.values import (
     page_path,
     strengths,
 )
-from distnet.datasets.names import DATASETS, HEADERS, OWN
+from distnet.datasets.names import DATASETS, DEFAULT, HEADERS, OWN
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.hyperparameters import DEFAULTS, LEARNING_RATES, OPTIMIZERS
 from distnet.nn.parameters import INITIALISATIONS
@@ -58,15 +58,15 @@ class Config:
     """The options of `python -m distnet.train`."""
 
     preset: str = option("mnist", "task", "preset that the other options override", choices=tuple(PRESETS))
-    dataset: str = option(
-        "mnist",
+    dataset: str | None = option(
+        None,
         "data",
-        f"data set to train on: {', '.join(DATASETS)}, or a table of your own, {OWN}",
+        f"data set to train on: {', '.join(DATASETS)}, or a table of your own, {OWN} (default: {DEFAULT})",
         dataset_name,
         metavar="NAME",
     )
-    data_dir: Path = option(
-        file_path(os.environ.get("DISTNET_DATA") or "data"),
+    data_dir: Path | None = option(
+        None,
         "data",
         "folder of the IDX files or of mnist.npz (default: $DISTNET_DATA, else data)",
         file_path,
@@ -307,5 +307,6 @@ class Config:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
 
     def described(self) -> dict[str, Any]:
-        """All options as JSON knows them."""
-        return {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
+        """All options, as JSON can hold them; the data set by its name where the user named none."""
+        options = asdict(self) | {"dataset": self.dataset or DEFAULT}
+        return {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 from distnet.config.options import Config
 from distnet.config.reading import WRITTEN, written_config
 from distnet.datasets.folders import find_files
-from distnet.datasets.names import TABLES
+from distnet.datasets.names import DATA_FOLDER, DEFAULT, TABLES
 from distnet.reporting.tensorboard import Board
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import check_folder, check_writable, is_same_file
@@ -50,12 +50,13 @@ def check_distinct(config: Config, ranks: int) -> None:
 
 def inputs(config: Config) -> dict[str, Path]:
     """The files that a run reads, by what names them; --config's is known to `read_config`. Collective: no."""
-    kind, _, table = config.dataset.partition(":")
+    dataset = config.dataset or DEFAULT
+    kind, _, table = dataset.partition(":")
     found: dict[str, Path] = {"--resume": Path(config.resume)} if config.resume else {}
     if kind in TABLES:
         return found | {"--dataset": Path(table)}
     with suppress(InputError):  # that files are missing is told when they are read
-        files = find_files(config.dataset, config.data_dir) if config.dataset != "synthetic" else None
+        files = find_files(dataset, config.data_dir or DATA_FOLDER) if dataset != "synthetic" else None
         found |= {f"--dataset ({path.name})": path for path in files or []}
     return found
 

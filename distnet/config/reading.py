@@ -59,11 +59,10 @@ def dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
-    """The configuration that these command-line arguments ask for, and the names of the options given.
+def read_config(arguments: Sequence[str]) -> Config:
+    """The configuration of these command-line arguments, which override the file of --config, and that the preset.
 
-    Given are those typed and those in the file of --config, over which the typed ones win, as it wins over
-    the preset. Raises HelpWanted where --help was among them, and InputError (on every rank) for an option that doesn't
+    Raises HelpWanted where --help was among them, and InputError (on every rank) for an option that doesn't
     exist, a value that can't be, or an option that means nothing beside the others.
     Collective: no, but every rank reads the same arguments, and the same file.
     """
@@ -89,7 +88,7 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
         if name in file and name in without_effect(alone):
             raise InputError(f"{path}: {name}", why, on_every_rank=True)
     # What the file says for another optimizer, say, than the one typed is as if it weren't there.
-    return replace(config, **{name: getattr(Config, name) for name in idle}), frozenset(typed | file) - idle.keys()
+    return replace(config, **{name: getattr(Config, name) for name in idle})
 
 
 def overridden(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,10 +170,10 @@ def option_value(option: Mapping[str, Any], value: Any) -> Any:
 def written_config(config: Config) -> str:
     """The configuration as a TOML file that `read_config` reads back to the same.
 
-    Options that are none, or mean nothing beside the others, aren't in it, nor is the usual folder of data.
+    Options that are none, or mean nothing beside the others, aren't in it.
     """
-    left_out = {*without_effect(config), *(["data_dir"] if config.data_dir == Config.data_dir else [])}
-    values = {k: v for k, v in config.described().items() if v is not None and k not in left_out}
+    idle = without_effect(config)
+    values = {k: v for k, v in config.described().items() if getattr(config, k) is not None and k not in idle}
     if "checkpoint_every" in values:
         values["checkpoint_every"] = " ".join(map(str, config.checkpoint_every))
     if values.get("resume") == "":

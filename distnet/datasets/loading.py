@@ -6,6 +6,7 @@
 import hashlib
 import string
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from distnet.datasets.dataset import ROWS_AT_ONCE, Dataset, Split, empty_split
 from distnet.datasets.folders import check_bytes, locate
 from distnet.datasets.idx import read_idx_pair
 from distnet.datasets.keras import read_keras
-from distnet.datasets.names import DATA_FOLDER, EMNIST, TABLES
+from distnet.datasets.names import DATA_FOLDER, DEFAULT, EMNIST, HAS_FOLDER, TABLES
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.datasets.tables import Table, TableOptions, column_moments, read_table
 from distnet.parallel.launched import collective, launched_world
@@ -46,27 +47,28 @@ SYNTHETIC_TRAIN_SEED, SYNTHETIC_TEST_SEED = 0, 1
 
 def load(
     world: World,
-    name: str,
-    directory: Path,
+    name: str | None,
+    directory: Path | None,
     dtype: DTypeLike,
     *,
     train_limit: int | None = None,
     train_samples: int = 60_000,
-    asked_for: bool = True,
-    folder_given: bool = True,
     table: TableOptions = TableOptions(),
     raw_inputs: bool = False,
 ) -> Dataset:
     """Training and test set, standardised by the mean and deviation of all pixels of the training set.
 
-    name: as --dataset has it. table: how to read one. raw_inputs: don't standardise.
+    name, directory: as --dataset and --data-dir have them, None where the user names none.
+    table: how to read one. raw_inputs: don't standardise.
     Rank 0 alone reads files; every rank draws a part of synthetic digits. Raises InputError on every rank.
     Collective: yes.
     """
+    is_named, has_folder = name is not None, directory is not None or HAS_FOLDER
+    name, directory = name or DEFAULT, directory or DATA_FOLDER
     kind, _, path = name.partition(":")
     if kind in TABLES:
         return load_table(world, kind, Path(path), dtype, train_limit, table, raw_inputs)
-    files, remark = world.on_root(lambda: locate(name, directory, asked_for, folder_given))
+    files, remark = world.on_root(partial(locate, name, directory, is_named, has_folder))
     if remark and world.rank == 0:
         say(remark)
     if files is None:

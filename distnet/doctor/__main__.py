@@ -6,7 +6,6 @@ if __name__ == "__main__":
     failure.watch()  # before any import that can fail
 
 import argparse
-import os
 import re
 import shlex
 import sys
@@ -14,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distnet import __version__
-from distnet.config.options import Config
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
+from distnet.datasets.names import DATA_FOLDER, HAS_FOLDER
 from distnet.doctor import checks, mpi, trial
 from distnet.doctor.findings import NOTE, OK, PROBLEM, Finding, coloured, shown, summary
 from distnet.doctor.machine import Facts, facts
@@ -34,8 +33,8 @@ ROOM = 32 << 20  # bytes of /dev/shm for a trial
 def main() -> int:
     """Examine as the command line says; returns 1 where there is a problem, else 0. Collective: yes."""
     options = parser().parse_args()
-    directory = options.data_dir or Config.data_dir
-    named = options.data_dir is not None or bool(os.environ.get("DISTNET_DATA"))
+    directory = options.data_dir or DATA_FOLDER
+    named = options.data_dir is not None or HAS_FOLDER
     if not options.launcher:
         return examine(directory, named)
     if launch.launched() or launch.is_inside_rank():

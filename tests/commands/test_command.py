@@ -165,11 +165,11 @@ def test_the_configuration_beside_the_model_trains_it_again_and_writes_over_noth
     model = tmp_path / "model.pkl"
     options = ("--data-dir", digits, "--epochs", 2, "--hidden", 9, "--optimizer", "adam", "--model", model)
     first = train(*options, ranks=2)
-    told = read_config(["--config", str(tmp_path / "model.toml")])[0]
-    typed = {"epochs": 2, "hidden": (9,), "optimizer": "adam", "learning_rate": 0.001, "shards": 4}
-    assert told == replace(read_config([])[0], **typed)
+    told = read_config(["--config", str(tmp_path / "model.toml")])
+    typed = {"dataset": "mnist", "epochs": 2, "hidden": (9,), "optimizer": "adam", "learning_rate": 0.001, "shards": 4}
+    assert told == replace(read_config([]), **typed)
     kept = NeuralNetwork.load(model).about["config"]
-    assert json.loads(json.dumps(told.described())) == kept | {"data_dir": str(told.data_dir)}
+    assert json.loads(json.dumps(told.described())) == kept | {"data_dir": None}
     before = model.stat()
     assert train("--config", tmp_path / "model.toml", "--data-dir", digits, ranks=3).sha256 == first.sha256
     assert model.stat() == before
@@ -392,7 +392,7 @@ def test_no_output_goes_over_another_one_or_over_what_the_run_reads_or_keeps(dig
 
 
 def test_devices_have_room_for_two_results(digits):
-    config = read_config(["--data-dir", str(digits), "--metrics", "/dev/null", "--timeline", "/dev/null"])[0]
+    config = read_config(["--data-dir", str(digits), "--metrics", "/dev/null", "--timeline", "/dev/null"])
     check_outputs(config, ranks=1)
 
 

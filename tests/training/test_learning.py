@@ -107,8 +107,8 @@ def test_the_split_seed_alone_says_which_rows_are_held_out(tmp_path):
     table.write_text("".join(f"{k * 7 % 60},{k % 3}\n" for k in range(60)))
 
     def held_out(*options):
-        config, names = read_config(["--dataset", f"csv:{table}", "--validation", "12", *options])
-        data = load_dataset(World(), config, names)
+        config = read_config(["--dataset", f"csv:{table}", "--validation", "12", *options])
+        data = load_dataset(World(), config)
         network, trainer = build_trainer(World(), config, data, None, no_lap)
         return data.fingerprint, trainer.validation.split.inputs.tobytes(), network.parameters.tobytes()
 
