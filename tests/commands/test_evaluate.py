@@ -201,7 +201,7 @@ def test_a_tables_columns_are_matched_by_name(flowers, tmp_path):
     named = ("1 column of the model is missing (c)", "its header has kind, a, b, d")
     check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
     other.write_text("species,a,b,c,d\nsetosa,1,2,3,4\n")
-    named = ("column kind, of the classes, is missing", "--label")
+    named = ("column of classes, kind, is missing", "--label")
     check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
 
 
