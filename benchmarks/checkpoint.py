@@ -47,7 +47,7 @@ def seconds(world: World, config: Config, data: Dataset) -> float:
     saver = None
     if config.checkpoint_dir:
         plan = CheckpointPlan(config.checkpoint_dir, config.checkpoint_every, config.keep)
-        saver = Checkpointer(trainer, plan, config.described(), data.fingerprint)
+        saver = Checkpointer(trainer, plan, config.to_dict(), data.fingerprint)
     world.on_root(lambda: None)
     begin = time.perf_counter()
     train_with(trainer, config.epochs, [saver] if saver else [])
@@ -74,7 +74,7 @@ def tell_parts(world: World, data: Dataset, folder: Path, step_seconds: float) -
     """Print what a checkpoint takes, and what is done for every step beside training. Collective."""
     trainer = prepared(world, Config(), data)
     plan = CheckpointPlan(folder, Config.checkpoint_every, Config.keep)
-    saver = Checkpointer(trainer, plan, Config().described(), data.fingerprint)
+    saver = Checkpointer(trainer, plan, Config().to_dict(), data.fingerprint)
     requests = np.zeros((2, 9), np.float32)[:, 8]
 
     def request() -> None:

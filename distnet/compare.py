@@ -44,7 +44,7 @@ class Run(NamedTuple):
         return self.records[History(cast(Any, self.records)).best_epoch() - 1]
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of `python -m distnet.compare`."""
     made = Parser(prog="python -m distnet.compare", description="Compare training runs in a table and on a page.",
                   usage="python -m distnet.compare METRICS [METRICS ...] [options]",
@@ -59,7 +59,7 @@ def main() -> None:
     """Run the command."""
     if launched_rank() > 0:
         return
-    typed = parser().parse_args()
+    typed = build_parser().parse_args()
     if typed.output.suffix != ".html":
         raise InputError(f"--output {typed.output}", "the name must end in .html", f"use {typed.output.stem}.html")
     check_writable(typed.output, "--output")

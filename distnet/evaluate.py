@@ -37,7 +37,7 @@ SHOWN_MISTAKES = 10
 
 def main() -> int:
     """Run the command; returns the exit status. Collective."""
-    options = parser().parse_args()
+    options = build_parser().parse_args()
     watchdog.watch_progress(options.stall_timeout)
     world = launched_world()
     world.check_agreement({name: str(value) for name, value in vars(options).items()})
@@ -63,7 +63,7 @@ def main() -> int:
     return 0
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of `python -m distnet.evaluate`."""
     made = Parser(
         prog="python -m distnet.evaluate",

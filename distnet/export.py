@@ -43,7 +43,7 @@ def write(path: Path, model: Model, standardise: bool) -> None:
     write_content(path, content, str(path))
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of `python -m distnet.export`."""
     made = Parser(prog="python -m distnet.export", description="Write a model in the form of another program.")
     made.add_argument("source", type=file_path, help=f"a model: {', '.join(SOURCES)}")
@@ -61,7 +61,7 @@ def parser() -> Parser:
 
 def main() -> None:
     """Read one file and write the other."""
-    typed = parser().parse_args()
+    typed = build_parser().parse_args()
     for name, path, endings in (("source", typed.source, SOURCES), ("target", typed.target, TARGETS)):
         if path.suffix not in endings:
             raise InputError(f"{name} {path}", f"the name does not end in {', '.join(endings)}")

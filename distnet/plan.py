@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from distnet.config.options import Config
 from distnet.config.parser import Parser
-from distnet.config.values import counts
+from distnet.config.values import read_counts
 from distnet.nn.parameters import BLOCK, parameter_count
 from distnet.parallel.shards import default_shards, shard_rows, share
 from distnet.runtime.command import run
@@ -222,12 +222,12 @@ def table(costs: Sequence[Cost], rings: Sequence[Cost], batch_size: int) -> str:
     return "\n".join(lines)
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of `python -m distnet.plan`."""
     layers = " ".join(map(str, Config.hidden))
     made = Parser(prog="python -m distnet.plan", description="What a training step costs on how many ranks.",
                   allow_abbrev=False)  # fmt: skip
-    made.add_argument("--hidden", type=counts, nargs="*", default=[Config.hidden], metavar="K",
+    made.add_argument("--hidden", type=read_counts, nargs="*", default=[Config.hidden], metavar="K",
                       help=f"neurons of each hidden layer (default: {layers})")  # fmt: skip
     made.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B",
                       help=f"rows of a mini-batch, over all ranks together (default: {Config.batch_size})")  # fmt: skip
@@ -246,7 +246,7 @@ def parser() -> Parser:
 
 def main() -> None:
     """Print the plan for one network, mini-batch and cluster."""
-    typed = parser().parse_args()
+    typed = build_parser().parse_args()
     case = (typed.features, *sum(typed.hidden, ()), typed.classes), typed.batch_size
     places, link = worlds(typed.nodes, typed.ranks_per_node), INTERCONNECTS[typed.interconnect]
     costs = [cost(*case, *place, link) for place in places]

@@ -72,12 +72,12 @@ class Bad:
 
 def main() -> int:
     """Run the command; returns the exit status. Collective."""
-    options = parser().parse_args()
+    options = build_parser().parse_args()
     bad = launched_world().on_root(lambda: predict(options.model, options.files, options.json, options.header))
     return failure.BAD_INPUT if bad else 0
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of `python -m distnet.predict`."""
     made = Parser(
         prog="python -m distnet.predict",

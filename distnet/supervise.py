@@ -220,7 +220,7 @@ class Supervisor:
         return "\n".join(lines)
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of what stands before the two dashes."""
     made = Parser(
         prog="python -m distnet.supervise",
@@ -251,12 +251,12 @@ def main() -> int:
         )
     words = sys.argv[1:]
     split = words.index("--") if "--" in words else len(words)
-    typed, unknown = parser().parse_known_args(words[:split])
+    typed, unknown = build_parser().parse_known_args(words[:split])
     if unknown:
         option = unknown[0].partition("=")[0]
-        if option in {name for action in reading.parser()._actions for name in action.option_strings}:
+        if option in {name for action in reading.build_parser()._actions for name in action.option_strings}:
             raise InputError(option, "is an option of distnet.train", "put it after `--`")
-        parser().error(f"unrecognized arguments: {' '.join(unknown)}")
+        build_parser().error(f"unrecognized arguments: {' '.join(unknown)}")
     arguments = words[split + 1 :]
     options = reading.read_config(arguments)
     if options.checkpoint_dir is None:

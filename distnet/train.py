@@ -83,7 +83,7 @@ def train(
 def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> Outcome:
     """Train from the options to the network. arguments: as typed. Collective."""
     world = launched_world(config.ranks_per_node)
-    world.check_agreement(config.described())
+    world.check_agreement(config.to_dict())
     check_shards(config.shards, world.size)
     with locked(world, config.checkpoint_dir):
         return run_locked(world, arguments, config, program)
@@ -117,7 +117,7 @@ def run_locked(world: World, arguments: Sequence[str], config: Config, program: 
     checkpointer = None
     if config.checkpoint_dir:
         plan = CheckpointPlan(config.checkpoint_dir, config.checkpoint_every, config.keep)
-        checkpointer = Checkpointer(trainer, plan, config.described(), data.fingerprint, program.on_checkpoint)
+        checkpointer = Checkpointer(trainer, plan, config.to_dict(), data.fingerprint, program.on_checkpoint)
         failure.Context.folder = str(config.checkpoint_dir)
         if found:
             checkpointer.resume(found)

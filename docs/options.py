@@ -1,7 +1,7 @@
 """Write docs/options.md, every option of every command. Run it after changing an option: python docs/options.py.
 
-A module of distnet that has a `parser` and can be run is a command. The `__main__.py` of a folder is named after the
-folder.
+A module of distnet that has a `build_parser` and can be run is a command. The `__main__.py` of a folder is named
+after the folder.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     home = "config.reading" if command == FIRST else command
     if (HOUSE / command).is_dir():
         home += ".__main__"
-    made: argparse.ArgumentParser = import_module(f"distnet.{home}").parser()
+    made: argparse.ArgumentParser = import_module(f"distnet.{home}").build_parser()
     return made
 
 

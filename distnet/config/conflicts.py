@@ -15,7 +15,7 @@ FOR_SCHEDULES = {"decay": ("step", "exponential"), "decay_epochs": ("step", "exp
 FOR_TABLES = {"label": ("csv",), "header": ("csv",), "ignore": ("csv",), "test_share": TABLES}
 
 
-def without_effect(config: Config) -> dict[str, str]:
+def find_ineffective(config: Config) -> dict[str, str]:
     """The options that mean nothing beside the others, each with what to tell who gave it."""
     told, dataset = {}, config.dataset or DEFAULT
     kind = dataset.partition(":")[0]

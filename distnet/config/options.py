@@ -8,13 +8,13 @@ from typing import Any
 
 from distnet.config.values import (
     checkpoint_name,
-    counts,
     dataset_name,
     file_path,
-    interval,
     model_path,
     page_path,
-    strengths,
+    read_counts,
+    read_interval,
+    read_strengths,
 )
 from distnet.datasets.names import DATASETS, DEFAULT, HEADERS, OWN
 from distnet.nn.functional import ACTIVATIONS
@@ -114,7 +114,7 @@ class Config:
         (256, 128),
         "network",
         "neurons of each hidden layer; none for no hidden layer",
-        counts,
+        read_counts,
         whole=lambda words: sum(words, ()),
         nargs="*",
         metavar="K",
@@ -198,7 +198,7 @@ class Config:
         "regularisation",
         "random changes of the training images, new in every epoch: "
         "shift=PIXELS rotate=DEGREES scale=PERCENT elastic=ALPHA sigma=PIXELS",
-        whole=strengths,
+        whole=read_strengths,
         nargs="*",
         metavar="KIND",
     )
@@ -270,7 +270,7 @@ class Config:
         (1, "epoch"),
         "recovery",
         "interval of checkpoints in epochs, steps or seconds, as in 500 steps",
-        whole=interval,
+        whole=read_interval,
         nargs="+",
         metavar="K",
     )
@@ -306,7 +306,7 @@ class Config:
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All options, as JSON can hold them; the data set by its name where the user named none."""
         options = asdict(self) | {"dataset": self.dataset or DEFAULT}
         return {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from distnet.config.options import Config
-from distnet.config.reading import WRITTEN, written_config
+from distnet.config.reading import WRITTEN, to_toml
 from distnet.datasets.folders import find_files
 from distnet.datasets.names import DATA_FOLDER, DEFAULT, TABLES
 from distnet.reporting.tensorboard import Board
@@ -70,7 +70,7 @@ def check_config_file(config: Config, path: Path) -> None:
             "name another model",
         )
     try:
-        written_config(config).encode()
+        to_toml(config).encode()
     except UnicodeEncodeError:
         raise InputError(
             f"--model {config.model}",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distnet.config.options import Config
-from distnet.config.reading import written_config
+from distnet.config.reading import to_toml
 from distnet.datasets.dataset import Dataset
 from distnet.network import NeuralNetwork
 from distnet.nn.parameters import parameters_sha256
@@ -54,7 +54,7 @@ def write_page(
         findings=found,
         images=images,
         weights=weights,
-        configuration=written_config(effective),
+        configuration=to_toml(effective),
         environment=versions() | environment,
         sha256=parameters_sha256(network.parameters),
         phases=phases,

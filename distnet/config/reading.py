@@ -9,17 +9,17 @@ from typing import Any
 
 from distnet import __version__
 from distnet.config import toml
-from distnet.config.conflicts import without_effect
+from distnet.config.conflicts import find_ineffective
 from distnet.config.options import PRESET_FOLDER, SEVERAL, Config
 from distnet.config.parser import Parser, no_such_option
 from distnet.config.values import file_path
 from distnet.runtime.errors import InputError
 
 MOST_USED = ("dataset", "hidden", "epochs", "learning_rate", "model")  # come first in --help
-WRITTEN = "# The configuration of a run of distnet"  # how the files begin that `written_config` makes
+WRITTEN = "# The configuration of a run of distnet"  # how the files begin that `to_toml` makes
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of `python -m distnet.train`; options that nobody typed are absent from its result."""
     made = Parser(
         prog="python -m distnet.train",
@@ -66,7 +66,7 @@ def read_config(arguments: Sequence[str]) -> Config:
     exist, a value that can't be, or an option that means nothing beside the others.
     Collective: no, but every rank reads the same arguments, and the same file.
     """
-    typed = vars(parser().parse_args(arguments))
+    typed = vars(build_parser().parse_args(arguments))
     for each in fields(Config):
         if each.name in typed and each.metadata.get("nargs") in SEVERAL:
             try:
@@ -76,22 +76,22 @@ def read_config(arguments: Sequence[str]) -> Config:
     path = typed.pop("config", None)
     file = read_options(path) if path else {}
     preset = read_options(PRESET_FOLDER / f"{(file | typed).get('preset', Config.preset)}.toml")
-    alone = Config(**overridden(preset, file))
-    config = Config(**overridden(preset, file, typed))
+    alone = Config(**merge_options(preset, file))
+    config = Config(**merge_options(preset, file, typed))
     for name, output in config.outputs.items():
         if path is not None and os.path.realpath(output) == os.path.realpath(path):
             raise InputError(f"{name} {output}", "is the file of --config", "name another file", on_every_rank=True)
-    idle = without_effect(config)
+    idle = find_ineffective(config)
     for name, why in idle.items():
         if name in typed:
             raise InputError(f"--{dashed(name)}", why, on_every_rank=True)
-        if name in file and name in without_effect(alone):
+        if name in file and name in find_ineffective(alone):
             raise InputError(f"{path}: {name}", why, on_every_rank=True)
     # What the file says for another optimizer, say, than the one typed is as if it weren't there.
     return replace(config, **{name: getattr(Config, name) for name in idle})
 
 
-def overridden(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def merge_options(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """The options of all layers; each overrides the ones before it.
 
     A learning rate was chosen for an optimizer: where a later layer names another one, the rate is dropped.
@@ -111,7 +111,7 @@ def read_options(path: Path) -> dict[str, Any]:
     key and value. Collective: no.
     """
     try:
-        found = toml.parsed(path.read_bytes())
+        found = toml.parse(path.read_bytes())
     except OSError as error:
         raise InputError(
             f"--config {path}",
@@ -167,15 +167,15 @@ def option_value(option: Mapping[str, Any], value: Any) -> Any:
     return option["whole"](read) if nargs in SEVERAL else read[0]
 
 
-def written_config(config: Config) -> str:
+def to_toml(config: Config) -> str:
     """The configuration as a TOML file that `read_config` reads back to the same.
 
     Options that are none, or mean nothing beside the others, aren't in it.
     """
-    idle = without_effect(config)
-    values = {k: v for k, v in config.described().items() if getattr(config, k) is not None and k not in idle}
+    idle = find_ineffective(config)
+    values = {k: v for k, v in config.to_dict().items() if getattr(config, k) is not None and k not in idle}
     if "checkpoint_every" in values:
         values["checkpoint_every"] = " ".join(map(str, config.checkpoint_every))
     if values.get("resume") == "":
         values["resume"] = True
-    return f"{WRITTEN} ({__version__}), for --config\n{toml.written(values)}"
+    return f"{WRITTEN} ({__version__}), for --config\n{toml.format_values(values)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from distnet.config.building import reproducible_config
 from distnet.config.options import Config
 from distnet.config.pages import describe_environment, write_page
-from distnet.config.reading import written_config
+from distnet.config.reading import to_toml
 from distnet.datasets.dataset import Dataset
 from distnet.network import NeuralNetwork
 from distnet.nn.parameters import parameters_sha256
@@ -44,7 +44,7 @@ class Results:
         self.sha256 = parameters_sha256(network.parameters)
         effective = reproducible_config(config, data, trainer)
         network.about = {
-            "config": {k: v for k, v in effective.described().items() if k != "data_dir"},  # which is this machine's
+            "config": {k: v for k, v in effective.to_dict().items() if k != "data_dir"},  # which is this machine's
             "mean": data.mean,
             "deviation": data.deviation,
             "classes": list(data.classes),
@@ -98,4 +98,4 @@ def save_model(network: NeuralNetwork, path: Path, effective: Config) -> None:
     """Write the network, and its configuration beside it, for rank 0. Raises InputError."""
     network.save(path)
     beside = path.with_suffix(".toml")
-    write_content(beside, written_config(effective).encode(errors="replace"), f"--model: its configuration {beside}")
+    write_content(beside, to_toml(effective).encode(errors="replace"), f"--model: its configuration {beside}")

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from distnet.config.conflicts import without_effect
+from distnet.config.conflicts import find_ineffective
 from distnet.config.options import Config
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
@@ -48,11 +48,11 @@ def find_checkpoint(world: World, config: Config) -> Found | None:
 
 def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: int) -> None:
     """Raise InputError where a checkpoint is of another run than `config`'s, naming what differs."""
-    now, default = (json.loads(json.dumps(each.described())) for each in (config, Config()))
+    now, default = (json.loads(json.dumps(each.to_dict())) for each in (config, Config()))
     then = default | header["config"]  # an option that is newer than the checkpoint
     # Half a cosine wave is as long as the run.
     decisive = set(now) - MAY_CHANGE | ({"epochs"} if config.schedule == "cosine" else set())
-    follows = {"learning_rate", *without_effect(config)}  # reset or chosen by another option, which is named first
+    follows = {"learning_rate", *find_ineffective(config)}  # reset or chosen by another option, which is named first
     for name in sorted(decisive, key=lambda name: (name in follows, name)):
         # A table may have moved: its sha256 is compared once it is read.
         is_moved = name == "dataset" and without_path(now[name]) == without_path(then[name])

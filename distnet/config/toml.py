@@ -7,7 +7,7 @@ from typing import Any
 ESCAPES = {code: f"\\u{code:04x}" for code in (*range(32), 127, ord('"'), ord("\\"))}
 
 
-def parsed(content: bytes) -> dict[str, Any]:
+def parse(content: bytes) -> dict[str, Any]:
     """The keys and values of a TOML file. Raises ValueError, whose text is one line, for any other bytes."""
     try:
         text = content.decode()
@@ -25,8 +25,8 @@ def parsed(content: bytes) -> dict[str, Any]:
         raise ValueError(" ".join(str(error).split())) from None
 
 
-def written(values: Mapping[str, Any]) -> str:
-    """A line for each of these values: strings, numbers, booleans and lists of them; `parsed` reads them back."""
+def format_values(values: Mapping[str, Any]) -> str:
+    """A line for each of these values: strings, numbers, booleans and lists of them; `parse` reads them back."""
     return "".join(f"{key} = {_value(value)}\n" for key, value in values.items())
 
 

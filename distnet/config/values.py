@@ -12,12 +12,12 @@ from distnet.models.model_file import MODEL_ENDINGS
 from distnet.runtime.numbers import positive_count, rate_or_zero
 
 
-def counts(word: str) -> tuple[int, ...]:
+def read_counts(word: str) -> tuple[int, ...]:
     """Positive counts with commas between them, such as 256,128; one at the end is no matter."""
     return tuple(positive_count(text) for text in word.removesuffix(",").split(","))
 
 
-def strengths(words: Sequence[str]) -> tuple[str, ...]:
+def read_strengths(words: Sequence[str]) -> tuple[str, ...]:
     """Kinds of augmentation with their strengths, each as in "shift=1"; one without has its own in STRENGTHS."""
     found: dict[str, float] = {}
     for word in (word for several in words for word in several.split(",")):
@@ -66,7 +66,7 @@ def page_path(text: str) -> Path:
     return file_path(text)
 
 
-def interval(words: Sequence[str]) -> tuple[int, str]:
+def read_interval(words: Sequence[str]) -> tuple[int, str]:
     """'1 epoch', '500 steps' or '60 s' as a number and its unit: "epoch", "steps" or "s"."""
     units = {"epoch": "epoch", "epochs": "epoch", "step": "steps", "steps": "steps", "s": "s"}
     text = " ".join(words)

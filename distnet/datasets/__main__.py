@@ -14,7 +14,7 @@ from distnet.datasets.folders import NAMES, home
 from distnet.runtime.command import run
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of `python -m distnet.datasets`."""
     made = Parser(prog="python -m distnet.datasets", description="Download a data set and check every byte of it.")
     made.add_argument("dataset", choices=NAMES, help="which one")
@@ -29,7 +29,7 @@ def main() -> None:
     """Download a data set."""
     from distnet.datasets import mirrors
 
-    options = parser().parse_args()
+    options = build_parser().parse_args()
     bases = [*options.mirror, *mirrors.DATASETS[options.dataset].mirrors]
     mirrors.download(options.dataset, home(options.dataset, options.data_dir), bases, sys.stdout)
 

@@ -32,7 +32,7 @@ ROOM = 32 << 20  # bytes of /dev/shm for a trial
 
 def main() -> int:
     """Examine as the command line says; returns 1 where there is a problem, else 0. Collective: yes."""
-    options = parser().parse_args()
+    options = build_parser().parse_args()
     directory = options.data_dir or DATA_FOLDER
     named = options.data_dir is not None or HAS_FOLDER
     if not options.launcher:
@@ -56,7 +56,7 @@ def main() -> int:
     return int(bool(found) or last is None or last[1] != "no")
 
 
-def parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of `python -m distnet.doctor`."""
     made = Parser(
         prog="python -m distnet.doctor",

@@ -169,7 +169,7 @@ def test_the_configuration_beside_the_model_trains_it_again_and_writes_over_noth
     typed = {"dataset": "mnist", "epochs": 2, "hidden": (9,), "optimizer": "adam", "learning_rate": 0.001, "shards": 4}
     assert told == replace(read_config([]), **typed)
     kept = NeuralNetwork.load(model).about["config"]
-    assert json.loads(json.dumps(told.described())) == kept | {"data_dir": None}
+    assert json.loads(json.dumps(told.to_dict())) == kept | {"data_dir": None}
     before = model.stat()
     assert train("--config", tmp_path / "model.toml", "--data-dir", digits, ranks=3).sha256 == first.sha256
     assert model.stat() == before

@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distnet.config.options import Config
-from distnet.config.reading import read_config, written_config
+from distnet.config.reading import read_config, to_toml
 from distnet.config.resuming import check_same_run
 from distnet.datasets.idx import read_idx_pair
 from distnet.datasets.tables import TableOptions, read_table
@@ -163,7 +163,7 @@ HEADER = {
     "steps_done": 2,
     "optimizer_steps": 7,
     "shards": 4,
-    "config": json.loads(json.dumps(Config().described())),
+    "config": json.loads(json.dumps(Config().to_dict())),
     "fingerprint": "0123",
     "history": [{"epoch": 1, "test_accuracy": 0.5}],
 }
@@ -273,7 +273,7 @@ def models(folder):
     contents = []
     for ending in (".pkl", ".npz"):
         path = folder / f"model{ending}"
-        model = Model((3, 4, 2), "relu", np.arange(26, dtype=np.float32), {"config": Config().described()})
+        model = Model((3, 4, 2), "relu", np.arange(26, dtype=np.float32), {"config": Config().to_dict()})
         save_model(path, model)
         contents.append(path.read_bytes())
     return contents
@@ -391,7 +391,7 @@ def test_mutated_csv_files_are_refused_or_valid(folder, changed):
 
 # Files of options.
 
-TOML = written_config(read_config(["--checkpoint-dir", "a", "--optimizer", "adam", "--preset", "tutorial"])).encode()
+TOML = to_toml(read_config(["--checkpoint-dir", "a", "--optimizer", "adam", "--preset", "tutorial"])).encode()
 
 
 @given(changes)
@@ -440,7 +440,7 @@ def test_any_values_of_options_are_a_configuration_or_refused_in_one_line(pairs)
 def check_words(arguments):
     with harmless(), suppress(HelpWanted):
         config = read_config(arguments)
-        json.dumps(config.described())
+        json.dumps(config.to_dict())
         number, unit = config.checkpoint_every
         assert unit in ("epoch", "steps", "s")
         assert time.monotonic() + number > 0

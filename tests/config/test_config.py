@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from distnet import Classifier, NeuralNetwork, evaluate, plan
 from distnet.config.options import PRESET_FOLDER, PRESETS, Config
 from distnet.config.parser import USUAL_NAMES
-from distnet.config.reading import parser, read_config, read_options, written_config
+from distnet.config.reading import build_parser, read_config, read_options, to_toml
 from distnet.nn.hyperparameters import LEARNING_RATES, Hyperparameters
 from distnet.runtime.errors import HelpWanted, InputError
 from distnet.training.history import Epoch
@@ -38,7 +38,7 @@ def refusal(*arguments):
 
 def helped():
     """What --help prints, with single blanks."""
-    return " ".join(parser().format_help().split())
+    return " ".join(build_parser().format_help().split())
 
 
 def test_nothing_typed_gives_the_mnist_preset():
@@ -191,11 +191,11 @@ def test_an_option_that_is_near_to_none_proposes_none(typed):
 
 def test_a_usual_name_is_known_for_an_option_that_there_is_alone():
     with pytest.raises(InputError, match="there is no such option; "):
-        evaluate.parser().parse_args(["model.npz", "--lr", "3"])
+        evaluate.build_parser().parse_args(["model.npz", "--lr", "3"])
 
 
 def test_every_usual_name_leads_to_an_option_of_the_training():
-    known = {option.removeprefix("--") for action in parser()._actions for option in action.option_strings}
+    known = {option.removeprefix("--") for action in build_parser()._actions for option in action.option_strings}
     assert set(USUAL_NAMES.values()) <= known
     assert not USUAL_NAMES.keys() & known
 
@@ -256,7 +256,7 @@ def test_what_a_file_says_for_another_optimizer_than_the_one_typed_is_left_out(t
 
 
 def read_back(chosen, folder):
-    return config("--config", str(file(folder, written_config(chosen))))
+    return config("--config", str(file(folder, to_toml(chosen))))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_hidden_layers_are_separated_by_blanks_or_commas(words, tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(f"hidden = {words}")
     assert config("--config", str(path)).hidden == (256, 128)
-    assert sum(plan.parser().parse_args(["--hidden", *words]).hidden, ()) == (256, 128)
+    assert sum(plan.build_parser().parse_args(["--hidden", *words]).hidden, ()) == (256, 128)
 
 
 def test_hidden_without_numbers_is_no_hidden_layer():
@@ -390,7 +390,7 @@ def test_the_default_folder_is_the_environments_or_data():
 
 
 def test_a_configuration_can_be_told_in_json():
-    told = config("--model", "a.pkl", "--hidden", "3").described()
+    told = config("--model", "a.pkl", "--hidden", "3").to_dict()
     lists = {name: list(value) for name, value in told.items() if isinstance(value, tuple)}
     assert json.loads(json.dumps(told)) == told | lists
     assert told["model"] == "a.pkl"

@@ -44,7 +44,7 @@ def state(steps_done=2):
         "steps_done": steps_done,
         "optimizer_steps": 5 + steps_done,
         "shards": 4,
-        "config": json.loads(json.dumps(Config().described())),
+        "config": json.loads(json.dumps(Config().to_dict())),
         "fingerprint": "0123",
         "history": [{"epoch": 1, "test_accuracy": 0.5}],
     }
