@@ -90,7 +90,7 @@ def test_an_option_that_does_not_exist_or_lacks_its_value(check_raised, tmp_path
     ("arguments", "named"),
     [
         (["--two\nlines"], ["--two lines: there is no such option"]),
-        (["--batch-size", "many"], ["--batch-size: 'many'"]),
+        (["--batch-size", "many"], ["--batch-size: expected a positive integer, got 'many'"]),
         (["--model", "missing/a.pkl"], ["--model missing/a.pkl: there is no folder missing"]),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_damaged_file_ends_all_ranks_with_one_line(train, digits, tmp_path, na
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--batch-size", "0"], ["--batch-size: '0'"]),
+        (["--batch-size", "0"], ["--batch-size: expected a positive integer, got '0'"]),
         (["--no-such-option"], ["--no-such-option: there is no such option"]),
         (["--shards", "2"], ["--shards 2: 3 ranks need a shard each", "3 shards or more", "2 ranks or fewer"]),
         (["--config", "missing"], ["--config missing: can't be read"]),
