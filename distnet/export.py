@@ -26,12 +26,12 @@ PACKAGES = {".onnx": "onnx", ".safetensors": "safetensors"}
 
 
 def read(path: Path, activation: str | None) -> Model:
-    """The model in a file of any kind that is a source. Raises InputError. Collective: no."""
+    """The model in a file of any kind that is a source. Raises InputError."""
     return load_safetensors(path, activation) if path.suffix == ".safetensors" else load_model(path)
 
 
 def write(path: Path, model: Model, standardise: bool) -> None:
-    """Write the model in the form that the ending of `path` names, whole or not at all. Collective: no.
+    """Write the model in the form that the ending of `path` names, whole or not at all.
 
     Raises InputError for a model that this form can't hold, or a disk that refuses.
     """

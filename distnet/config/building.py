@@ -71,7 +71,7 @@ def build_trainer(
 
 
 def build_augmentation(config: Config, data: Dataset) -> Augmentation | None:
-    """What changes training images, where that is wanted. Raises InputError where they are none. Collective: no."""
+    """What changes training images, where that is wanted. Raises InputError where they are none."""
     if not config.augment:
         return None
     if data.shape is None:

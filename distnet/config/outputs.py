@@ -16,7 +16,7 @@ from distnet.training.checkpointer import check_directory
 
 
 def check_outputs(config: Config, ranks: int) -> None:
-    """Find out before the training whether its results can be written, and over what. Collective: no, for rank 0."""
+    """Find out before the training whether its results can be written, and over what. For rank 0."""
     check_distinct(config, ranks)
     for name, path in config.outputs.items():
         check_writable(path, name)
@@ -33,7 +33,7 @@ def check_outputs(config: Config, ranks: int) -> None:
 def check_distinct(config: Config, ranks: int) -> None:
     """Raise InputError where two outputs are one file, or an output is a file that the run reads or keeps.
 
-    Collective: no, for rank 0.
+    For rank 0.
     """
     taken = {f"the file of {name}": path for name, path in inputs(config).items()}
     if config.log_dir:
@@ -49,7 +49,7 @@ def check_distinct(config: Config, ranks: int) -> None:
 
 
 def inputs(config: Config) -> dict[str, Path]:
-    """The files that a run reads, by what names them; --config's is known to `read_config`. Collective: no."""
+    """The files that a run reads, by what names them; --config's is known to `read_config`."""
     dataset = config.dataset or DEFAULT
     kind, _, table = dataset.partition(":")
     found: dict[str, Path] = {"--resume": Path(config.resume)} if config.resume else {}

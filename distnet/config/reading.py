@@ -64,7 +64,7 @@ def read_config(arguments: Sequence[str]) -> Config:
 
     Raises HelpWanted where --help was among them, and InputError (on every rank) for an option that doesn't
     exist, a value that can't be, or an option that means nothing beside the others.
-    Collective: no, but every rank reads the same arguments, and the same file.
+    Every rank reads the same arguments and the same file.
     """
     typed = vars(build_parser().parse_args(arguments))
     for each in fields(Config):
@@ -108,7 +108,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """The options in a TOML file, by the names of Config's fields, each checked as the command line is.
 
     Keys are the options' names, with dashes or underscores. Raises InputError (on every rank) that names file,
-    key and value. Collective: no.
+    key and value.
     """
     try:
         found = toml.parse(path.read_bytes())

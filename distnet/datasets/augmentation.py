@@ -80,7 +80,6 @@ class Augmentation:
 
     Everything about a row depends on (seed, epoch, its sample) and its image alone: each product has the
     shapes of one image, the rest goes element by element.
-    Collective: no.
     """
 
     def __init__(

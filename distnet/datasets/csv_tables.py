@@ -102,7 +102,7 @@ class Cells:
     bad_first: dict[int, str] = field(default_factory=dict)  # in the first line
 
     def add_numbers(self, cells: list[str], columns: int) -> None:
-        """Take whole rows of cells for the values of as many rows whose lines are known. Collective: no."""
+        """Take whole rows of cells for the values of as many rows whose lines are known."""
         before = len(self.values)
         joined = "".join(cells)
         # float() takes some words beside numbers: with an underscore, other scripts' digits, nan and infinity.
@@ -136,7 +136,7 @@ def read_csv(
     header: "yes" or "no"; found out where it isn't given. ignore: columns to leave out, named likewise.
     learned: of the model that is to be evaluated, which then chooses columns by name.
     Classes are whole numbers where all labels are, in plain form, else text.
-    Raises InputError with the line, and OSError. Collective: no.
+    Raises InputError with the line, and OSError.
     """
     with open_text(path) as file:
         try:
@@ -176,7 +176,7 @@ def choose_columns(
     ignore: Sequence[str],
     learned: Learned | None,
 ) -> Layout:
-    """Which columns of a file with this first line to read. Raises InputError. Collective: no."""
+    """Which columns of a file with this first line to read. Raises InputError."""
     if len(cells) < 2:
         raise InputError(path, "its first line has one value", "write numbers and a label in each row")
     has_header = None if header is None else header == "yes"
@@ -208,7 +208,7 @@ def choose_columns(
 def find_column(path: Path, option: str, column: str, cells: list[str], header: bool | None) -> int:
     """The place of a column that is given by its number from 1, or by its name in the first line.
 
-    header: whether that is a header; None where it isn't known yet. Raises InputError. Collective: no.
+    header: whether that is a header; None where it isn't known yet. Raises InputError.
     """
     if INTEGER.fullmatch(column) and 1 <= int(column) <= len(cells):
         return int(column) - 1
@@ -245,7 +245,7 @@ def match_columns(cells: Sequence[str], columns: Sequence[str]) -> list[int]:
 
 
 def check_columns(path: str | Path, cells: Sequence[str], columns: Sequence[str]) -> None:
-    """Raise InputError where a header hasn't all of a model's columns. Collective: no."""
+    """Raise InputError where a header hasn't all of a model's columns."""
     if missing := missing_columns(cells, columns):
         raise InputError(
             path,
@@ -256,7 +256,7 @@ def check_columns(path: str | Path, cells: Sequence[str], columns: Sequence[str]
 
 
 def read_cells(path: Path, reader: Any, first: list[str], layout: Layout) -> Cells:
-    """All rows from the first line on. What is no number is noted, and NaN in its place. Collective: no."""
+    """All rows from the first line on. What is no number is noted, and NaN in its place."""
     cells, width, place = Cells(), len(first), layout.label
     codes, lines, labels = cells.codes, cells.lines, cells.labels
     # A slice where one does, for a single column has to be a list, too.
@@ -289,7 +289,7 @@ def read_cells(path: Path, reader: Any, first: list[str], layout: Layout) -> Cel
 
 
 def finish(path: Path, cells: Cells, layout: Layout, learned: Learned | None) -> CsvTable:
-    """The table of all cells that were read. Raises InputError where some are no numbers. Collective: no."""
+    """The table of all cells that were read. Raises InputError where some are no numbers."""
     remarks: list[str] = []
     values = np.frombuffer(cells.values).reshape(len(cells.codes), -1)
     codes, lines, labels = np.frombuffer(cells.codes, np.int64), cells.lines, list(cells.labels)
@@ -342,7 +342,7 @@ def finish(path: Path, cells: Cells, layout: Layout, learned: Learned | None) ->
 
 
 def header_signs(cells: Cells, layout: Layout, learned: Learned | None) -> list[str]:
-    """Why the first line has to be a header, in words; empty where nothing says so. Collective: no."""
+    """Why the first line has to be a header, in words; empty where nothing says so."""
     signs = []
     first, label = layout.cells, layout.cells[layout.label]
     codes = np.frombuffer(cells.codes, np.int64)[1:]
@@ -371,7 +371,7 @@ def counts_up(cells: Sequence[str], label: int | None) -> bool:
 def check_names(path: Path, layout: Layout, has_header: bool, learned: Learned | None) -> list[str]:
     """What to print of how columns were named, now that the first line is a header or none.
 
-    Raises InputError for names that aren't there. Collective: no.
+    Raises InputError for names that aren't there.
     """
     named = [("--label", layout.label_option)] * (layout.label_option is not None)
     named += [("--ignore", each) for each in layout.ignore]
@@ -394,7 +394,7 @@ def check_names(path: Path, layout: Layout, has_header: bool, learned: Learned |
 
 
 def check_cells(path: Path, cells: Cells, layout: Layout, names: list[str] | None, rows: int) -> None:
-    """Raise one InputError for all cells that aren't numbers. Collective: no."""
+    """Raise one InputError for all cells that aren't numbers."""
     bad = [(layout.inputs[column], each) for column, each in sorted(cells.bad.items())]
     text, missing = sum(each.text for _, each in bad), sum(each.missing for _, each in bad)
     if not bad:
@@ -459,7 +459,7 @@ def to_classes(labels: list[str]) -> list[Class]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """The text of a file, plain or gzipped. Raises OSError, and InputError for a damaged gzip file. Collective: no."""
+    """The text of a file, plain or gzipped. Raises OSError, and InputError for a damaged gzip file."""
     with path.open("rb") as file:
         zipped = file.peek(2)[:2] == b"\x1f\x8b"
         binary: Any = gzip.GzipFile(fileobj=file) if zipped else file
@@ -470,7 +470,7 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
 
 
 def csv_reader(lines: Iterable[str], delimiters: str) -> Any:
-    """A `csv.reader` of the lines, with the delimiter that suits the first of them best. Collective: no."""
+    """A `csv.reader` of the lines, with the delimiter that suits the first of them best."""
     lines = iter(lines)
     sample: list[str] = []
     filled = 0
@@ -487,7 +487,7 @@ def csv_reader(lines: Iterable[str], delimiters: str) -> Any:
 def find_delimiter(sample: Sequence[str], delimiters: str) -> str:
     """The delimiter that cuts all lines into as many cells, most of them numbers; the first one where none does.
 
-    A comma in quotes, or in a number, is no delimiter. Collective: no.
+    A comma in quotes, or in a number, is no delimiter.
     """
     ranks: list[tuple[bool, int, int, int, str]] = []
     for delimiter in delimiters:
@@ -545,7 +545,7 @@ def called(place: int, names: Sequence[str] | None) -> str:
 
 
 def no_csv(path: str | Path, error: UnicodeDecodeError | csv.Error) -> InputError:
-    """What tells of a file that `csv.reader` can't read. Collective: no."""
+    """What tells of a file that `csv.reader` can't read."""
     what = "isn't UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"is not CSV ({error})"
     return InputError(path, what, "save it as CSV in UTF-8")
 

@@ -64,7 +64,7 @@ def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
 
     X: (samples, features). Y: (samples, classes), each row sums to 1. Both the same on every rank, each of
     which writes a share of the rows.
-    Raises InputError, on every rank, where they can't be that on one. Collective: yes.
+    Raises InputError, on every rank, where they can't be that on one. Collective.
     """
     problem: InputError | None = None
     try:

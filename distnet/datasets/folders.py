@@ -86,7 +86,7 @@ def spellings(path: Path) -> list[Path]:
 
 
 def is_mnist(test_labels: Path) -> bool:
-    """Whether these test labels, which are few bytes, are those of MNIST. Collective: no."""
+    """Whether these test labels, which are few bytes, are those of MNIST."""
     from distnet.datasets import mirrors
 
     return mirrors.is_file_of("mnist", FILES[3], test_labels)
@@ -114,7 +114,7 @@ def locate(name: str, directory: Path, asked_for: bool, folder_given: bool) -> t
 
     Where the folder is the default one, the mirrors are tried once. asked_for: whether the user named the
     data set or the folder, and so would not want another one. Nor does who has a file that looks like MNIST.
-    Collective: no, for rank 0.
+    For rank 0.
     """
     if name == "synthetic":
         return None, ""
@@ -158,7 +158,7 @@ def missing_files(name: str, directory: Path) -> InputError:
 
 
 def check_bytes(name: str, files: Sequence[Path], arrays: Sequence[NDArray[np.uint8]]) -> None:
-    """Raise InputError where one of the four arrays has the known size, but not the known bytes. Collective: no.
+    """Raise InputError where one of the four arrays has the known size, but not the known bytes.
 
     Another number of samples is somebody's own data in the same form.
     """

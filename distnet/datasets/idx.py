@@ -46,7 +46,6 @@ def read_idx_pair(
     Returns images (n, rows, columns) uint8 and labels (n,) uint8, n > 0, the sizes as the headers say.
     Raises InputError when a file can't be read, isn't what its header says, or doesn't fit the other one.
     Changed pixels are not seen by the format, but by `datasets.check_bytes`.
-    Collective: no.
     Source: LeCun, Cortes, Burges, The MNIST database, "File formats".
     """
     reader = Reader(path="")
@@ -57,7 +56,7 @@ def read_idx_pair(
 
 
 def check_labels(path: Path, labels: NDArray[np.uint8], classes: int, first: int = 0) -> None:
-    """Raise InputError where one isn't from `first` to first + classes - 1. Collective: no."""
+    """Raise InputError where one isn't from `first` to first + classes - 1."""
     last = first + classes - 1
     wrong = np.flatnonzero((labels < first) | (labels > last))
     if wrong.size:
@@ -66,12 +65,12 @@ def check_labels(path: Path, labels: NDArray[np.uint8], classes: int, first: int
 
 
 def read_idx_images(path: Path) -> NDArray[np.uint8]:
-    """The images of one file, (n, rows, columns) uint8, n > 0. Raises InputError as above. Collective: no."""
+    """The images of one file, (n, rows, columns) uint8, n > 0. Raises InputError as above."""
     return _read(path, dimensions=3)
 
 
 def sha256_of(array: NDArray[np.uint8]) -> str:
-    """64 hex digits of the IDX file that would hold this array. Collective: no."""
+    """64 hex digits of the IDX file that would hold this array."""
     digest = hashlib.sha256(struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape))
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
@@ -94,7 +93,6 @@ def unpacked(path: Path) -> Iterator[BufferedIOBase]:
 
     Raises InputError when it can't be opened, and within the block when it can't be read or the wrapper is
     damaged (its checksum is compared once the end has been read).
-    Collective: no.
     """
     try:
         with path.open("rb") as file:

@@ -16,7 +16,7 @@ LARGEST = 1 << 30  # bytes of all arrays; a small file may promise any number
 def read_keras(path: Path, classes: int) -> list[NDArray[np.uint8]]:
     """Training images (n, rows, columns), training labels (n,), test images and test labels, n > 0.
 
-    Raises InputError where the file can't be read or doesn't hold them. Nothing that it holds is run. Collective: no.
+    Raises InputError where the file can't be read or doesn't hold them. Nothing that it holds is run.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:

@@ -61,7 +61,7 @@ def load(
     name, directory: as --dataset and --data-dir have them, None where the user names none.
     table: how to read one. raw_inputs: don't standardise.
     Rank 0 alone reads files; every rank draws a part of synthetic digits. Raises InputError on every rank.
-    Collective: yes.
+    Collective.
     """
     is_named, has_folder = name is not None, directory is not None or HAS_FOLDER
     name, directory = name or DEFAULT, directory or DATA_FOLDER
@@ -98,7 +98,7 @@ def load_table(
     """A person's own table, standardised by the mean and deviation of each column over the training rows.
 
     Rank 0 alone reads and standardises, and holds all values once more while it does.
-    Raises InputError on every rank. Collective: yes.
+    Raises InputError on every rank. Collective.
     """
     read: list[tuple[Table, Array, Array]] = []
 
@@ -151,7 +151,7 @@ def load_mnist(data_dir: str | Path = DATA_FOLDER, dtype: DTypeLike = np.float32
     """MNIST as X_train (60000, 784), Y_train (60000, 10), X_test (10000, 784), Y_test (10000, 10).
 
     Standardised and one-hot; the ranks of a node share one copy. `about` has the mean and the deviation. Raises
-    InputError where MNIST isn't there. Collective: yes, under mpirun.
+    InputError where MNIST isn't there. Collective: under mpirun.
     """
     data = load(launched_world(), "mnist", Path(data_dir), dtype)
     arrays = Arrays(
@@ -219,7 +219,7 @@ def broadcast_files(
 def read_files(name: str, files: Sequence[Path]) -> list[NDArray[np.uint8]]:
     """Training images (n, rows, columns), labels (n,) from 0, test images and labels. files: as of `find_files`.
 
-    Raises InputError. Collective: no.
+    Raises InputError.
     """
     classes, first = EMNIST_CLASSES.get(name, DIGITS), FIRST_LABEL.get(name, 0)
     if len(files) == 1:

@@ -60,7 +60,7 @@ DATASETS = {
 
 
 def is_file_of(dataset: str, name: str, path: Path) -> bool:
-    """Whether `path`, gzipped or not, has the bytes of the file of that name in DATASETS. Collective: no."""
+    """Whether `path`, gzipped or not, has the bytes of the file of that name in DATASETS."""
     return not _flaw(path, DATASETS[dataset].sha256[name])
 
 
@@ -80,7 +80,6 @@ def download(
     What came before an interruption is kept in `NAME.gz.part`, and the next call goes on from there.
     A file of that name, raw or gzipped, with other bytes is replaced, but only once the right ones are there.
     Raises InputError when no mirror gave a file, or it can't be written.
-    Collective: no.
     """
     if dataset not in DATASETS:
         raise InputError(f"data set {dataset!r}", "can't be downloaded", f"choose one of {', '.join(DATASETS)}")

@@ -32,7 +32,7 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64], list[Any], in
     X and y may be called x_train and y_train, as Keras does, in large or small letters.
     Returns values (rows, columns) of X's dtype, codes (rows,), sorted classes, and how many of the last rows are
     for testing, 0 where the file has no such arrays. Raises InputError, and OSError. Nothing that the file
-    holds is run. Collective: no.
+    holds is run.
     """
     found, named = read_arrays(path)
     parts = [("X", "y"), *[("X_test", "y_test")][: len({"X_test", "y_test"} & found.keys())]]
@@ -60,7 +60,7 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64], list[Any], in
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """The arrays of a table by what they are, see NAMES, and what each is called in the file.
 
-    Raises InputError where some are missing or there twice, and OSError. Collective: no.
+    Raises InputError where some are missing or there twice, and OSError.
     """
     try:
         with path.open("rb") as file:

@@ -27,7 +27,6 @@ def read_picture(path: Path, inputs: int, dataset: str) -> NDArray[Any]:
 
     As MNIST's digits are, or Fashion-MNIST's garments; to one that learned a table, a pixel an input, as they are.
     Raises InputError where there is no Pillow, the file can't be read, or it can't be such a picture.
-    Collective: no.
     """
     grey = read_grey(path)
     if dataset in TABLES:
@@ -56,7 +55,7 @@ def read_picture(path: Path, inputs: int, dataset: str) -> NDArray[Any]:
 def read_grey(path: Path) -> NDArray[np.float64]:
     """The shades of an image file, (rows, columns), 0 to 255 unless it has more bits.
 
-    Raises InputError where there is no Pillow, or the file can't be read. Collective: no.
+    Raises InputError where there is no Pillow, or the file can't be read.
     """
     try:
         from PIL import Image, ImageOps
@@ -92,7 +91,7 @@ def on_paper(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
 def ink(grey: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """The digit, light on dark, 0 to 1, cut out at its bounding box; None where there is none.
 
-    grey: (rows, columns), light on dark or dark on light: the border tells, for it is paper. Collective: no.
+    grey: (rows, columns), light on dark or dark on light: the border tells, for it is paper.
     """
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     paper = float(np.median(border))
@@ -112,7 +111,7 @@ def centred(digit: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
     """A digit cut out at its bounding box, scaled and placed as MNIST's are, (side, side).
 
     Its longer side becomes 20 of 28 pixels, antialiased; its centre of mass comes to pixel 14 of 28, or as near as
-    leaves all of it in the picture. Collective: no.
+    leaves all of it in the picture.
     """
     box, middle = (max(round(side * part / SIDE), 1) for part in (BOX, MIDDLE))
     scale = box / max(digit.shape)
@@ -133,7 +132,7 @@ def garment(grey: NDArray[np.float64], side: int) -> NDArray[np.uint8] | None:
 
     Its edges are trimmed, its longer side becomes all of 28 pixels, antialiased, and it comes to the middle; what has
     that size already stays where it is. Shades stay what they are, but for the background's, which becomes black.
-    grey: (rows, columns), light on dark or dark on light: the corners tell. Collective: no.
+    grey: (rows, columns), light on dark or dark on light: the corners tell.
     """
     white = max(float(grey.max()), 255.0)
     background = float(np.median(grey[[0, 0, -1, -1], [0, -1, 0, -1]]))

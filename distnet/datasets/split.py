@@ -12,7 +12,7 @@ def draw_held_out(codes: Rows, count: int, seed: Sequence[int]) -> tuple[Rows, R
     """`count` rows to hold out, and the other rows, both in random order.
 
     codes: (rows,), the class of each row. Where there is room, every class of two rows or more has a row on either
-    side, and beyond that its share of `count`. Collective: no.
+    side, and beyond that its share of `count`.
     """
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(codes))
@@ -27,7 +27,7 @@ def draw_held_out(codes: Rows, count: int, seed: Sequence[int]) -> tuple[Rows, R
 
 
 def held_out_per_class(sizes: Rows, count: int, draw: np.random.Generator) -> Rows:
-    """How many rows of each class to hold out, `count` in all, for classes of these sizes. Collective: no."""
+    """How many rows of each class to hold out, `count` in all, for classes of these sizes."""
     present = np.count_nonzero(sizes)
     exact = sizes * (count / sizes.sum())
     low = np.minimum(sizes - 1, 1).clip(0) if count >= present else np.zeros_like(sizes)
@@ -46,6 +46,6 @@ def held_out_per_class(sizes: Rows, count: int, draw: np.random.Generator) -> Ro
 
 
 def find_single(codes: Rows) -> int | None:
-    """A class that has one row alone, which can't be on both sides of a split. Collective: no."""
+    """A class that has one row alone, which can't be on both sides of a split."""
     single = np.flatnonzero(np.bincount(codes) == 1)
     return int(single[0]) if single.size else None

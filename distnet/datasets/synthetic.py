@@ -141,7 +141,7 @@ def synthetic_digits(count: int, seed: int, first: int = 0) -> tuple[NDArray[np.
     index ranges of one seed are disjoint data sets. Processes of one machine get the same bits; on another
     kind of processor or version of NumPy a few pixels may differ.
 
-    Collective: no. Raises InputError for count < 1, seed < 0 or first < 0.
+    Raises InputError for count < 1, seed < 0 or first < 0.
     """
     for name, value, least in (("count", count, 1), ("seed", seed, 0), ("first", first, 0)):
         if value < least:

@@ -53,7 +53,7 @@ class Table(NamedTuple):
     remarks: list[str]
 
     def fingerprint(self) -> str:
-        """sha256 of all values and classes, and of what is for testing. Collective: no."""
+        """sha256 of all values and classes, and of what is for testing."""
         digest = hashlib.sha256(repr((self.values.shape, self.values.dtype.str, self.classes)).encode())
         digest.update(self.values.data)
         digest.update(self.codes.data)
@@ -65,7 +65,7 @@ def read_table(kind: str, path: Path, options: TableOptions) -> Table:
     """The table in a file of this kind, "csv" or "npz".
 
     Raises InputError where the file can't be read, or has a row without its numbers and its class.
-    Collective: no, for rank 0.
+    For rank 0.
     """
     columns: tuple[str, ...] | None = None
     label, remarks, tests = None, list[str](), 0
@@ -87,7 +87,7 @@ def read_table(kind: str, path: Path, options: TableOptions) -> Table:
 
 
 def check_classes(path: Path, codes: NDArray[np.int64], classes: list[Class]) -> None:
-    """Raise InputError where labels aren't classes to learn. Collective: no."""
+    """Raise InputError where labels aren't classes to learn."""
     if len(classes) < 2:
         raise InputError(path, f"all rows are of class {classes[0]!r}", "give it two classes or more")
     if len(classes) == len(codes) > 2:
@@ -103,7 +103,7 @@ def check_classes(path: Path, codes: NDArray[np.int64], classes: list[Class]) ->
 
 
 def is_measured(classes: list[Class]) -> bool:
-    """Whether classes are numbers, not all of them whole. Collective: no."""
+    """Whether classes are numbers, not all of them whole."""
     numbers = [as_number(str(name)) for name in classes if not is_missing(str(name))]
     return None not in numbers and any(number is not None and not number.is_integer() for number in numbers)
 
@@ -113,7 +113,7 @@ def split_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which rows are for training and which for testing; the last `tests` are, where there are some.
 
-    Raises InputError for a class that can't be on both sides. Collective: no.
+    Raises InputError for a class that can't be on both sides.
     """
     order, first_test = np.arange(len(codes)), len(codes) - tests
     if tests or options.test_share is None:
@@ -136,7 +136,7 @@ def split_rows(
 def column_moments(path: Path, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation (columns,) over the training rows; 1 for the deviation where nothing varies.
 
-    Raises InputError for a column whose numbers are too large for that. Collective: no.
+    Raises InputError for a column whose numbers are too large for that.
     """
     columns = table.values.shape[1]
     total, squares = np.zeros((2, columns))

@@ -31,7 +31,7 @@ ROOM = 32 << 20  # bytes of /dev/shm for a trial
 
 
 def main() -> int:
-    """Examine as the command line says; returns 1 where there is a problem, else 0. Collective: yes."""
+    """Examine as the command line says; returns 1 where there is a problem, else 0. Collective."""
     options = build_parser().parse_args()
     directory = options.data_dir or DATA_FOLDER
     named = options.data_dir is not None or HAS_FOLDER
@@ -78,7 +78,7 @@ def build_parser() -> Parser:
 
 
 class Report:
-    """The findings, as they come. Collective: no, but every rank has one and tells it the same; rank 0 prints."""
+    """The findings, as they come. Every rank has one and gives it the same; rank 0 prints."""
 
     def __init__(self, speaks: bool) -> None:
         self.speaks, self.problems, self.notes, self.at = speaks, 0, 0, "its surroundings"
@@ -109,7 +109,7 @@ class Report:
 
 
 def examine(directory: Path, named: bool, started: Sequence[Finding] = ()) -> int:
-    """Look at everything, print it on rank 0, and return the status. Collective: yes.
+    """Look at everything, print it on rank 0, and return the status. Collective.
 
     started: what was found of a launcher before, by the one process that is left.
     """

@@ -172,7 +172,7 @@ def variables(everyone: Sequence[Facts]) -> list[Finding]:
 
 
 def data(directory: Path, named: bool) -> Finding:
-    """Whether the data are there and intact. named: whether a person named the folder. Collective: no."""
+    """Whether the data are there and intact. named: whether a person named the folder."""
     fetch = f"python -m distnet.datasets mnist --data-dir {directory}"
     try:
         files = find_files("mnist", directory)

@@ -48,7 +48,7 @@ class Facts(NamedTuple):
 
 
 def facts() -> Facts:
-    """Of this process. Collective: no."""
+    """Of this process."""
     # NumPy leaves out what it doesn't know.
     configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
     simd = configuration.get("SIMD Extensions", {})

@@ -42,7 +42,7 @@ REFUSALS = (
 
 
 def loaded(world: World, trouble: str) -> list[Finding]:
-    """The MPI that is loaded, and its launcher. trouble: why ranks found no world. Collective: no, for rank 0."""
+    """The MPI that is loaded, and its launcher. trouble: why ranks found no world. For rank 0."""
     try:
         library = world.library if world.comm else library_name(load_mpi())
     except (ImportError, RuntimeError) as error:
@@ -64,7 +64,7 @@ def loaded(world: World, trouble: str) -> list[Finding]:
 
 
 def launcher(library: str, started: bool) -> Finding:
-    """Whether there is an mpirun for this MPI. started: whether some launcher did start this. Collective: no."""
+    """Whether there is an mpirun for this MPI. started: whether some launcher did start this."""
     name = "launcher"
     here = mpirun_of(library)
     first = shutil.which("mpirun")
@@ -85,7 +85,7 @@ def launcher(library: str, started: bool) -> Finding:
 
 
 def mpirun_of(library: str) -> str | None:
-    """The mpirun that goes with this MPI: beside this Python, or on the PATH. Collective: no."""
+    """The mpirun that goes with this MPI: beside this Python, or on the PATH."""
     candidates = filter(None, map(shutil.which, (mpirun_beside_python(), "mpirun")))
     return next((path for path in candidates if fits(library, path)), None)
 
@@ -117,7 +117,7 @@ class Ended(NamedTuple):
 
 
 def start(words: Sequence[str], command: Sequence[str]) -> Ended | None:
-    """Let a launcher start a command, and wait for its end; None if there is no such launcher. Collective: no."""
+    """Let a launcher start a command, and wait for its end; None if there is no such launcher."""
     if shutil.which(words[0]) is None:
         return None
     out: list[str] = []
@@ -166,7 +166,6 @@ def judged(words: Sequence[str], ended: Ended | None, reports: int, whole: bool)
     """What is wrong with a launcher, if anything, by how it ended.
 
     reports: how many reports its ranks began; one is right. whole: whether it was finished, and the status fits it.
-    Collective: no.
     """
     name, typed = "start", shlex.join(words)
     if ended is None:

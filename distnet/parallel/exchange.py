@@ -42,7 +42,7 @@ class Exchange:
     lane_comm: one rank of every node, which transfer the columns of one lane between them; None on the
     others, and where there is one node.
     Raises InputError, on every rank, for a network too large for MPI's counts.
-    Collective: yes, the constructor and every method.
+    Collective: the constructor and every method.
     """
 
     def __init__(self, world: World, initial: Array, shards: int, lap: Callable[[str], None] = no_lap) -> None:

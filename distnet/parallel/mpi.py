@@ -32,7 +32,7 @@ def library_name(version: str) -> str:
 def load_mpi() -> str:
     """Load the MPI of mpi4py without starting it; returns what MPI_Get_library_version says.
 
-    Raises ImportError or RuntimeError where mpi4py isn't there, or finds no MPI. Collective: no.
+    Raises ImportError or RuntimeError where mpi4py isn't there, or finds no MPI.
     """
     os.environ.setdefault("OMPI_MCA_osc", "^ucx")  # Open MPI's wheel complains of it for each shared array
     import mpi4py

@@ -37,7 +37,7 @@ class World:
     rank, size: this rank and how many there are; ranks of a node are consecutive, in whatever order the
     launcher placed them. node, node_rank: which node, and which of its ranks. node_sizes: ranks of each node.
     library: name and version of the MPI, "none" without one.
-    Collective: yes, every method that says so and the constructor.
+    Collective: the constructor, and every method that says so.
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None, ranks_per_node: int | None = None) -> None:
@@ -96,7 +96,7 @@ class World:
         self._fence.Sync()
 
     def missing(self) -> str:
-        """The ranks that this one waits for, as the first that waits for them tells. Collective: no.
+        """The ranks that this one waits for, as the first that waits for them tells.
 
         "" where it doesn't wait, or another rank tells.
         """

@@ -39,7 +39,7 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a command to its end on this rank; what `main` returns is the status, the same on every rank.
 
     Bad input is one line from rank 0 and status 2, --help its text from rank 0 and status 0. Anything else that
-    ends `main` early ends all ranks. Collective: yes, as `main` is.
+    ends `main` early ends all ranks. Collective: as `main` is.
     """
     watch()
     Context.command = True

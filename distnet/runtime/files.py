@@ -35,7 +35,7 @@ def check_writable(path: Path, option: str) -> None:
 
     It tries: permissions alone say little to root, and nothing of a full disk. A pipe isn't opened, since that
     would end its reader.
-    Collective: no, for rank 0.
+    For rank 0.
     """
     if path.is_dir():
         raise InputError(f"{option} {path}", "is a folder", "name a file")
@@ -62,7 +62,7 @@ def check_writable(path: Path, option: str) -> None:
 def check_folder(path: Path, option: str) -> None:
     """Make a folder, and raise InputError where nothing could be written into it, naming `option`.
 
-    Collective: no, for rank 0.
+    For rank 0.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def is_same_file(one: Path, other: Path) -> bool:
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Replace the file at `path` by what `write` writes; whatever happens, either file is there whole.
 
-    Raises OSError where the disk refuses. Collective: no, for rank 0.
+    Raises OSError where the disk refuses. For rank 0.
     """
     if is_stream(path):
         content = BytesIO()  # it is whole before a reader gets any of it
@@ -169,7 +169,7 @@ def write_content(path: Path, content: bytes, subject: object) -> None:
 class GrowingFile:
     """A file that grows, by pieces that are there whole or not at all (a pipe or device has no such promise).
 
-    What was there before is gone with the first. Collective: no, for rank 0.
+    What was there before is gone with the first. For rank 0.
     """
 
     def __init__(self, path: Path) -> None:
@@ -206,7 +206,7 @@ def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
 
     Raises OSError where it can't be read, and almost anything else where it is damaged or foreign. Nothing
     that it holds is run, and little more memory is taken than the file is long.
-    Collective: no, for rank 0.
+    For rank 0.
     """
     if path.is_fifo():
         raise ValueError("it is a pipe")  # and would keep its reader waiting

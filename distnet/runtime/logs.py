@@ -25,7 +25,7 @@ def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
     """From now on `log` writes: to standard error where it is `aloud`, and to rank-N.log in a folder.
 
     Raises InputError where the file can't be written.
-    Collective: no, but every rank has a file of its own.
+    Every rank has a file of its own.
     """
     global _logger
     import logging  # takes as long to import as all of distnet does without NumPy

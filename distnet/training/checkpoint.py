@@ -59,7 +59,7 @@ def step_of(path: Path) -> int:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
-    """Write a checkpoint; then remove older ones beyond `keep` with it. Collective: no, for rank 0.
+    """Write a checkpoint; then remove older ones beyond `keep` with it. For rank 0.
 
     Raises OSError where the disk refuses; nothing is removed then. Those of later steps stay: they are bad,
     or were passed over on purpose, and one of them must not outlive this one.
@@ -76,7 +76,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and check a checkpoint. Collective: no, for rank 0.
+    """Read and check a checkpoint. For rank 0.
 
     Raises InputError that names the file and what is wrong: missing, damaged, another version or somebody
     else's. Nothing that it holds is run, and no more memory is taken than the file is long.
@@ -116,7 +116,7 @@ def check_header(header: Any) -> None:
 
 
 def newest_good(directory: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint] | None:
-    """The newest checkpoint that is good, or None where there is none at all. Collective: no, for rank 0.
+    """The newest checkpoint that is good, or None where there is none at all. For rank 0.
 
     Those that aren't are told to `say` and passed over. Raises InputError where there are some and none is
     good: to start over then would throw work away.
@@ -137,7 +137,7 @@ def newest_good(directory: Path, say: Callable[[str], None]) -> tuple[Path, Chec
 
 
 def sweep(directory: Path) -> None:
-    """Remove what an interrupted write left, unless a run is writing there. Collective: no, for rank 0."""
+    """Remove what an interrupted write left, unless a run is writing there. For rank 0."""
     lock = FolderLock(directory)
     if lock.acquire():
         remove_temporaries(directory)
@@ -145,7 +145,7 @@ def sweep(directory: Path) -> None:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Remove what an interrupted write left; for the run that has the lock. Collective: no, for rank 0."""
+    """Remove what an interrupted write left; for the run that has the lock. For rank 0."""
     for path in directory.glob(".*"):
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)

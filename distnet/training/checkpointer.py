@@ -107,7 +107,7 @@ class Found(NamedTuple):
 
 
 def check_arrays(found: Found, trainer: Trainer) -> None:
-    """Raise InputError where a checkpoint's arrays aren't those of this network. Collective: no, for rank 0."""
+    """Raise InputError where a checkpoint's arrays aren't those of this network. For rank 0."""
     parameters, steps_done = trainer.exchange.parameters, found.header["steps_done"]
     right = dict.fromkeys(["parameters", *trainer.parts()], (parameters.size, parameters.dtype))
     if steps_done:
@@ -124,7 +124,7 @@ class Requests:
         self.save = False
 
     def __call__(self) -> int:
-        """The number that all ranks' are added to. Collective: no."""
+        """The number that all ranks' are added to."""
         return SAVE * self.save + STOP * stop_requests.pending
 
 
@@ -342,7 +342,7 @@ def locked(world: World, directory: Path | None) -> Iterator[None]:
 def check_directory(directory: Path, resume: bool) -> None:
     """Raise InputError where a run that doesn't resume would mix its checkpoints with another's.
 
-    Collective: no, for rank 0.
+    For rank 0.
     """
     if not resume and checkpoints(directory):
         raise InputError(
