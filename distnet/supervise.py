@@ -246,7 +246,7 @@ def main() -> int:
         raise InputError(
             "distnet.supervise",
             "mpirun started it, and it starts mpirun itself",
-            "start it without",
+            "start it without mpirun",
             on_every_rank=True,
         )
     words = sys.argv[1:]

@@ -269,7 +269,7 @@ def test_who_typed_a_data_set_that_cannot_be_had_gets_no_other_one(train, tmp_pa
     nowhere = fault("no network") | {"DISTNET_DATA": ""}
     ended = train("--dataset", "mnist", "--epochs", 1, env=nowhere, cwd=tmp_path)
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err.splitlines()[-1].startswith("distnet: train-images-idx3-ubyte.gz could not be downloaded: ")
+    assert ended.err.splitlines()[-1].startswith("distnet: train-images-idx3-ubyte.gz: could not be downloaded (")
 
 
 def test_the_folder_in_the_environment_is_where_data_are_looked_for(train, digits, tmp_path):
@@ -372,7 +372,7 @@ def test_no_output_goes_over_another_one_or_over_what_the_run_reads_or_keeps(dig
             ("--config", "options.toml", "--model", "options.pkl"),
             "configuration options.toml: is the file of --config",
         ),
-        (("--log-dir", "run", "--metrics", "run/rank-0.log"), "that is a log of --log-dir (rank 0)"),
+        (("--log-dir", "run", "--metrics", "run/rank-0.log"), "is a log of --log-dir (rank 0)"),
         (
             ("--checkpoint-dir", "run", "--resume", "checkpoint.npz", "--model", "checkpoint.npz"),
             "--model checkpoint.npz: is the file of --resume",

@@ -352,7 +352,7 @@ def test_one_task_of_slurm_is_no_launcher(supervise, attempts):
 def test_a_supervisor_that_mpirun_started_refuses(environment):
     ended = command("-n", 2, "--", "--checkpoint-dir", "a", module="distnet.supervise", env=environment)
     assert (ended.status, ended.out) == (2, "")
-    assert "mpirun started this, and it starts mpirun itself" in ended.err
+    assert "mpirun started it, and it starts mpirun itself; start it without mpirun" in ended.err
 
 
 def test_a_run_that_is_complete_but_for_a_file_that_cannot_be_written_is_not_tried_again(supervise, attempts):

@@ -128,5 +128,5 @@ def test_without_tensorboardx_its_option_says_what_to_install(digits, tmp_path):
     ended = command(*SMALL, "--data-dir", digits, "--tensorboard", tmp_path, env=fault("no tensorboardX"))
     assert ended.status == 2
     assert ended.err.splitlines()[-1] == (
-        f"distnet: --tensorboard {tmp_path}: it needs tensorboardX (a fault for a test): pip install tensorboardX"
+        f"distnet: --tensorboard {tmp_path}: it needs tensorboardX (a fault for a test); pip install tensorboardX"
     )
