@@ -213,7 +213,7 @@ def test_slurm_sbatch_that_is_cancelled_saves_and_does_not_come_again(launch, di
 def test_slurm_sbatch_does_not_come_again_after_bad_input(launch, asked):
     ended = end(launch("slurm.sbatch", "--epochs", "many", **SLURM), 60)
     assert (ended.status, asked()) == (2, [])
-    assert ended.err.startswith("distnet: --epochs: 'many'")
+    assert ended.err.startswith("distnet: --epochs: expected a positive integer, got 'many'")
 
 
 def test_an_array_has_every_preset(launch, digits):
