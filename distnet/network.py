@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,26 +175,26 @@ class NeuralNetwork:
             self.seed,
             shards,
         )
-        world = launched_world() if comm is None else World(comm)
-        X = self._rows("X", X, self.sizes[0])
-        split = shared_split(world, X, self._rows("Y", Y, self.sizes[-1], len(X)), self.parameters.dtype)
-        trainer = Trainer(world, self.model, Splits(split), config)
+        with nullcontext(launched_world()) if comm is None else closing(World(comm)) as world:
+            X = self._rows("X", X, self.sizes[0])
+            split = shared_split(world, X, self._rows("Y", Y, self.sizes[-1], len(X)), self.parameters.dtype)
+            trainer = Trainer(world, self.model, Splits(split), config)
 
-        def after_step() -> bool:
-            assert on_step is not None
-            on_step(trainer)
-            return False
+            def after_step() -> bool:
+                assert on_step is not None
+                on_step(trainer)
+                return False
 
-        try:
-            trainer.run(epochs, on_epoch, after_step if on_step else lambda: False)
-        except KeyboardInterrupt:
-            warnings.warn(f"training interrupted {trainer.position()}; the network keeps its parameters", stacklevel=2)
-        finally:
-            parameters = trainer.close()
-            if not trainer.diverged:
-                self.parameters[:] = parameters
-        if comm is not None:
-            world.close()
+            try:
+                trainer.run(epochs, on_epoch, after_step if on_step else lambda: False)
+            except KeyboardInterrupt:
+                warnings.warn(
+                    f"training interrupted {trainer.position()}; the network keeps its parameters", stacklevel=2
+                )
+            finally:
+                parameters = trainer.close()
+                if not trainer.diverged:
+                    self.parameters[:] = parameters
         if trainer.diverged:
             raise InputError(
                 f"learning_rate {config.learning_rate:g}",

@@ -9,6 +9,7 @@ import pytest
 
 from distnet.datasets.augmentation import Augmentation, Strengths
 from distnet.datasets.dataset import hold_out, shared_split
+from distnet.network import NeuralNetwork
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.hyperparameters import Hyperparameters
 from distnet.nn.model import Model
@@ -17,6 +18,7 @@ from distnet.nn.parameters import initial_parameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
+from distnet.runtime.errors import InputError
 from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.trainer import Splits, Trainer
 
@@ -292,3 +294,17 @@ def test_an_error_on_rank_0_is_every_ranks_error():
 @EVERY_SIZE
 def test_the_launched_world_is_one_however_it_is_asked_for():
     assert launched_world() is launched_world(None) is launched_world(ranks_per_node=None)
+
+
+def test_a_training_that_is_refused_on_a_communicator_gives_back_what_it_took(monkeypatch):
+    from mpi4py import MPI
+
+    closed, close = [], World.close
+    monkeypatch.setattr(World, "close", lambda self: closed.append(self) or close(self))
+    refused = 0
+    for _ in range(3):
+        try:
+            NeuralNetwork([3, 2]).train(np.ones((4, 3)), np.ones((4, 5)), comm=MPI.COMM_WORLD)
+        except InputError:
+            refused += 1
+    assert MPI.COMM_WORLD.allgather((refused, len(closed))) == [(3, 3)] * MPI.COMM_WORLD.size

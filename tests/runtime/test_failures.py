@@ -179,7 +179,10 @@ if launched_world().rank == 1:
     one = command("--data-dir", digits, "--epochs", 1, "--quiet").out
     assert ended.out == f"{one}0\n{one}0\n2\n"
     assert ended.err.count("distnet: a rank of an MPI job started this; it runs as one process\n") == 2
-    assert "distnet: distnet.supervise: mpirun started it, and it starts mpirun itself; start it without mpirun" in ended.err
+    assert (
+        "distnet: distnet.supervise: mpirun started it, and it starts mpirun itself; start it without mpirun"
+        in ended.err
+    )
 
 
 @pytest.mark.parametrize("module", ["train", "compare", "datasets", "export", "plan", "supervise"])

@@ -406,7 +406,7 @@ def test_other_shards_fewer_epochs_and_too_many_ranks_are_refused():
     for change, ranks, told in [
         ({"shards": 5}, 1, "--shards 5: a was made with 4; use --shards 4"),
         ({"epochs": 1}, 1, "--epochs 1: a is beyond that, in epoch 2"),
-        ({}, 5, "a was made with 4 shards, and 5 ranks need one each; use 4 ranks or fewer"),
+        ({}, 5, "a: was made with 4 shards, and 5 ranks need one each; use 4 ranks or fewer"),
     ]:
         with pytest.raises(InputError, match=told):
             check_same_run(Path("a"), state().header, replace(Config(), **change), ranks)
