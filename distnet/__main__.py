@@ -1,17 +1,17 @@
-"""python -m distnet: which commands there are."""
+"""python -m distnet: list the commands."""
 
 from distnet import __version__
 
 COMMANDS = {
-    "train": "train a network, on this process or on all that mpirun starts",
-    "evaluate": "how good a network is, and where it errs",
-    "predict": "what a network says of pictures and rows",
-    "compare": "runs over each other",
-    "export": "networks in the forms of others: ONNX, safetensors",
-    "supervise": "train under mpirun, and again after failures",
-    "plan": "what a step costs on how many ranks",
+    "train": "train a network, on one process or on all that mpirun starts",
+    "evaluate": "print accuracy, loss, confusion matrix and worst mistakes",
+    "predict": "classify images and rows of numbers",
+    "compare": "plot several runs on one page",
+    "export": "convert a model to or from ONNX and safetensors",
+    "supervise": "run mpirun, and restart after failures",
+    "plan": "estimate how many ranks and nodes pay off",
     "datasets": "download MNIST or Fashion-MNIST",
-    "doctor": "whether distnet can work here",
+    "doctor": "check this machine and its MPI; print fixes",
 }
 
 if __name__ == "__main__":

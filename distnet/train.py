@@ -26,7 +26,7 @@ from distnet.reporting.console import Console, describe_run
 from distnet.reporting.metrics import MetricsFile
 from distnet.reporting.profile import Profile
 from distnet.reporting.tensorboard import Board
-from distnet.runtime.logs import log, start_logs, stop_logs
+from distnet.runtime.logs import log_rank, logger
 from distnet.training.callbacks import Callback, ProgramCallbacks, train_with
 from distnet.training.checkpointer import Checkpointer, CheckpointPlan, locked
 from distnet.training.history import Epoch
@@ -77,7 +77,6 @@ def train(
             return run(arguments, config, ProgramCallbacks(on_step, on_epoch, on_checkpoint))
     finally:
         end_watch()
-        stop_logs()
 
 
 def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> Outcome:
@@ -86,24 +85,25 @@ def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> 
     world.check_agreement(config.to_dict())
     check_shards(config.shards, world.size)
     with locked(world, config.checkpoint_dir):
-        return run_locked(world, arguments, config, program)
+        world.on_root(lambda: check_outputs(config, world.size))
+        with log_rank(world.rank, world.size, config.verbose, config.log_dir):
+            return run_locked(world, arguments, config, program)
 
 
 def run_locked(world: World, arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> Outcome:
     """Train as the one run that may write into the checkpoint directory. Collective."""
-    world.on_root(lambda: check_outputs(config, world.size))
-    if config.verbose or config.log_dir:
-        start_logs(world.rank, world.size, config.verbose, config.log_dir)
-    log(f"node {world.node + 1} of {world.nodes}, MPI {world.library}")
+    logger.info(f"node {world.node + 1} of {world.nodes}, MPI {world.library}")
     found = find_checkpoint(world, config) if config.resume is not None else None
     data = load_dataset(world, config)
-    log(f"{data.name} is there, sha256 {data.fingerprint}")
+    logger.info(f"{data.name} is there, sha256 {data.fingerprint}")
     profile = Profile(bool(config.profile or config.timeline or config.report), config.timeline is not None)
     network, trainer = build_trainer(
         world, config, data, found.header["shards"] if found else config.shards, profile.lap
     )
     own, columns = trainer.exchange.own, trainer.exchange.columns
-    log(f"owns shards {own.start} to {own.stop - 1}, and updates parameters {columns.start:,} to {columns.stop - 1:,}")
+    logger.info(
+        f"owns shards {own.start} to {own.stop - 1}, and updates parameters {columns.start:,} to {columns.stop - 1:,}"
+    )
     failure.Context.position = trainer.position
     console = Console(world, config.epochs, config.quiet)
     architecture = f"{'-'.join(map(str, network.sizes))} {network.activation}"

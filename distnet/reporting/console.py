@@ -14,7 +14,7 @@ from distnet.parallel.world import World
 from distnet.reporting.profile import format_profile
 from distnet.reporting.progress import Progress
 from distnet.runtime.launch import launched_size
-from distnet.runtime.logs import log
+from distnet.runtime.logs import logger
 from distnet.runtime.text import counted, printable
 from distnet.training.callbacks import Callback
 from distnet.training.history import Epoch, Record
@@ -114,7 +114,7 @@ class Console(Callback):
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
         """Print a line."""
         words = format_epoch(trainer.history.records[-1], self.epochs)
-        log(", ".join(words))
+        logger.info(", ".join(words))
         if self._bar:
             self._bar.show_epoch(epoch, "  ".join(words))
         else:

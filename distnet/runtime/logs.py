@@ -1,75 +1,62 @@
-"""What every rank tells of itself, on standard error and in a file of its own, where that is wanted."""
+"""Where the logger "distnet" writes: standard error, and one file per rank."""
 
-from __future__ import annotations
-
+import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distnet.runtime.errors import InputError
 
-if TYPE_CHECKING:
-    import logging
+logger = logging.getLogger("distnet")
 
-_logger: logging.Logger | None = None
+
+class LogFile(logging.FileHandler):
+    """A file that is given up, with one line on standard error, when the disk refuses."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Remove this handler."""
+        logger.removeHandler(self)
+        why = sys.exc_info()[1]
+        sys.stderr.write(f"distnet: --log-dir {self.baseFilename}: can't be written ({why}); it ends here\n")
 
 
 def log_path(folder: Path, rank: int, size: int) -> Path:
-    """Where a rank writes."""
+    """The log file of a rank."""
     return folder / f"rank-{rank:0{len(str(size - 1))}}.log"
 
 
-def start_logs(rank: int, size: int, aloud: bool, folder: Path | None) -> None:
-    """From now on `log` writes: to standard error where it is `aloud`, and to rank-N.log in a folder.
+@contextmanager
+def log_rank(rank: int, size: int, is_verbose: bool, folder: Path | None) -> Iterator[None]:
+    """Write what this rank logs to standard error if `is_verbose`, and to its file in `folder` if there is one.
 
-    Raises InputError where the file can't be written.
-    Every rank has a file of its own.
+    Raises InputError if the file can't be written.
     """
-    global _logger
-    import logging  # takes as long to import as all of distnet does without NumPy
-
-    rank_name = f"rank {rank:{len(str(size - 1))}}"
-    form = f"%(asctime)s.%(msecs)03d {rank_name} on {socket.gethostname()}: %(message)s"
-
-    class File(logging.FileHandler):
-        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-            logger.removeHandler(self)
-            why = sys.exc_info()[1]
-            sys.stderr.write(f"distnet: --log-dir {self.baseFilename}: can't be written ({why}); it ends here\n")
-
-    logger = logging.getLogger("distnet")
-    handlers: list[logging.Handler] = [logging.StreamHandler()] if aloud else []
+    handlers: list[logging.Handler] = [logging.StreamHandler()] if is_verbose else []
     if folder is not None:
         path = log_path(folder, rank, size)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handlers.append(File(path))
+            handlers.append(LogFile(path))
         except OSError as error:
             raise InputError(
                 f"--log-dir {path}", f"can't be written ({error.strerror})", "name another folder"
             ) from None
-    logger.setLevel(logging.INFO)
-    logger.propagate = False  # a program of which training is a part has handlers of its own
+    form = f"%(asctime)s.%(msecs)03d rank {rank:{len(str(size - 1))}} on {socket.gethostname()}: %(message)s"
+    before = logger.handlers, logger.level, logger.propagate
     logger.handlers = handlers
-    _logger = logger
+    if handlers:
+        logger.setLevel(logging.INFO)
+        logger.propagate = False  # a program of which training is a part has handlers of its own
     for handler in handlers:
         handler.setFormatter(logging.Formatter(form, "%H:%M:%S"))
-    log(f"process {os.getpid()}, {rank + 1} of {size}")
-
-
-def stop_logs() -> None:
-    """From now on `log` is silent again, and the file closed."""
-    global _logger
-    if _logger is not None:
-        for handler in _logger.handlers:
+    logger.info("process %d, %d of %d", os.getpid(), rank + 1, size)
+    try:
+        yield
+    finally:
+        logger.handlers, level, logger.propagate = before
+        logger.setLevel(level)
+        for handler in handlers:
             handler.close()
-        _logger.handlers = []
-        _logger = None
-
-
-def log(text: str) -> None:
-    """A line of this rank, where somebody wants to know."""
-    if _logger is not None:
-        _logger.info(text)

@@ -22,7 +22,7 @@ from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
 from distnet.runtime.failure import COME_AGAIN, UNWRITTEN
 from distnet.runtime.files import check_folder, write_content
-from distnet.runtime.logs import log
+from distnet.runtime.logs import logger
 from distnet.runtime.streams import say
 from distnet.training.callbacks import Callback
 from distnet.training.checkpoint import (
@@ -79,7 +79,7 @@ class Writer:
             try:
                 self.error = self._written(path, checkpoint)
                 if self.error is None:
-                    log(f"checkpoint {path} is on the disk")
+                    logger.info(f"checkpoint {path} is on the disk")
                     if self.on_checkpoint is not None:
                         self.on_checkpoint(path)
             except SystemExit as trouble:

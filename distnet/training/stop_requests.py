@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 from distnet.runtime.failure import in_main_thread
-from distnet.runtime.logs import log
+from distnet.runtime.logs import logger
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -81,7 +81,7 @@ class StopRequests:
         self._interrupted |= number == signal.SIGINT
         if not self.pending:
             self.pending = True
-            log(f"signal {signal.Signals(number).name}: to stop after this step")
+            logger.info(f"signal {signal.Signals(number).name}: to stop after this step")
 
 
 stop_requests = StopRequests()
