@@ -290,11 +290,14 @@ def test_it_does_not_start_with_fewer_ranks_than_will_do(supervise, attempts):
     [
         (["-n", "2", "--"], "--checkpoint-dir"),
         (["-n", "2"], "--checkpoint-dir"),
-        (["-n", "2", "--", "--checkpoint-dir", "x", "--epochs", "many"], "--epochs: 'many'"),
-        (["-n", "2", "--epochs", "5"], "--epochs: this is an option of distnet.train; put it after `--`"),
-        (["-n", "2", "--epochs=5"], "--epochs: this is an option of distnet.train; put it after `--`"),
+        (
+            ["-n", "2", "--", "--checkpoint-dir", "x", "--epochs", "many"],
+            "--epochs: expected a positive integer, got 'many'",
+        ),
+        (["-n", "2", "--epochs", "5"], "--epochs: is an option of distnet.train; put it after `--`"),
+        (["-n", "2", "--epochs=5"], "--epochs: is an option of distnet.train; put it after `--`"),
         (["-n", "2", "--max-restart", "5"], "there is no such option, but --max-restarts"),
-        (["-n", "0", "--", "--checkpoint-dir", "x"], "-n: '0'"),
+        (["-n", "0", "--", "--checkpoint-dir", "x"], "-n: expected a positive integer, got '0'"),
         (["--", "--checkpoint-dir", "x"], "-n"),
         (["-n", "2", "--hosts", "a", "--", "--checkpoint-dir", "x"], "--hosts: 'a'"),
         (["-n", "2", "--min-ranks", "3", "--", "--checkpoint-dir", "x"], "--min-ranks 3"),

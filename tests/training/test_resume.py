@@ -190,7 +190,7 @@ def test_the_checkpoints_shards_are_kept_where_more_ranks_would_have_more_and_to
     assert run(digits, tmp_path, env=fault("SIGTERM", step=7)).status == 75  # four shards, as one rank has them
     ended = run(digits, tmp_path, ranks=5)  # eight, if nothing was said
     assert (ended.status, ended.out) == (2, "")
-    assert f"{checkpoints(tmp_path)[0]} was made with 4 shards, and 5 ranks need one each" in ended.err
+    assert f"{checkpoints(tmp_path)[0]}: was made with 4 shards, and 5 ranks need one each" in ended.err
     assert run(digits, tmp_path, ranks=4).out == undisturbed
     other = tmp_path / "other"
     assert run(digits, other, ranks=5, env=fault("SIGTERM", 4, 7)).status == 75
