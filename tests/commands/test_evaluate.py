@@ -11,8 +11,8 @@ from helpers import command, fault, write_idx
 from distnet import NeuralNetwork
 from distnet.datasets.dataset import Split
 from distnet.datasets.idx import FILES, read_idx_pair
-from distnet.evaluate import load_as_trained, match_classes
 from distnet.evaluate import build_parser as evaluate_parser
+from distnet.evaluate import load_as_trained, match_classes
 from distnet.models.trained import Trained, load_trained
 from distnet.nn.model import Model
 from distnet.parallel.world import World
