@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from functools import cache, wraps
 from typing import TYPE_CHECKING
 
+from distnet.parallel.mpi import start_mpi
+from distnet.parallel.rendezvous import all_raise, mailbox, meet
+from distnet.parallel.world import Arguments, Result, World
 from distnet.runtime import failure, watchdog
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-from distnet.parallel.mpi import start_mpi
-from distnet.parallel.rendezvous import all_raise, mailbox, meet
-from distnet.parallel.world import Arguments, Result, World
 
 
 def launched_world(ranks_per_node: int | None = None) -> World:

@@ -10,6 +10,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING
 
+from distnet.parallel.rendezvous import POLITE_WAIT, mailbox
 from distnet.runtime import failure, launch
 from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.failure import in_main_thread, watch
@@ -18,7 +19,6 @@ from distnet.runtime.streams import say
 
 if TYPE_CHECKING:
     pass
-from distnet.parallel.rendezvous import POLITE_WAIT, mailbox
 
 
 def library_name(version: str) -> str:

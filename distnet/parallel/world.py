@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from distnet.parallel.mpi import library_name
+from distnet.parallel.rendezvous import POLITE_WAIT, names
 from distnet.parallel.shared_memory import map_shared
 from distnet.runtime.arrays import CACHE_LINE, aligned_zeros
 from distnet.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-from distnet.parallel.mpi import library_name
-from distnet.parallel.rendezvous import POLITE_WAIT, names
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
