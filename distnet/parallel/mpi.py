@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from functools import cache
-from typing import TYPE_CHECKING
 
 from distnet.parallel.rendezvous import POLITE_WAIT, mailbox
 from distnet.runtime import failure, launch
@@ -16,9 +15,6 @@ from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.failure import in_main_thread, watch
 from distnet.runtime.launch import is_inside_rank, launched, launched_size, mark_rank
 from distnet.runtime.streams import say
-
-if TYPE_CHECKING:
-    pass
 
 
 def library_name(version: str) -> str:
