@@ -1,6 +1,6 @@
 """Random numbers per sample: a hash of (seed, epoch, sample), for many samples at once.
 
-There is no generator with a state, so a sample gets the same numbers on any rank, in any shard and order.
+No generator keeps a state, so a sample gets the same numbers on any rank, in any shard and order.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ Words = NDArray[np.uint64]
 
 
 def mix(words: Words, scratch: Words) -> None:
-    """Scramble each word, in place and one to one. scratch: as large, overwritten.
+    """Apply a bijection to each word, in place: the output function of splitmix64, Stafford's variant 13.
 
-    Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators": splitmix64, whose
-    output function this is (variant 13 of Stafford's).
+    scratch: the same shape, overwritten.
+    Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators".
     """
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         np.right_shift(words, shift, out=scratch)
@@ -26,7 +26,7 @@ def mix(words: Words, scratch: Words) -> None:
 
 
 class Draws:
-    """Memory for `count` words for each of up to `rows` samples. purpose: selects an independent stream."""
+    """Workspace for `count` words per sample and up to `rows` samples. purpose: selects an independent stream."""
 
     def __init__(self, count: int, rows: int, purpose: int = 0) -> None:
         self.stream = np.uint64(purpose * GOLDEN_GAMMA % 2**64)
@@ -38,8 +38,8 @@ class Draws:
     def words(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> Words:
         """Random words (len(samples), count), overwritten by the next call.
 
-        Row i is the start of a splitmix64 sequence, seeded by (purpose, seed, epoch, samples[i]), which are mixed in
-        one after the other.
+        Row i is the start of a splitmix64 sequence. Its seed mixes in purpose, seed, epoch and samples[i], in that
+        order.
         """
         count = len(samples)
         keys, memory = self.keys[:, :count], self.memory[:, :count]

@@ -1,6 +1,6 @@
-"""Activations, each with its derivative, and losses.
+"""Activations, their derivatives, and losses.
 
-Every function works element by element or row by row, so that a row's result depends on that row alone.
+Every function works element by element or row by row, so a row's result depends on that row alone.
 `out` must not overlap the inputs; if it is None, a new array is returned.
 """
 
@@ -17,10 +17,10 @@ GELU_LINEAR, GELU_CUBIC = (2 / math.pi) ** 0.5, 0.044715
 
 
 class Activation(NamedTuple):
-    """A function of the logits z, and its derivative at them.
+    """A function of the logits z and its derivative.
 
-    function(z, out): a, all of the shape of z. derivative(a, z, out): the slope, given z and a = function(z).
-    one: the logit whose activation is exactly one; None if there is none.
+    function(z, out): the activations a, in the shape of z. derivative(a, z, out): the slopes, in the same shape.
+    one: the logit whose activation is exactly 1; None if there is none.
     """
 
     function: Callable[[Array, Array | None], Array]
@@ -29,7 +29,7 @@ class Activation(NamedTuple):
 
 
 def sigmoid(z: Array, out: Array | None = None) -> Array:
-    """1 / (1 + exp(-z)), element by element; exp may overflow to infinity, which gives the exact limit 0."""
+    """1 / (1 + exp(-z)); if exp overflows to infinity, the result is the exact limit 0."""
     out = np.negative(z, out)
     np.exp(out, out)
     np.add(out, 1, out)
@@ -43,7 +43,7 @@ def sigmoid_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
 
 
 def tanh(z: Array, out: Array | None = None) -> Array:
-    """Hyperbolic tangent, element by element."""
+    """Hyperbolic tangent."""
     return np.tanh(z, out)
 
 
@@ -54,7 +54,7 @@ def tanh_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
 
 
 def relu(z: Array, out: Array | None = None) -> Array:
-    """max(z, 0), element by element."""
+    """max(z, 0)."""
     return np.maximum(z, 0, out=out)
 
 
@@ -64,7 +64,7 @@ def relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
 
 
 def leaky_relu(z: Array, out: Array | None = None) -> Array:
-    """The logits where positive, else 1/100 of them. Source: Maas et al. 2013."""
+    """The logit if it is positive, else 1/100 of it. Source: Maas et al. 2013."""
     out = np.multiply(z, LEAK, out)
     return np.maximum(z, out, out=out)
 
@@ -76,7 +76,7 @@ def leaky_relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array
 
 
 def gelu(z: Array, out: Array | None = None) -> Array:
-    """Smooth relu, z/2 (1 + tanh(√(2/π) (z + 0.044715 z³))), the usual approximation of z Φ(z), element by element.
+    """z/2 (1 + tanh(√(2/π) (z + 0.044715 z³))), the usual approximation of z Φ(z).
 
     Source: Hendrycks and Gimpel 2016, "Gaussian error linear units", section 2.
     """
@@ -87,9 +87,9 @@ def gelu(z: Array, out: Array | None = None) -> Array:
 
 
 def gelu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
-    """The slope (1 + t)/2 (1 + (1 - t) u), with t the tanh in `gelu` and u = z d/dz of its argument.
+    """The slope (1 + t)/2 (1 + (1 - t) u): t is the tanh in `gelu`, and u is z times the derivative of its argument.
 
-    Allocates two arrays like z per call.
+    Allocates two arrays like z.
     """
     t = _gelu_tanh(z, out)
     u = np.multiply(z, z)
@@ -105,7 +105,7 @@ def gelu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
 
 
 def _gelu_tanh(z: Array, out: Array | None) -> Array:
-    """Tanh(√(2/π) (z + 0.044715 z³))."""
+    """The tanh in `gelu`."""
     out = np.multiply(z, z, out)
     np.multiply(out, GELU_CUBIC, out)
     np.add(out, 1, out)
@@ -126,17 +126,17 @@ ACTIVATIONS = {
 def cross_entropy(probabilities: Array, targets: Array) -> float:
     """Categorical cross-entropy, the mean over rows of -Σ y log ŷ. Training minimises it.
 
-    probabilities: (rows, classes), each row sums to 1. targets: same shape, each row sums to 1.
-    A probability of zero counts as the smallest positive number of its dtype.
+    probabilities, targets: (rows, classes); each row sums to 1.
+    A probability of zero counts as the smallest normal number of its dtype.
     """
     floor = np.finfo(probabilities.dtype).tiny
     return float(-np.sum(targets * np.log(np.maximum(probabilities, floor))) / len(targets))
 
 
 def tutorial_cross_entropy(probabilities: Array, targets: Array) -> float:
-    """The tutorial's loss, the mean over rows of Σ (-y log ŷ - (1 - y) log(1 - ŷ)) over all outputs.
+    """The tutorial's loss, the mean over rows of Σ (-y log ŷ - (1 - y) log(1 - ŷ)).
 
-    It treats every output as a yes-no question of its own. It is reported, never minimised.
+    It treats each output as an independent binary classification. It is reported, never minimised.
     """
     floor = np.finfo(probabilities.dtype).tiny
     yes = targets * np.log(np.maximum(probabilities, floor))

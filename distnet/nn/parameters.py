@@ -1,13 +1,13 @@
-"""All parameters of a network in one flat vector, and the view of each layer in it.
+"""All parameters of a network in one flat vector, with views of the layers.
 
-Layer l is a matrix of (inputs + 1, outputs): the weights, and the bias as the last row, which is multiplied by an input
-that is always one. So one product computes both, forward and in backprop.
+A layer is a matrix of (inputs + 1, outputs). Its last row is the bias, which multiplies an additional input that is
+always one. So one product computes both, in the forward pass and in backprop.
 """
 
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -29,24 +29,20 @@ def parameter_count(sizes: Sequence[int]) -> int:
 
 
 def layer_views(vectors: Array, sizes: Sequence[int]) -> list[Array]:
-    """Views of (..., inputs + 1, outputs), one per layer, into vectors of (..., at least N)."""
-    views = []
-    start = 0
-    for inputs, outputs in pairwise(sizes):
-        stop = start + (inputs + 1) * outputs
-        views.append(vectors[..., start:stop].reshape(*vectors.shape[:-1], inputs + 1, outputs, copy=False))
-        start = stop
-    return views
+    """Views of (..., inputs + 1, outputs) into vectors of (..., at least N), one per layer."""
+    return [
+        vectors[..., weights.start : weights.stop + outputs].reshape(*vectors.shape[:-1], -1, outputs, copy=False)
+        for weights, outputs in zip(weight_runs(sizes), sizes[1:], strict=True)
+    ]
 
 
 def weight_runs(sizes: Sequence[int]) -> list[slice]:
-    """Where the flat vector holds weights, one run per layer; biases lie between them."""
-    runs = []
-    start = 0
-    for inputs, outputs in pairwise(sizes):
-        runs.append(slice(start, start + inputs * outputs))
-        start += (inputs + 1) * outputs
-    return runs
+    """Slices of the flat vector that are weights, one per layer; the biases lie between them."""
+    starts = accumulate(((inputs + 1) * outputs for inputs, outputs in pairwise(sizes)), initial=0)
+    return [
+        slice(start, start + inputs * outputs)
+        for start, (inputs, outputs) in zip(starts, pairwise(sizes), strict=False)
+    ]
 
 
 def initial_parameters(
@@ -54,9 +50,9 @@ def initial_parameters(
 ) -> Array:
     """The initial flat vector (N,).
 
-    initialisation: "torch", uniform weights and biases within ±1 / √inputs, as in torch.nn.Linear; or normal
-    weights and no biases, of variance 2 / inputs with "he", 2 / (inputs + outputs) with "xavier", and 1 / inputs with
-    "tutorial". None for the default: "tutorial" for sigmoid, else "torch".
+    initialisation: "torch" draws weights and biases uniformly within ±1 / √inputs, as torch.nn.Linear does. The others
+    draw normal weights and set biases to zero; the variance is 2 / inputs for "he", 2 / (inputs + outputs) for
+    "xavier", and 1 / inputs for "tutorial". None for the default: "tutorial" for sigmoid, else "torch".
     Source: He et al. 2015, section 2.2; Glorot and Bengio 2010.
     Raises InputError (on every rank) for invalid values.
     """
@@ -85,5 +81,5 @@ def initial_parameters(
 
 
 def parameters_sha256(parameters: Array) -> str:
-    """The SHA-256, 64 hex digits, of the flat parameter vector, little-endian."""
+    """The SHA-256 of the flat parameter vector as little-endian bytes, 64 hex digits."""
     return hashlib.sha256(parameters.astype(parameters.dtype.newbyteorder("<")).tobytes()).hexdigest()

@@ -1,7 +1,7 @@
 """Forward pass and backprop of a stack of shards, in memory allocated once.
 
 Every product is a stacked matmul with the shapes of one shard, and every shard starts on a cache line. So the
-arithmetic of a shard is the same whether it is computed alone or with others.
+arithmetic of a shard is the same alone as in a stack.
 """
 
 from collections.abc import Sequence
@@ -17,29 +17,28 @@ from distnet.runtime.blas import single_blas_thread
 
 matmul, multiply = np.matmul, np.multiply
 
-# With few rows and many weights, BLAS is far faster at Wδᵀ than at δWᵀ; then the product is stored by columns.
+# With few rows and many weights, BLAS computes Wδᵀ far faster than δWᵀ; the product is then stored by columns.
 FEW_ROWS, MANY_WEIGHTS = 64, 1 << 15
-SMALL = 1 << 18  # bytes per kind, of all hidden layers, below which one call is faster than one per layer
+SMALL = 1 << 18  # bytes of all hidden layers' slopes, up to which one call is faster than one per layer
 
 
 class Hidden(NamedTuple):
-    """The memory of a hidden layer, each (shards, rows, columns).
+    """The memory of a hidden layer, as views of (shards, rows, columns).
 
-    A row fills whole cache lines. Elementwise steps run over all of it at once, which is far faster than stopping at
-    the last neuron of every row; nothing reads what they leave in the spare columns.
+    A row fills whole cache lines. Element-wise steps include its spare columns, which nothing reads: that is far
+    faster than stopping at the last neuron of every row.
     """
 
-    logits: Array  # all columns; the one behind the neurons is such that its activation is one, if any is
-    neuron_logits: Array  # the first columns, one a neuron
+    logits: Array  # all columns; the column after the neurons holds `Activation.one`
+    neuron_logits: Array  # the neurons' columns
     activations: Array  # all columns
-    ones: Array  # (shards, rows), the one behind the neurons
-    with_ones: Array  # neurons, and a one for the bias to multiply
-    transposed: Array  # (shards, columns, rows), the same
-    deltas: Array  # all columns
-    neuron_deltas: Array  # the first columns
-    slopes: Array  # the activation's derivative; all columns
-    product: Array  # (shards, rows, neurons), what backprop's product with the weights gives; columns lie together
-    factors: tuple[Array, Array, Array]  # deltas are the product of the first two, into the third
+    ones: Array  # (shards, rows), the column after the neurons
+    with_ones: Array  # the neurons' columns and `ones`, which the bias multiplies
+    transposed: Array  # (shards, neurons + 1, rows), `with_ones` transposed
+    neuron_deltas: Array  # the neurons' columns
+    slopes: Array  # the activation's derivative, all columns
+    product: Array  # (shards, rows, neurons), deltas above times weights; may be stored by columns
+    factors: tuple[Array, Array, Array]  # `product`, the slopes, and the deltas that they are multiplied into
 
 
 class Propagation:
@@ -47,11 +46,10 @@ class Propagation:
 
     model: its parameters are read at every pass. real: how many leading rows of each shard are samples; None for all.
 
-    inputs: (shards * rows, padded(sizes[0] + 1)), to be filled by the caller before `forward`; column
-    sizes[0] has to be one.
-    targets: (shards * rows, classes), to be filled by the caller before `backprop` and `losses`.
-    probabilities: (shards, classes, rows), the result of `forward`. Classes come before rows here, since
-    NumPy takes the maximum and the sum over the classes far faster that way.
+    inputs: (shards * rows, padded(sizes[0] + 1)). Fill it before `forward`, with ones in column sizes[0].
+    targets: (shards * rows, classes). Fill it before `backprop` and `losses`.
+    probabilities: (shards, classes, rows), the result of `forward`. Classes come before rows because NumPy computes
+    maximum and sum over the classes far faster that way.
     """
 
     def __init__(
@@ -70,26 +68,26 @@ class Propagation:
             return aligned_zeros((shards, rows, columns), dtype)
 
         def by_class() -> Array:
-            whole_lines = aligned_zeros((shards, padded(classes * rows, dtype)), dtype)
-            return whole_lines[:, : classes * rows].reshape(shards, classes, rows)
+            lines = aligned_zeros((shards, padded(classes * rows, dtype)), dtype)
+            return lines[:, : classes * rows].reshape(shards, classes, rows)
 
         self.inputs = aligned_zeros((shards * rows, padded(features + 1, dtype)), dtype)
         self.targets = aligned_zeros((shards * rows, classes), dtype)
         self.stacked_inputs = self.inputs.reshape(shards, rows, -1)[..., : features + 1]
         self.stacked_targets = self.targets.reshape(shards, rows, classes).swapaxes(-1, -2)
-        # Transposed views are made here, once: making one takes as long as a small product.
+        # Transposed views are created once, here: creating one takes as long as a small product.
         self.transposed_inputs = self.stacked_inputs.swapaxes(-1, -2)
         self.transposed_weights = [layer[:-1].T for layer in self.layers]
         self.transposed_output_layer = self.layers[-1].T
         self.columns = wide = [padded(size + 1, dtype) for size in sizes[1:-1]]
-        of_all_layers = aligned_zeros((3, padded(shards * rows * sum(wide), dtype)), dtype)
-        self.hidden_logits, self.activations, self.slopes = of_all_layers
+        all_layers = aligned_zeros((3, padded(shards * rows * sum(wide), dtype)), dtype)
+        self.hidden_logits, self.activations, self.slopes = all_layers
         self.small = self.slopes.nbytes <= SMALL
         self.hidden = []
         stop = 0
         for size, columns, above in zip(sizes[1:-1], wide, sizes[2:], strict=True):
             start, stop = stop, stop + shards * rows * columns
-            z, a, slopes = of_all_layers[:, start:stop].reshape(3, shards, rows, columns)
+            z, a, slopes = all_layers[:, start:stop].reshape(3, shards, rows, columns)
             z[..., size] = self.activation.one or 0
             d = stack(columns)
             product, factors = d[..., :size], (d, slopes, d)
@@ -103,7 +101,6 @@ class Propagation:
                 ones=a[..., size],
                 with_ones=a[..., : size + 1],
                 transposed=a[..., : size + 1].swapaxes(-1, -2),
-                deltas=d,
                 neuron_deltas=d[..., :size],
                 slopes=slopes,
                 product=product,
@@ -121,9 +118,9 @@ class Propagation:
     def forward(self, inputs: Array | None = None, masks: Sequence[Array] = ()) -> Array:
         """Probabilities (shards, classes, rows) of the inputs. Overwrites the previous pass.
 
-        inputs: (shards, rows, sizes[0] + 1) with ones in the last column, instead of `self.inputs`, with
-        the same row stride. masks: for dropout, (shards * rows, columns) per hidden layer, factors for its
-        activations, which `backprop` then uses too.
+        inputs: (shards, rows, sizes[0] + 1) with ones in the last column and the row stride of `self.inputs`; None for
+        `self.inputs`. masks: dropout factors for the activations, (shards * rows, columns) per hidden layer;
+        `backprop` uses them, too.
         """
         self.masks = masks
         function = self.activation.function
@@ -150,16 +147,16 @@ class Propagation:
         return self.probabilities
 
     def infer(self, inputs: Array | None = None) -> Array:
-        """Probabilities (rows, classes) of one shard, a view that the next pass overwrites; see `forward`."""
+        """Probabilities (rows, classes) of the only shard, a view that the next pass overwrites; see `forward`."""
         with np.errstate(over="ignore", divide="ignore"), single_blas_thread:  # saturated activations are exact limits
             probabilities: Array = self.forward(inputs)[0].T
         return probabilities
 
     def losses(self) -> Array:
-        """Categorical cross-entropy of each row, (shards * rows,), of the last forward pass.
+        """Categorical cross-entropy of each row in the last forward pass, (shards * rows,).
 
-        log Σ exp(z) - Σ y z with the logits, which stays exact if a probability is almost zero.
-        Overwritten by the next call; call it once per pass.
+        Computed from the logits as log Σ exp(z) - Σ y z, which stays exact if a probability is almost zero.
+        Overwritten by the next call. Call it at most once per pass.
         """
         np.log(self.row_sum, out=self.row_sum)
         np.vecdot(self.logits, self.stacked_targets, axis=-2, out=self.row_dots)  # type: ignore[call-overload]
@@ -169,8 +166,8 @@ class Propagation:
     def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
         """Gradients of `scale` times the summed cross-entropy of each shard, after `forward` from `self.inputs`.
 
-        gradients: one (shards, inputs + 1, outputs) per layer, overwritten: weights, and the bias as the last
-        row. Padding rows contribute nothing.
+        gradients: (shards, inputs + 1, outputs) per layer, overwritten; the last row is the bias's. Padding rows
+        contribute nothing.
         Source: Goodfellow et al., Deep Learning, algorithm 6.4.
         """
         np.subtract(self.probabilities, self.stacked_targets, self.output_deltas)

@@ -1,9 +1,8 @@
-"""Gradients in, updated parameters out: reduce-scatter, fixed tree, allgather.
+"""From gradients to updated parameters: reduce-scatter, fixed tree, allgather.
 
-The ranks of a node share one array of parameters and one row of gradients for each of the node's shards.
-Each rank adds rows over some of the columns and updates its own slice of the parameters; within a node
-nothing is copied. Between nodes, ranks send the roots of their node's subtrees to the owners of the columns,
-and updated slices back.
+The ranks of a node share one array of parameters, and one row of gradients per shard of the node. Each rank adds
+rows over some of the columns and updates its own slice of the parameters; within a node nothing is copied. Between
+nodes, ranks send the roots of their node's subtrees to the owners of the columns, and receive updated slices.
 """
 
 from __future__ import annotations
@@ -31,17 +30,15 @@ LARGEST_COUNT = 2**31 - 1  # numbers in one message, a C int
 class Exchange:
     """The parameters, the gradients of all shards, and the two collectives between them.
 
-    initial: (N,) the parameters to start from, the same on every rank. shards: S, at least as many as ranks.
-    parameters: (N,), one array a node. columns: this rank's slice of them, whole blocks but for the end of
-    the vector. gradients: (own shards, at least N), the rows for this rank's shards `own`, to be filled
-    before `reduce_scatter`.
-    request: returns a small whole number, this rank's request. Every step adds those of all ranks, and `requests` is
-    the sum, the same on every rank. It is transferred behind the parameters, so that ranks can agree to stop at the
-    same step without another message.
-    lap: called with the name of each phase of a step that ends in here, see `Stopwatch`.
-    lane_comm: one rank of every node, which transfer the columns of one lane between them; None on the
-    others, and where there is one node.
-    Raises InputError, on every rank, for a network too large for MPI's counts.
+    initial: (N,) initial parameters, the same on every rank. shards: S, at least the number of ranks.
+    parameters: (N,), one array per node. columns: this rank's slice of them, in whole blocks except at the end of
+    the vector. gradients: (own shards, at least N), the rows of this rank's shards `own`; fill them before
+    `reduce_scatter`.
+    request: returns a small integer, this rank's request. `requests` is the sum over all ranks at the last step, the
+    same on every rank. It is transferred behind the parameters, so ranks agree to stop without another message.
+    lap: called with the name of each phase of a step that ends here, see `Stopwatch`.
+    lane_comm: one rank per node, which transfer the columns of a lane; None on other ranks, and on a single node.
+    Raises InputError, on every rank, if the network is too large for MPI's counts.
     Collective: the constructor and every method.
     """
 
@@ -70,9 +67,9 @@ class Exchange:
         if world.node_rank == 0:
             self.parameters[:] = initial
 
-        # The additions, as pairs of views. First each rank adds its own rows over all columns: they are in its core's
-        # cache, and to fetch another core's costs more. Then it adds what is left of its node over its part of the
-        # lane, and what is left of the tree over its own slice.
+        # The additions, as pairs of views. First each rank adds its own rows over all columns, since they are in its
+        # core's cache. Then it does the node's remaining additions over its part of the lane, and the tree's remaining
+        # additions over its own slice.
         by_rank = {
             add
             for rank in range(world.rank - world.node_rank, world.rank - world.node_rank + world.node_size)
@@ -109,10 +106,7 @@ class Exchange:
         world.node_barrier()
 
     def _plan_messages(self, division: Division, roots: list[list[int]]) -> None:
-        """Buffers, counts and displacements of the two collectives of a lane. Collective.
-
-        roots: the subtree roots of each node.
-        """
+        """Prepare buffers, counts and displacements of a lane's two collectives. roots: subtree roots of each node."""
         from mpi4py import MPI
 
         world, places = self.world, division.places[division.lane]
@@ -128,7 +122,7 @@ class Exchange:
         receive_counts = [other * len(each) * widths[world.node] for other, each in zip(others, roots, strict=True)]
         self._packing: list[tuple[Array, Array]] = []
         if len(rows) == 1:
-            # The one root is sent from where it is.
+            # A single root is sent from where it is.
             buffer, send_places = rows[0], [place.start for place in places]
         else:
             buffer, send_places = np.empty(sum(send_counts), self._rows.dtype), starts(send_counts)
@@ -150,7 +144,7 @@ class Exchange:
             )
 
     def reduce_scatter(self) -> Array:
-        """The gradients of all shards, added in the fixed tree, for this rank's slice of the parameters."""
+        """The sum of all shards' gradients, in the order of the fixed tree, for this rank's slice of the parameters."""
         self._own_requests.fill(0)
         self._own_requests[:1] = self.request()
         for left, right in self._own_tree:
@@ -175,9 +169,9 @@ class Exchange:
         return self._sum
 
     def squared_norm(self, gradient_sum: Array) -> float:
-        """The sum of squares over all parameters of what `reduce_scatter` gave each rank.
+        """The sum of squares over all parameters, given this rank's result of `reduce_scatter`.
 
-        Blocks are summed by themselves and then in order, so that no bit depends on who owns which.
+        Each block is summed, then the blocks in order, so that no bit depends on ownership.
         """
         self._squares.fill(0)
         whole = len(gradient_sum) // BLOCK
@@ -188,7 +182,7 @@ class Exchange:
         return float(self.world.total(self._squares).sum())
 
     def allgather(self) -> None:
-        """Every rank has updated its slice; afterwards all of them see all of the parameters."""
+        """Make each rank's updated slice visible to all ranks."""
         if len(self._total_requests):
             self._all_requests[:] = self._total_requests
         if self.world.nodes > 1:
@@ -206,7 +200,7 @@ class Exchange:
         return int(self._all_requests[0])
 
     def gather(self, part: Array) -> Array | None:
-        """A vector (N,) on rank 0 of which each rank has its slice; None on the others. Collective."""
+        """The vector (N,) of which each rank passes its slice; None except on rank 0."""
         comm = self.world.comm
         if comm is None:
             return part.copy()
@@ -215,7 +209,7 @@ class Exchange:
         return whole
 
     def scatter(self, whole: Array | None, part: Array) -> None:
-        """Fill each rank's slice of a vector (N,) that rank 0 has. Collective."""
+        """Fill each rank's slice `part` from a vector (N,) on rank 0. whole: None on other ranks."""
         comm = self.world.comm
         if comm is None:
             part[:] = whole
@@ -223,12 +217,12 @@ class Exchange:
             comm.Scatterv(self._in_slices(comm, whole), part)
 
     def _in_slices(self, comm: MPI.Intracomm, whole: Array | None) -> list[Any] | None:
-        """The vector, and how many of its numbers are whose and from where. Collective."""
+        """A message for MPI: the vector, and each rank's count and start in it; None except on rank 0."""
         runs = comm.allgather((len(self.slice), self.columns.start))
         return None if whole is None else [whole, tuple(zip(*runs, strict=True))]
 
     def close(self) -> Array:
-        """A copy of the parameters, of this rank's own. Collective."""
+        """A copy of the parameters in this rank's own memory. Frees the communicator."""
         parameters: Array = self.parameters.copy()
         if self.lane_comm is not None:
             self.lane_comm.Free()
@@ -236,5 +230,5 @@ class Exchange:
 
 
 def starts(counts: list[int]) -> list[int]:
-    """Where each of consecutive runs of these lengths begins."""
+    """The start of each of consecutive runs of these lengths."""
     return [0, *accumulate(counts)][:-1]
