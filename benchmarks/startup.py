@@ -16,7 +16,7 @@ def first_step(started: float) -> None:
     """The main job up to its first step; rank 0 prints how long after `started` that is."""
     from distnet.runtime import command, failure
 
-    failure.watch()
+    failure.install_hooks()
     from distnet import train
     from distnet.training.trainer import Trainer
 

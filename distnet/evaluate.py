@@ -3,7 +3,7 @@
 from distnet.runtime import command, failure, watchdog
 
 if __name__ == "__main__":
-    failure.watch()  # before any import that can fail
+    failure.install_hooks()  # before any import that can fail
 
 import argparse
 from collections.abc import Callable, Sequence

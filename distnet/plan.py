@@ -6,7 +6,7 @@ A latency-bandwidth model, as a pure function. docs/scaling.md explains it and s
 from distnet.runtime import failure
 
 if __name__ == "__main__":
-    failure.watch()  # before any import that can fail
+    failure.install_hooks()  # before any import that can fail
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,9 +1,9 @@
 """Classify images and rows of numbers with a trained network: python -m distnet.predict model.pkl seven.png."""
 
-from distnet.runtime import command, failure, streams
+from distnet.runtime import command, failure, logs
 
 if __name__ == "__main__":
-    failure.watch()  # before any import that can fail
+    failure.install_hooks()  # before any import that can fail
 
 import csv
 import io
@@ -67,14 +67,14 @@ class Bad:
     def add(self, what: object) -> None:
         """Print what is wrong with one."""
         self.count += 1
-        streams.say(str(what))
+        logs.warn(str(what))
 
 
 def main() -> int:
     """Run the command; returns the exit status. Collective."""
     options = build_parser().parse_args()
     bad = launched_world().on_root(lambda: predict(options.model, options.files, options.json, options.header))
-    return failure.BAD_INPUT if bad else 0
+    return failure.EXIT_BAD_INPUT if bad else 0
 
 
 def build_parser() -> Parser:
@@ -223,7 +223,7 @@ def read_rows(
         check_columns(name, first, columns)
         places = match_columns(first, columns)
         if extra := [first[place] for place in range(len(first)) if place not in places]:
-            streams.say(f"{name}: {ignored_columns(extra)}")
+            logs.warn(f"{name}: {ignored_columns(extra)}")
     names: list[str] = []
     values: list[list[float]] = []
     wrong: list[InputError] = []
@@ -254,7 +254,7 @@ def is_header(name: str, first: list[str], rows: list[list[str]], columns: Seque
     )
     sign = "text stands over numbers" if over_numbers else "its cells count from 0" if counts_up(first, None) else ""
     if sign:
-        streams.say(f"{name}: its first line is read as a header, because {sign}; --header no reads it as a row")
+        logs.warn(f"{name}: its first line is read as a header, because {sign}; --header no reads it as a row")
     return bool(sign)
 
 

@@ -4,7 +4,7 @@ from distnet.runtime import failure
 from distnet.training.stop_requests import stop_requests
 
 if __name__ == "__main__":
-    failure.watch()  # before any import that can fail
+    failure.install_hooks()  # before any import that can fail
     stop_requests.hold()
 
 import contextlib
@@ -24,15 +24,16 @@ from distnet.config.parser import Parser
 from distnet.parallel.shards import default_shards
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
-from distnet.runtime.failure import BAD_INPUT, COME_AGAIN, DIVERGED, INTERRUPTED, UNWRITTEN
+from distnet.runtime.failure import EXIT_BAD_INPUT, EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_RESUMABLE, EXIT_UNWRITTEN
 from distnet.runtime.launch import is_inside_rank, launched
 from distnet.runtime.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
+from distnet.runtime.logs import warn
 from distnet.runtime.numbers import Number, positive_count
 from distnet.runtime.processes import Processes
-from distnet.runtime.streams import say
 from distnet.training.checkpoint import checkpoints, step_of, sweep
 
-FINAL = (0, BAD_INPUT, DIVERGED, UNWRITTEN, INTERRUPTED)  # statuses that stay, where the job was also asked to stop
+# Statuses that a stop request leaves as they are.
+FINAL = (0, EXIT_BAD_INPUT, EXIT_DIVERGED, EXIT_UNWRITTEN, EXIT_INTERRUPTED)
 STARTING = 10.0  # seconds in which MPI makes its files; before we have seen them, nobody can tell whose they are
 COUNT = 1.0  # seconds between counts of the ranks, and of their failures
 LAST_WORDS = 5.0  # seconds for mpirun to end after a rank has
@@ -107,26 +108,28 @@ class Supervisor:
         while True:
             attempt = self.attempt(resume=checkpoints(self.directory) != at_first)
             self.attempts.append(attempt)
-            complete = attempt.status == UNWRITTEN and self.record() is not None  # all but what couldn't be written
-            if attempt.status in (0, BAD_INPUT, DIVERGED) or complete:
+            complete = (
+                attempt.status == EXIT_UNWRITTEN and self.record() is not None
+            )  # all but what couldn't be written
+            if attempt.status in (0, EXIT_BAD_INPUT, EXIT_DIVERGED) or complete:
                 return attempt.status
             if self.asked:
-                if attempt.status not in (*FINAL, COME_AGAIN):
+                if attempt.status not in (*FINAL, EXIT_RESUMABLE):
                     # A signal that came too early for a rank, or a failure just then. To go on is what helps with both.
-                    say(f"asked to stop: {attempt}; run it again with --checkpoint-dir {self.directory} --resume")
-                return attempt.status if attempt.status in FINAL else COME_AGAIN
+                    warn(f"asked to stop: {attempt}; run it again with --checkpoint-dir {self.directory} --resume")
+                return attempt.status if attempt.status in FINAL else EXIT_RESUMABLE
             progress, best = attempt.step > best, max(best, attempt.step)
             useless = 0 if progress else useless + (len(self.attempts) > 1)
             if useless >= self.max_restarts:
-                say(self.report())
+                warn(self.report())
                 return attempt.status
             wait = 0.0 if progress else min(FIRST_WAIT * 2**useless, LONGEST_WAIT)
-            say(f"attempt {len(self.attempts)}: {attempt}; once more" + f" in {wait:g} s" * (wait > 0))
+            warn(f"attempt {len(self.attempts)}: {attempt}; once more" + f" in {wait:g} s" * (wait > 0))
             until = time.monotonic() + wait
             while time.monotonic() < until and not self.asked:
                 time.sleep(LOOK)
             if self.asked:
-                return COME_AGAIN
+                return EXIT_RESUMABLE
 
     def attempt(self, resume: bool) -> Attempt:
         """One run of mpirun on what hosts there are, from its start until nothing is left of it.
@@ -140,7 +143,7 @@ class Supervisor:
                 hosts = self.answering(processes)
                 ranks = min(ranks, sum(host.ranks for host in hosts))
             if self.asked:
-                status, ended = COME_AGAIN, "stopped before it began"
+                status, ended = EXIT_RESUMABLE, "stopped before it began"
             elif ranks < self.min_ranks:
                 status, ended = 1, f"not started, since --min-ranks is {self.min_ranks}"
             else:
@@ -176,7 +179,7 @@ class Supervisor:
                     if ranks_here - counted or self.failures() != failures:
                         ending = min(ending, now)
                 if self.interrupts > 1:
-                    return INTERRUPTED, "interrupted"
+                    return EXIT_INTERRUPTED, "interrupted"
                 if now > ending + LAST_WORDS:
                     return 1, "a rank ended, and mpirun didn't"
         finally:
@@ -193,7 +196,7 @@ class Supervisor:
         good = self.launcher.answering(processes, lambda: self.asked)
         for host in () if self.asked else self.launcher.hosts:
             if host not in good:
-                say(f"host {host.name} doesn't answer")
+                warn(f"host {host.name} doesn't answer")
         return good
 
     def step(self) -> int:

@@ -1,10 +1,10 @@
 """python -m distnet.train: load, train on all ranks, evaluate, report, save."""
 
-from distnet.runtime import command, failure, streams, watchdog
+from distnet.runtime import command, failure, logs, watchdog
 from distnet.training.stop_requests import stop_requests
 
 if __name__ == "__main__":
-    failure.watch()  # before any import that can fail
+    failure.install_hooks()  # before any import that can fail
     stop_requests.hold()
 
 import sys
@@ -66,7 +66,7 @@ def train(
     Raises InputError where the command would print one.
     Collective: every rank calls it with the same arguments.
     """
-    streams.open_streams()
+    logs.open_streams()
     config = read_config(arguments)
     end_watch = watchdog.watch_progress(config.stall_timeout)  # also of MPI's start, in which ranks wait for each other
     try:

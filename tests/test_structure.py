@@ -51,7 +51,7 @@ OTHERS = {  # who may import it, and who for its types alone
 }
 # Who else than `runtime.files` writes files, and why.
 WRITERS = {
-    "runtime.streams": "the null device, in place of a stream that is closed",
+    "runtime.logs": "the null device, in place of a stream that is closed",
     "runtime.failure": "a rank's last words, for which nothing but the standard library may be needed",
     "datasets.mirrors": "a download that goes on where the last one ended",
     "parallel.shared_memory": "memory, whose file has no name and nothing that lasts",

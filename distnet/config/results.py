@@ -14,9 +14,9 @@ from distnet.nn.parameters import parameters_sha256
 from distnet.reporting.console import Console
 from distnet.reporting.profile import Profile, write_timeline
 from distnet.runtime.errors import InputError
-from distnet.runtime.failure import DIVERGED, UNWRITTEN
+from distnet.runtime.failure import EXIT_DIVERGED, EXIT_UNWRITTEN
 from distnet.runtime.files import write_content
-from distnet.runtime.streams import say
+from distnet.runtime.logs import warn
 from distnet.training.trainer import Trainer
 
 
@@ -33,7 +33,7 @@ class Results:
     def write(self, data: Dataset, network: NeuralNetwork, header: list[str], arguments: Sequence[str]) -> int:
         """Give the trained parameters to the network, write all that is wanted, and print the last lines.
 
-        Returns the exit status: 0, or UNWRITTEN if something can't be written.
+        Returns the exit status: 0, or EXIT_UNWRITTEN if something can't be written.
         """
         config, trainer, profile = self.config, self.trainer, self.profile
         if config.validation:
@@ -75,21 +75,21 @@ class Results:
         return self._write(partial(write_timeline, self.trainer.world, watch, path), path)
 
     def report_divergence(self, checkpoint: str | None) -> int:
-        """Print why training has stopped, and what to try; returns DIVERGED. checkpoint: the newest, if any."""
+        """Print why training has stopped, and what to try; returns EXIT_DIVERGED. checkpoint: the newest, if any."""
         kept = f" (the last good checkpoint is {checkpoint})" * (checkpoint is not None)
         remedy = f"start over with a lower --learning-rate than {self.config.learning_rate:g}, or with --clip-norm 1"
-        self.trainer.world.on_root(lambda: say(f"training stopped: {self.trainer.diverged}{kept}; {remedy}"))
+        self.trainer.world.on_root(lambda: warn(f"training stopped: {self.trainer.diverged}{kept}; {remedy}"))
         self.write_timeline()
-        return DIVERGED
+        return EXIT_DIVERGED
 
     def _write(self, write: Callable[[], object], *paths: Path) -> int:
-        """Write results to `paths`, and print that they are there. Returns 0, or UNWRITTEN after one line."""
+        """Write results to `paths`, and print that they are there. Returns 0, or EXIT_UNWRITTEN after one line."""
         try:
             write()
         except InputError as error:
             if self.console.is_root:
-                say(str(error))
-            return UNWRITTEN
+                warn(str(error))
+            return EXIT_UNWRITTEN
         self.console.write(f"wrote {path}" for path in paths)
         return 0
 

@@ -12,7 +12,7 @@ from distnet.config.options import Config
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
-from distnet.runtime.streams import say
+from distnet.runtime.logs import warn
 from distnet.training.checkpoint import newest_good, read_checkpoint
 from distnet.training.checkpointer import Found
 
@@ -33,10 +33,10 @@ def find_checkpoint(world: World, config: Config) -> Found | None:
         if config.resume:
             path = Path(config.resume)
             checkpoint = read_checkpoint(path)
-        elif good := newest_good(config.checkpoint_dir, say):
+        elif good := newest_good(config.checkpoint_dir, warn):
             path, checkpoint = good
         else:
-            say(f"no checkpoint in {config.checkpoint_dir}: starting fresh")
+            warn(f"no checkpoint in {config.checkpoint_dir}: starting fresh")
             return None
         check_same_run(path, checkpoint.header, config, world.size)
         arrays.update(checkpoint.arrays)

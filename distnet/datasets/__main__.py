@@ -3,7 +3,7 @@
 from distnet.runtime import failure
 
 if __name__ == "__main__":
-    failure.watch()  # before any import that can fail
+    failure.install_hooks()  # before any import that can fail
 
 import sys
 from pathlib import Path

@@ -25,7 +25,7 @@ from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
-from distnet.runtime.streams import say
+from distnet.runtime.logs import warn
 
 DIGITS = tuple(range(10))
 LETTERS = string.ascii_uppercase
@@ -70,7 +70,7 @@ def load(
         return load_table(world, kind, Path(path), dtype, train_limit, table, raw_inputs)
     files, remark = world.on_root(partial(locate, name, directory, is_named, has_folder))
     if remark and world.rank == 0:
-        say(remark)
+        warn(remark)
     if files is None:
         name, source = "synthetic", "drawn"
         train = min(train_samples, train_limit or train_samples)
@@ -105,7 +105,7 @@ def load_table(
     def read_all() -> tuple[int, int, int, Any]:
         table = read_table(kind, path, options)
         for remark in table.remarks:
-            say(remark)
+            warn(remark)
         table = table._replace(train=table.train[:train_limit])
         mean, deviation = np.zeros(table.values.shape[1]), np.ones(table.values.shape[1])
         if not raw_inputs:

@@ -1,9 +1,9 @@
 """Whether distnet can work here, and what to type where it can't: python -m distnet.doctor [mpirun -n N ...]."""
 
-from distnet.runtime import command, failure, launch, streams, watchdog
+from distnet.runtime import command, failure, launch, logs, watchdog
 
 if __name__ == "__main__":
-    failure.watch()  # before any import that can fail
+    failure.install_hooks()  # before any import that can fail
 
 import argparse
 import re
@@ -43,7 +43,7 @@ def main() -> int:
         )
     given = ["--data-dir", str(directory)] if options.data_dir else []
     command = [sys.executable, "-m", "distnet.doctor", *given]
-    streams.say(f"starting {shlex.join([*options.launcher, *command])}")
+    logs.warn(f"starting {shlex.join([*options.launcher, *command])}")
     ended = mpi.start(options.launcher, command)
     out, err = (ended.out, ended.err) if ended else ("", "")
     sys.stderr.write(err)

@@ -22,7 +22,7 @@ def launched_world(ranks_per_node: int | None = None) -> World:
     ranks_per_node: see World.
     Collective: the first call with each ranks_per_node.
 
-    Under mpirun, an exception that nobody catches ends all ranks, once this file is imported: see `failure.watch`.
+    Under mpirun, importing this module makes an uncaught exception abort all ranks (`failure.install_hooks`).
     Raises InputError where the launcher doesn't belong to the MPI that mpi4py loads.
     """
     return _launched_world(ranks_per_node)  # one key for `cache`, whether or not it was given

@@ -12,9 +12,9 @@ from functools import cache
 from distnet.parallel.rendezvous import POLITE_WAIT, mailbox
 from distnet.runtime import failure, launch
 from distnet.runtime.errors import InputError, first_line
-from distnet.runtime.failure import in_main_thread, watch
+from distnet.runtime.failure import in_main_thread, install_hooks
 from distnet.runtime.launch import is_inside_rank, launched, launched_size, mark_rank
-from distnet.runtime.streams import say
+from distnet.runtime.logs import warn
 
 
 def library_name(version: str) -> str:
@@ -48,7 +48,7 @@ def start_mpi() -> bool:
     Raises InputError as `launched_world`. Collective: the first call.
     """
     if is_inside_rank():
-        say("a rank of an MPI job started this; it runs as one process")
+        warn("a rank of an MPI job started this; it runs as one process")
         return False
     if not launched() and "mpi4py.MPI" not in sys.modules:
         return False
@@ -112,7 +112,7 @@ def leave(process: int) -> None:
         return
     is_late = "mpi4py.MPI" not in sys.modules  # too late to register what is to be done at the end
     if is_late and failure.Exit.status:
-        say(f"rank {launch.launched_rank()} has ended with status {failure.Exit.status} before MPI was started")
+        warn(f"rank {launch.launched_rank()} has ended with status {failure.Exit.status} before MPI was started")
         failure.end_soon()
     try:
         if not start_mpi():
@@ -132,8 +132,8 @@ def leave(process: int) -> None:
     while len(mail.ended) < len(others):
         for rank in others:
             mail.receive(rank)
-        if failure.Exit.status and time.monotonic() > begin + failure.RANK_0_SPEAKS:
-            say(f"rank {mail.rank} has ended with status {failure.Exit.status}, and others go on; all ranks end")
+        if failure.Exit.status and time.monotonic() > begin + failure.RANK_0_HEAD_START:
+            warn(f"rank {mail.rank} has ended with status {failure.Exit.status}, and others go on; all ranks end")
             failure.abort(failure.Exit.status)
         time.sleep(POLITE_WAIT)
     if is_late:
@@ -142,6 +142,6 @@ def leave(process: int) -> None:
 
 if launched() and launched_size() > 1:
     # A program whose ranks part before its first call of distnet's hangs in MPI as well as one in the middle of it.
-    watch()
+    install_hooks()
     failure.note_exit()
     atexit.register(leave, os.getpid())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from distnet.parallel.mailbox import Mailbox
 from distnet.runtime import failure, watchdog
-from distnet.runtime.streams import say
+from distnet.runtime.logs import warn
 from distnet.runtime.text import join_names
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def meet(what: str, comm: MPI.Intracomm | None = None) -> None:
         if waited > watchdog.WARN_AFTER and not warned:
             warned = True
             if is_first:
-                say(
+                warn(
                     f"rank {mail.rank} has waited {watchdog.WARN_AFTER:g} s in {what} for {names(missing)}; "
                     "let all ranks make the same calls"
                 )
@@ -84,8 +84,8 @@ def meet(what: str, comm: MPI.Intracomm | None = None) -> None:
 
 def end_all(why: str, is_first: bool = True, status: int = 1) -> NoReturn:
     """Say why and end all ranks."""
-    time.sleep(0 if is_first else failure.RANK_0_SPEAKS)
-    say(why)
+    time.sleep(0 if is_first else failure.RANK_0_HEAD_START)
+    warn(why)
     failure.abort(status)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distnet.runtime.files import GrowingFile
-from distnet.runtime.streams import say
+from distnet.runtime.logs import warn
 from distnet.runtime.text import json_line
 from distnet.training.callbacks import Callback
 from distnet.training.history import Epoch
@@ -38,6 +38,6 @@ class MetricsFile(Callback):
             self._file.append(content)
         except OSError as error:
             path = self._file.path
-            say(f"--metrics {path}: can't be written ({error.strerror}); training goes on, the next epoch tries again")
+            warn(f"--metrics {path}: can't be written ({error.strerror}); training goes on, the next epoch tries again")
         else:
             self._epochs_written = len(records)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from distnet.runtime.errors import HelpWanted, InputError
-from distnet.runtime.failure import BAD_INPUT, RANK_0_SPEAKS, Context, abort, fail, interrupted, watch
+from distnet.runtime.failure import EXIT_BAD_INPUT, RANK_0_HEAD_START, Context, abort, fail, install_hooks, interrupted
 from distnet.runtime.launch import launched, launched_rank, launched_size
 from distnet.runtime.text import printable
 
@@ -27,7 +27,7 @@ def all_came() -> bool:
     except (ImportError, RuntimeError):
         return True
     arrived = MPI.COMM_WORLD.Ibarrier()
-    deadline = time.monotonic() + ALL_COME + (launched_rank() > 0) * RANK_0_SPEAKS
+    deadline = time.monotonic() + ALL_COME + (launched_rank() > 0) * RANK_0_HEAD_START
     while not arrived.Test():
         if time.monotonic() > deadline:
             return False
@@ -41,7 +41,7 @@ def run(main: Callable[[], int | None]) -> None:
     Bad input is one line from rank 0 and status 2, --help its text from rank 0 and status 0. Anything else that
     ends `main` early ends all ranks. Collective: as `main` is.
     """
-    watch()
+    install_hooks()
     Context.command = True
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # no µ and no class's name is worth a failure
@@ -59,17 +59,17 @@ def run(main: Callable[[], int | None]) -> None:
             sys.stderr.write(
                 f"distnet: rank {launched_rank()} is done at once, and not all are; give all ranks the same options\n"
             )
-            abort(BAD_INPUT)
+            abort(EXIT_BAD_INPUT)
     except InputError as error:
         everywhere = error.on_every_rank and all_came()
         alone = f"rank {launched_rank()}: " if error.on_every_rank and not everywhere else ""
         if launched_rank() == 0 or not everywhere:
             sys.stderr.write("distnet: " + alone + printable(str(error).replace("\n", " ")) + "\n")
         else:
-            time.sleep(RANK_0_SPEAKS)
+            time.sleep(RANK_0_HEAD_START)
         if not everywhere:
-            abort(BAD_INPUT)
-        sys.exit(BAD_INPUT)
+            abort(EXIT_BAD_INPUT)
+        sys.exit(EXIT_BAD_INPUT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads it any more
         abort(1)

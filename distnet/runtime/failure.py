@@ -19,17 +19,17 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from distnet.runtime.launch import launched, launched_rank, launched_size
-from distnet.runtime.streams import error_descriptor, open_streams, say
+from distnet.runtime.logs import error_descriptor, open_streams, warn
 
-BAD_INPUT = 2
-COME_AGAIN = 75  # stopped, and can be resumed; EX_TEMPFAIL of sysexits.h
-DIVERGED = 70  # the loss is NaN or infinite, and would be so again; EX_SOFTWARE
-UNWRITTEN = 74  # the last checkpoint could not be written; EX_IOERR
-INTERRUPTED = 128 + signal.SIGINT
+EXIT_BAD_INPUT = 2
+EXIT_RESUMABLE = 75  # stopped, and can be resumed; EX_TEMPFAIL of sysexits.h
+EXIT_DIVERGED = 70  # the loss is NaN or infinite, and would be so again; EX_SOFTWARE
+EXIT_UNWRITTEN = 74  # the last checkpoint could not be written; EX_IOERR
+EXIT_INTERRUPTED = 128 + signal.SIGINT
 REQUIRED = ("mnist", "numpy", "threadpoolctl")  # what distnet doesn't work without
-PASSED_ON = 0.2  # seconds for the launcher to pass on what was printed, which an abort would overtake
+FORWARDING = 0.2  # seconds for the launcher to pass on what was printed, which an abort would overtake
 INIT_PATIENCE = 5.0  # seconds for the others to come to MPI_Init, too; what they do before it may take long
-RANK_0_SPEAKS = 0.3  # seconds; Open MPI's mpirun ends the other ranks as soon as one has ended with a status
+RANK_0_HEAD_START = 0.3  # seconds; Open MPI's mpirun ends the other ranks as soon as one has ended with a status
 
 
 def in_main_thread() -> bool:
@@ -50,7 +50,7 @@ def abort(status: int) -> NoReturn:
         if stream is not None:
             stream.flush()
     if launched() and launched_size() > 1:
-        time.sleep(PASSED_ON)
+        time.sleep(FORWARDING)
         try:
             end_soon()
             is_late = "mpi4py.MPI" not in sys.modules
@@ -60,7 +60,7 @@ def abort(status: int) -> NoReturn:
                 is_late = True
                 MPI.Init()  # the others may wait there, and have their own word to say
             if is_late:
-                time.sleep(RANK_0_SPEAKS)
+                time.sleep(RANK_0_HEAD_START)
             MPI.COMM_WORLD.Abort(status)
         except BaseException:
             # No MPI to abort with. Launchers end a job one of whose processes dies by a signal.
@@ -88,10 +88,10 @@ def not_installed(module: str) -> NoReturn:
     script = Path(__file__).parents[1] / ".venv" / "bin" / "activate"
     remedy = f": source {script}" if script.exists() else " that distnet is installed in"
     if launched_rank() == 0:
-        say(f"{sys.executable}: {module} isn't installed for this Python; activate the environment{remedy}")
+        warn(f"{sys.executable}: {module} isn't installed for this Python; activate the environment{remedy}")
     else:
-        time.sleep(RANK_0_SPEAKS)
-    abort(BAD_INPUT)
+        time.sleep(RANK_0_HEAD_START)
+    abort(EXIT_BAD_INPUT)
 
 
 def not_training() -> str:
@@ -147,13 +147,13 @@ def interrupted(*ignored: object) -> NoReturn:
     if in_main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if launched_rank() == 0:
-        say("interrupted")
+        warn("interrupted")
     else:
-        time.sleep(RANK_0_SPEAKS)
-    abort(INTERRUPTED)
+        time.sleep(RANK_0_HEAD_START)
+    abort(EXIT_INTERRUPTED)
 
 
-def watch() -> None:
+def install_hooks() -> None:
     """From here on, an exception that nobody catches ends all ranks: in any thread, and while importing."""
     open_streams()
     if in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -1,4 +1,4 @@
-"""Where the logger "distnet" writes: standard error, and one file per rank."""
+"""Where messages go: warnings to standard error, the logger "distnet" also to one file per rank."""
 
 import logging
 import os
@@ -9,18 +9,40 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distnet.runtime.errors import InputError
+from distnet.runtime.text import printable
 
 logger = logging.getLogger("distnet")
 
 
+def warn(text: str) -> None:
+    """Print `text` as one line on standard error, after "distnet: "."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"distnet: {printable(text.replace(chr(10), ' '))}\n")
+        sys.stderr.flush()
+
+
+def open_streams() -> None:
+    """Connect standard streams that were closed before the start (`>&-`) to the null device."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+def error_descriptor() -> int:
+    """The descriptor of standard error; 2 if the program has replaced it by an object without one."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return 2
+
+
 class LogFile(logging.FileHandler):
-    """A file that is given up, with one line on standard error, when the disk refuses."""
+    """A file that is abandoned, with one line on standard error, when writing fails."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Remove this handler."""
         logger.removeHandler(self)
-        why = sys.exc_info()[1]
-        sys.stderr.write(f"distnet: --log-dir {self.baseFilename}: can't be written ({why}); it ends here\n")
+        warn(f"--log-dir {self.baseFilename}: can't be written ({sys.exc_info()[1]}); it ends here")
 
 
 def log_path(folder: Path, rank: int, size: int) -> Path:
@@ -30,7 +52,7 @@ def log_path(folder: Path, rank: int, size: int) -> Path:
 
 @contextmanager
 def log_rank(rank: int, size: int, is_verbose: bool, folder: Path | None) -> Iterator[None]:
-    """Write what this rank logs to standard error if `is_verbose`, and to its file in `folder` if there is one.
+    """Write this rank's log to standard error if `is_verbose`, and to its file in `folder` if there is one.
 
     Raises InputError if the file can't be written.
     """
@@ -49,7 +71,7 @@ def log_rank(rank: int, size: int, is_verbose: bool, folder: Path | None) -> Ite
     logger.handlers = handlers
     if handlers:
         logger.setLevel(logging.INFO)
-        logger.propagate = False  # a program of which training is a part has handlers of its own
+        logger.propagate = False  # the handlers of the calling program stay silent
     for handler in handlers:
         handler.setFormatter(logging.Formatter(form, "%H:%M:%S"))
     logger.info("process %d, %d of %d", os.getpid(), rank + 1, size)

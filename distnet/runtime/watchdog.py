@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from distnet.runtime.failure import Context, abort, report
 from distnet.runtime.launch import launched_rank
-from distnet.runtime.streams import error_descriptor, say
+from distnet.runtime.logs import error_descriptor, warn
 
 WARN_AFTER = 60.0  # seconds that a rank waits for others in silence
 STALL_TIMEOUT = 300.0  # seconds, where no option says otherwise; DISTNET_STALL_TIMEOUT does for programs
@@ -45,7 +45,7 @@ def watch_progress(seconds: float) -> Callable[[], None]:
                 waiting = now
             elif now - waiting > WARN_AFTER and not warned:
                 warned = True
-                say(f"rank {launched_rank()} has waited {WARN_AFTER:g} s for {missing}, {Context.position()}")
+                warn(f"rank {launched_rank()} has waited {WARN_AFTER:g} s for {missing}, {Context.position()}")
             if now - since > seconds:
                 stacks = [
                     "".join(traceback.format_stack(frame))

@@ -115,10 +115,10 @@ def check_header(header: Any) -> None:
         raise ValueError("its header is not as ours are")
 
 
-def newest_good(directory: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint] | None:
+def newest_good(directory: Path, warn: Callable[[str], None]) -> tuple[Path, Checkpoint] | None:
     """The newest checkpoint that is good, or None where there is none at all. For rank 0.
 
-    Those that aren't are told to `say` and passed over. Raises InputError where there are some and none is
+    Those that aren't are reported by `warn` and passed over. Raises InputError where there are some and none is
     good: to start over then would throw work away.
     """
     found = checkpoints(directory)
@@ -126,7 +126,7 @@ def newest_good(directory: Path, say: Callable[[str], None]) -> tuple[Path, Chec
         try:
             return path, read_checkpoint(path)
         except InputError as error:
-            say(f"{error}; going on with the one before it")
+            warn(f"{error}; going on with the one before it")
     if found:
         raise InputError(
             "--resume",

@@ -20,10 +20,9 @@ from distnet import __version__
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
-from distnet.runtime.failure import COME_AGAIN, UNWRITTEN
+from distnet.runtime.failure import EXIT_RESUMABLE, EXIT_UNWRITTEN
 from distnet.runtime.files import check_folder, write_content
-from distnet.runtime.logs import logger
-from distnet.runtime.streams import say
+from distnet.runtime.logs import logger, warn
 from distnet.training.callbacks import Callback
 from distnet.training.checkpoint import (
     COMPLETED,
@@ -93,7 +92,7 @@ class Writer:
         try:
             write_checkpoint(path, checkpoint, self.keep)
         except OSError as error:
-            say(f"checkpoint {path}: can't be written ({error.strerror}); training goes on, the next one is tried")
+            warn(f"checkpoint {path}: can't be written ({error.strerror}); training goes on, the next one is tried")
             return error
         return None
 
@@ -252,13 +251,13 @@ class Checkpointer(Callback):
             self._writer.finish()
             trainer = self.trainer
             if self._writer.error is not None:
-                say(f"stopped {trainer.position()}; its checkpoint could not be written")
-                return UNWRITTEN
-            say(
+                warn(f"stopped {trainer.position()}; its checkpoint could not be written")
+                return EXIT_UNWRITTEN
+            warn(
                 f"stopped {trainer.position()}, checkpoint written; "
                 f"run it again with --checkpoint-dir {self.directory} --resume"
             )
-            return COME_AGAIN
+            return EXIT_RESUMABLE
 
         status = self.world.on_root(tell)
         stop_requests.ignore()
@@ -294,11 +293,11 @@ class Checkpointer(Callback):
             try:
                 write_content(path, json.dumps(content).encode(), f"--checkpoint-dir {self.directory}: {COMPLETED}")
             except InputError as error:
-                say(str(error))
-                return UNWRITTEN
+                warn(str(error))
+                return EXIT_UNWRITTEN
             if self._writer.error is not None:
-                say(f"--checkpoint-dir {self.directory}: the last checkpoint could not be written")
-                return UNWRITTEN
+                warn(f"--checkpoint-dir {self.directory}: the last checkpoint could not be written")
+                return EXIT_UNWRITTEN
             return 0
 
         status = self.world.on_root(record)
@@ -322,7 +321,7 @@ def locked(world: World, directory: Path | None) -> Iterator[None]:
         try:
             free = lock.acquire(PATIENCE)
         except OSError as error:
-            say(f"--checkpoint-dir {directory}: can't be locked ({error.strerror}); let no other run write there")
+            warn(f"--checkpoint-dir {directory}: can't be locked ({error.strerror}); let no other run write there")
             return
         if not free:
             raise InputError(

@@ -16,8 +16,8 @@ from distnet.parallel.exchange import Exchange
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from distnet.runtime.failure import watch
-watch()
+from distnet.runtime.failure import install_hooks
+install_hooks()
 from distnet.train import train
 from distnet.parallel.launched import launched_world
 
@@ -81,8 +81,8 @@ assert (status, network.sizes) == (0, (784, 20, 10))
 def test_an_error_in_a_callback_ends_all_ranks(what, digits, tmp_path):
     script = f"""
 import sys
-from distnet.runtime.failure import watch
-watch()
+from distnet.runtime.failure import install_hooks
+install_hooks()
 from distnet.train import train
 from distnet.parallel.launched import launched_world
 def trouble(what):
@@ -104,8 +104,8 @@ train(sys.argv[1:], {what}=trouble)
 def test_a_rank_that_exits_in_the_middle_leaves_no_other_waiting(call, digits, tmp_path):
     script = f"""
 import sys
-from distnet.runtime.failure import watch
-watch()
+from distnet.runtime.failure import install_hooks
+install_hooks()
 import numpy as np
 from distnet import NeuralNetwork
 from distnet.train import train
@@ -125,8 +125,8 @@ network, rows = NeuralNetwork([4, 2]), (np.ones((9, 4)), np.eye(2)[np.arange(9) 
 def test_what_a_callback_kept_of_shared_memory_outlives_the_run(digits, tmp_path):
     script = """
 import sys
-from distnet.runtime.failure import watch
-watch()
+from distnet.runtime.failure import install_hooks
+install_hooks()
 import numpy as np
 from distnet import NeuralNetwork
 from distnet.train import train
