@@ -33,7 +33,6 @@ OTHERS = {  # who may import it, and who for its types alone
             "parallel.launched",
             "parallel.mailbox",
             "parallel.mpi",
-            "parallel.rendezvous",
             "parallel.world",
             "runtime.command",
             "runtime.failure",

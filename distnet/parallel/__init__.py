@@ -1,1 +1,1 @@
-"""Ranks: the world they form, what they share and exchange, and who owns what."""
+"""Ranks: world, shared memory, exchange, shards."""

@@ -1,24 +1,30 @@
-"""Words that ranks send each other apart from all collectives: where they are, and that they have left.
+"""Short messages between ranks, apart from all collectives: which call a rank is in, or that it has exited.
 
-Nobody has to wait for one: a rank that waits for another can look who has come, and name who hasn't.
+Nobody has to wait for one: a rank that waits for others can poll, and name those that have not come.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING
+
+from distnet.runtime.text import join_names
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 TAG = 29_541  # below the least upper bound of tags, 32,767
-END = "end "  # the beginning of a rank's last word, which its status follows
-LENGTH = 64  # bytes of a word, which MPI sends at once, without waiting for its receiver
+EXIT = "exit "  # the start of a rank's last message; its exit status follows
+LENGTH = 64  # bytes per message; MPI sends so few at once, without waiting for the receiver
+POLL_INTERVAL = 0.0005  # seconds between polls, while rank 0 works alone and needs the core
 
 
 class Mailbox:
-    """Words from and to every other rank of MPI_COMM_WORLD, each in the order in which it was sent.
+    """Messages between the ranks of MPI_COMM_WORLD, from each rank in the order in which it sent them.
 
-    They are point-to-point messages with a tag of their own, so that collectives of a program don't mix with them.
+    They are point-to-point messages with a tag of their own, so a program's collectives never receive them.
+    exited: rank -> exit status, of the ranks whose last message has been received.
     """
 
     def __init__(self) -> None:
@@ -26,37 +32,42 @@ class Mailbox:
 
         self.comm: MPI.Intracomm = MPI.COMM_WORLD
         self.rank = self.comm.rank
-        self.ended: dict[int, int] = {}  # ranks that have ended, and with which status
+        self.exited: dict[int, int] = {}
         self._sent: list[tuple[MPI.Request, bytes]] = []
 
     def others(self, comm: MPI.Intracomm | None = None) -> list[int]:
-        """The other ranks of a communicator, of all where none is given, by their numbers in MPI_COMM_WORLD."""
+        """The other ranks of a communicator, by their numbers in MPI_COMM_WORLD. comm: None for all ranks."""
         from mpi4py import MPI
 
-        if comm is None:
-            ranks = list(range(self.comm.size))
-        else:
-            ranks = list(MPI.Group.Translate_ranks(comm.group, None, self.comm.group))
+        ranks = MPI.Group.Translate_ranks((comm or self.comm).group, None, self.comm.group)
         return [rank for rank in ranks if rank not in (self.rank, MPI.UNDEFINED)]
 
-    def send(self, word: str, ranks: list[int]) -> None:
-        """Send a word to each of these ranks, without waiting."""
-        data = word.encode()[:LENGTH].ljust(LENGTH)
+    def send(self, message: str, ranks: list[int]) -> None:
+        """Send a message to each of these ranks, without waiting."""
+        data = message.encode()[:LENGTH].ljust(LENGTH)
         self._sent = [(request, kept) for request, kept in self._sent if not request.Test()]
-        self._sent += [(self.comm.Isend(data, rank, TAG), data) for rank in ranks if rank not in self.ended]
-
-    def send_end(self, status: int, ranks: list[int]) -> None:
-        """Let these ranks know that this one has ended. Nothing can be sent afterwards."""
-        self.send(f"{END}{status}", ranks)
+        self._sent += [(self.comm.Isend(data, rank, TAG), data) for rank in ranks if rank not in self.exited]
 
     def receive(self, rank: int) -> str | None:
-        """The next word of a rank; None where none has come, or it has ended."""
-        if rank in self.ended or not self.comm.Iprobe(rank, TAG):
+        """The next message of a rank; None if none has arrived, or the rank has exited."""
+        if rank in self.exited or not self.comm.Iprobe(rank, TAG):
             return None
         data = bytearray(LENGTH)
         self.comm.Recv(data, rank, TAG)
-        word = data.decode().rstrip()
-        if word.startswith(END):
-            self.ended[rank] = int(word.removeprefix(END))
+        message = data.decode().rstrip()
+        if message.startswith(EXIT):
+            self.exited[rank] = int(message.removeprefix(EXIT))
             return None
-        return word
+        return message
+
+
+@cache
+def mailbox() -> Mailbox:
+    """Return the mailbox of this rank. MPI must be started."""
+    return Mailbox()
+
+
+def name_ranks(ranks: Iterable[int]) -> str:
+    """'rank 2', 'ranks 1, 3 and 4'."""
+    numbers = [str(rank) for rank in sorted(ranks)]
+    return f"rank{'s' * (len(numbers) > 1)} {join_names(numbers)}"

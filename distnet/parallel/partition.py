@@ -1,9 +1,9 @@
-"""Which columns of the flat vector belong to whom, and who transfers them: pure arithmetic.
+"""Which rank owns which columns of the flat vector, and which rank transfers them: pure arithmetic.
 
-Every rank owns one slice. Slices are ordered by lane: there are as many lanes as the smallest node has
-ranks, and in each lane one rank of every node, its leader, transfers what its node's ranks own there. So a
-lane is one run of columns, and so is what a node owns within it. Where all nodes have the same number of
-ranks, every rank leads a lane and transfers its own slice alone.
+Every rank owns one slice. Slices are ordered by lane, and by node within a lane, so a lane is a run of columns, and so
+is a node's place in it. There are as many lanes as the smallest node has ranks. In each lane, one rank of every node,
+the leader, transfers its node's place. If all nodes have equally many ranks, every rank leads a lane and transfers only
+its own slice.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from distnet.parallel.shards import share
 
 
 class Owner(NamedTuple):
-    """Whose slice it is."""
+    """The owner of a slice."""
 
     lane: int
     node: int
@@ -23,7 +23,7 @@ class Owner(NamedTuple):
 
 
 def slice_order(node_sizes: Sequence[int]) -> list[Owner]:
-    """Who owns the first slice, the second, ...: by lane, then by node. node_sizes: ranks of each node."""
+    """The owners of all slices in order: by lane, then by node. node_sizes: the number of ranks of each node."""
     lanes = min(node_sizes)
     return sorted(
         Owner(node_rank * lanes // size, node, node_rank)
@@ -33,11 +33,11 @@ def slice_order(node_sizes: Sequence[int]) -> list[Owner]:
 
 
 class Division(NamedTuple):
-    """The exchange as one rank sees it.
+    """One rank's part of the exchange.
 
-    own: its slice, of all columns. lane: the lane that it is in. leads: whether it transfers for its lane.
-    adds: the columns over which it adds the gradient rows of its node. places: [lane][node], the columns that
-    a node owns in a lane. runs: [node], the shards whose gradients a node holds. crowded: whether some rank
+    own: its slice. lane: the lane of this slice. leads: whether this rank transfers for its node in the lane.
+    adds: the columns over which it adds the gradient rows of its node. places: [lane][node], the columns that a node
+    owns in a lane. runs: [node], the shards whose gradients a node holds. crowded: whether some rank
     transfers what others of its node own, so that they have to wait for each other.
     """
 
@@ -51,9 +51,9 @@ class Division(NamedTuple):
 
 
 def divide(columns: int, shards: int, node_sizes: Sequence[int], node: int, node_rank: int) -> Division:
-    """How `columns` columns and `shards` rows of gradients are divided, for rank `node_rank` of `node`.
+    """The part of rank `node_rank` of `node` in an exchange of `columns` columns and `shards` rows of gradients.
 
-    Slices are whole blocks, but for the last one.
+    Slices are whole blocks, except the last one.
     """
     order = slice_order(node_sizes)
     blocks = -(-columns // BLOCK)

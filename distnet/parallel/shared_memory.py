@@ -1,6 +1,6 @@
-"""Memory that the processes of a host share: a file without a name in /dev/shm, whose pages are reserved at once.
+"""Memory that the processes of a host share: an unnamed file in /dev/shm, whose pages are reserved at once.
 
-MPI's own shared windows reserve nothing: where /dev/shm is full, the kernel kills the rank that touches a page.
+MPI's own shared windows reserve nothing: if /dev/shm is full, the kernel kills the rank that touches a page.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 SHARED_MEMORY = Path("/dev/shm")
-MARGIN = 1 << 20  # bytes per rank that are left to MPI, which takes the pages of its own segments when it needs them
+MARGIN = 1 << 20  # bytes per rank left for MPI, which takes the pages of its own segments on first use
 
 
 def map_shared(comm: MPI.Intracomm, size: int) -> tuple[mmap.mmap | None, str]:
-    """The same `size` zeroed bytes for all ranks of `comm`, which are on one host; and why this rank has none.
+    """The same `size` zeroed bytes for all ranks of `comm`, on one host; or None, and the problem of this rank.
 
-    The kernel frees them when the last rank has dropped its last view, or has died, however it did.
-    Every rank reserves a share of the pages, which puts them near its core.
-    Collective: every rank calls it, and looks at what became of it on the others.
+    The kernel frees them when no rank has a view any more, also if ranks die. Each rank reserves a share of the pages,
+    which puts them near its core. The caller must compare the problems of all ranks. Collective.
     """
     path, room, problem, memory = "", None, "", None
-    comm.Barrier()  # there is no file, whose name would stay, as long as one has to be waited for that may never come
+    comm.Barrier()  # create no named file before all ranks are here: it would remain if one never came
     with ExitStack() as stack:
         if comm.rank == 0:
             try:
@@ -52,7 +51,7 @@ def map_shared(comm: MPI.Intracomm, size: int) -> tuple[mmap.mmap | None, str]:
                     problem = _describe(error, room)
             comm.Barrier()
         finally:
-            if path:  # before it takes any room, so that a rank that is killed leaves none taken
+            if path:  # before pages are reserved, so that they are freed even if ranks are killed
                 os.unlink(path)
         if not problem:
             try:
@@ -66,7 +65,7 @@ def map_shared(comm: MPI.Intracomm, size: int) -> tuple[mmap.mmap | None, str]:
 
 
 def shared_memory_left() -> int | None:
-    """Bytes that files in SHARED_MEMORY can still take; None if there is no such folder."""
+    """Free bytes in SHARED_MEMORY; None if the folder doesn't exist."""
     try:
         status = os.statvfs(SHARED_MEMORY)
     except OSError:

@@ -1,7 +1,7 @@
-"""The ranks: who they are, what the ranks of a node share, and what they tell each other.
+"""The ranks: their numbers and nodes, the memory that a node shares, and messages.
 
-`World()` is a single process and needs no MPI; `launched_world()` is whatever the launcher started. Both
-have the same face, so that nothing above this file asks which it is.
+`World()` is a single process and needs no MPI; `launched_world()` has the ranks that the launcher started. Both have
+the same interface.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from distnet.parallel.mailbox import POLL_INTERVAL, name_ranks
 from distnet.parallel.mpi import library_name
-from distnet.parallel.rendezvous import POLITE_WAIT, names
 from distnet.parallel.shared_memory import map_shared
 from distnet.runtime.arrays import CACHE_LINE, aligned_zeros
 from distnet.runtime.errors import InputError
@@ -29,15 +29,15 @@ BROADCAST_BYTES = 1 << 30  # in one call, whose count is a C int
 
 
 class World:
-    """The ranks of a communicator and the nodes that they stand on.
+    """The ranks of a communicator and their nodes.
 
-    comm: an mpi4py intracommunicator, or None for one process without MPI. ranks_per_node: pretend that
-    every so many consecutive ranks are a node of their own; where it isn't given, nodes are what MPI says.
+    comm: an mpi4py intracommunicator, or None for one process without MPI. ranks_per_node: simulates nodes of so many
+    consecutive ranks; None for the nodes that MPI reports.
 
-    rank, size: this rank and how many there are; ranks of a node are consecutive, in whatever order the
-    launcher placed them. node, node_rank: which node, and which of its ranks. node_sizes: ranks of each node.
+    rank, size: this rank, and the number of ranks. They are renumbered so that the ranks of a node are consecutive.
+    node, node_rank: this rank's node, and its number there. node_sizes: the number of ranks of each node.
     library: name and version of the MPI, "none" without one.
-    Collective: the constructor, and every method that says so.
+    The constructor is collective.
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None, ranks_per_node: int | None = None) -> None:
@@ -46,7 +46,7 @@ class World:
         self.size = self.node_size = self.nodes = 1
         self.node_sizes = [1]
         self.library = "none"
-        self._arrival = self._waits = 0  # how often this rank came to node_barrier, and to wait
+        self._arrival = self._waits = 0  # calls of node_barrier, and of wait
         self._is_waiting = False
         if comm is None:
             return
@@ -74,15 +74,15 @@ class World:
         self._mine = self.node_rank * CACHE_LINE // 8
         self._others = [rank * CACHE_LINE // 8 for rank in range(self.node_size) if rank != self.node_rank]
         self._fence = MPI.Win.Allocate_shared(0, comm=self.node_comm)
-        self._fence.Lock_all(MPI.MODE_NOCHECK)  # Sync is allowed within such an epoch alone
+        self._fence.Lock_all(MPI.MODE_NOCHECK)  # MPI allows Sync only within such an epoch
         self.node_comm.Barrier()
 
     def node_barrier(self) -> None:
-        """Wait until all ranks of this node are here, and see what they wrote before. Collective on a node.
+        """Wait until all ranks of this node arrive; what they wrote before is visible then. Collective on a node.
 
-        Every rank counts its arrivals in a cache line of its own and looks at the others'. Giving the core
-        away between looks makes more ranks than cores cheap, where MPI's barrier spins; and Python's signal
-        handlers run here, which they don't inside an MPI call.
+        Each rank counts its arrivals in its own cache line and polls those of the others. It yields the core between
+        polls, so more ranks than cores are cheap; MPI's barrier spins. Python's signal handlers run here, unlike inside
+        an MPI call.
         """
         if self.node_size == 1:
             return
@@ -96,20 +96,17 @@ class World:
         self._fence.Sync()
 
     def missing(self) -> str:
-        """The ranks that this one waits for, as the first that waits for them tells.
-
-        "" where it doesn't wait, or another rank tells.
-        """
+        """The ranks that this one waits for, as text; "" if it doesn't wait, or a rank before it reports them."""
         line = CACHE_LINE // 8
         place, own = (1, self._waits) if self._is_waiting else (0, self._arrival)
         counts = [self._arrivals[rank * line + place] for rank in range(self.node_size)] if self.node_size > 1 else []
         late = [self._launched[rank] for rank, count in enumerate(counts) if count < own]
         if any(count >= own for count in counts[: self.node_rank]):
             return ""
-        return names(late) if late else "ranks on other nodes" * (self._is_waiting and self.nodes > 1)
+        return name_ranks(late) if late else "ranks on other nodes" * (self._is_waiting and self.nodes > 1)
 
     def wait(self, request: MPI.Request) -> None:
-        """Wait for a collective that was started, giving the core away between looks, as node_barrier does."""
+        """Wait for a collective that was started; yields the core between polls, as `node_barrier` does."""
         self._waits += 1
         self._is_waiting = True
         if self.node_size > 1:
@@ -119,10 +116,10 @@ class World:
         self._is_waiting = False
 
     def shared(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """A zeroed array on a cache line that all ranks of a node read and write. Collective.
+        """A zeroed array, aligned to a cache line, that all ranks of a node read and write. Collective.
 
-        Its memory is freed when the last rank has dropped its last view of it.
-        Raises InputError, on every rank, where a node has no room for it.
+        Its memory is freed when no rank has a view of it any more.
+        Raises InputError, on every rank, if a node has no room for it.
         """
         if self.size == 1:
             return aligned_zeros(shape, dtype)
@@ -142,7 +139,7 @@ class World:
         return np.frombuffer(memory, dtype, int(np.prod(shape, dtype=np.int64))).reshape(tuple(shape))
 
     def close(self) -> None:
-        """Give back what the world itself took from MPI; it is of no use afterwards. Collective."""
+        """Free the world's communicators; it can't be used afterwards. Collective."""
         if self.node_size > 1:
             self._fence.Unlock_all()
             self._fence.Free()
@@ -153,9 +150,9 @@ class World:
             self.comm.Free()
 
     def on_root(self, work: Callable[[], Result]) -> Result:
-        """Run `work` on rank 0 alone and return its (small) result on every rank. Collective.
+        """Run `work` on rank 0 only and return its (small) result on every rank. Collective.
 
-        An InputError that it raises is raised on every rank. The others wait without taking the core.
+        An InputError of `work` is raised on every rank. The other ranks sleep meanwhile.
         """
         result: Result | None = None
         problem: InputError | None = None
@@ -167,7 +164,7 @@ class World:
         if self.comm is not None and self.size > 1:
             arrived = self.comm.Ibarrier()
             while not arrived.Test():
-                time.sleep(POLITE_WAIT)
+                time.sleep(POLL_INTERVAL)
             result, problem = self.comm.bcast((result, problem))
         if problem is not None:
             problem.on_every_rank = True
@@ -175,7 +172,7 @@ class World:
         return result  # type: ignore[return-value]
 
     def check_agreement(self, options: dict[str, Any]) -> None:
-        """Raise InputError, on every rank, where a rank was given other options than rank 0. Collective."""
+        """Raise InputError, on every rank, if a rank's options differ from those of rank 0. Collective."""
         if self.comm is None or self.size == 1:
             return
         everyone = self.comm.allgather(options)
@@ -190,7 +187,7 @@ class World:
                     )
 
     def send_to_nodes(self, array: NDArray[Any]) -> None:
-        """Copy a shared array of rank 0's node into the same array of every other node. Collective."""
+        """Copy a shared array from rank 0's node to all other nodes. Collective."""
         if self.nodes > 1 and self.node_rank == 0:
             flat = array.reshape(-1).view(np.uint8)
             for start in range(0, flat.size, BROADCAST_BYTES):
@@ -198,10 +195,10 @@ class World:
         self.node_barrier()
 
     def total(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The elementwise sum over all ranks, in place and returned. Collective.
+        """The element-wise sum over all ranks, in place and returned. Collective.
 
-        Exact, and so independent of the ranks, for whole numbers, and where one rank at most has anything
-        but zero for an element.
+        The result is exact, so independent of the number of ranks, for integers, and for elements that are non-zero on
+        at most one rank.
         """
         if self.comm is not None and self.size > 1:
             from mpi4py import MPI

@@ -37,17 +37,17 @@ def program(tmp_path):
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("if rank == 1: sys.exit()\nnetwork.train(X, Y)", "rank 1 has ended, and rank 0 is in NeuralNetwork.train"),
-        ("if rank == 1: network.train(X, Y)", "rank 0 has ended, and rank 1 is in NeuralNetwork.train"),
-        ("if rank == 1: raise SystemExit(3)\nload_mnist()", "rank 1 has ended, and rank 0 is in load_mnist"),
-        ("if rank == 0: train(['--dataset', 'synthetic'])", "rank 1 has ended, and rank 0 is in distnet.train.train"),
+        ("if rank == 1: sys.exit()\nnetwork.train(X, Y)", "rank 1 has exited, and rank 0 is in NeuralNetwork.train"),
+        ("if rank == 1: network.train(X, Y)", "rank 0 has exited, and rank 1 is in NeuralNetwork.train"),
+        ("if rank == 1: raise SystemExit(3)\nload_mnist()", "rank 1 has exited, and rank 0 is in load_mnist"),
+        ("if rank == 0: train(['--dataset', 'synthetic'])", "rank 1 has exited, and rank 0 is in distnet.train.train"),
         (
             "network.train(X, Y) if rank == 0 else load_mnist()",
             "rank 1 is in load_mnist, and rank 0 in NeuralNetwork.train",
         ),
         (
             "comm = MPI.COMM_SELF if rank == 1 else None\nnetwork.train(X, Y, comm=comm)",
-            "rank 1 has ended, and rank 0 is in NeuralNetwork.train",
+            "rank 1 has exited, and rank 0 is in NeuralNetwork.train",
         ),
     ],
 )
@@ -61,20 +61,20 @@ def test_the_same_goes_for_a_program_that_leaves_starting_mpi_to_distnet(program
     begin = BEGIN.replace("from mpi4py import MPI\n", "").replace("MPI.COMM_WORLD.rank", "launch.launched_rank()")
     ended = program("if rank == 1: sys.exit()\nnetwork.train(X, Y)", begin=begin)
     assert ended.status == 1
-    assert "distnet: rank 1 has ended, and rank 0 is in " in ended.err
+    assert "distnet: rank 1 has exited, and rank 0 is in " in ended.err
 
 
 @pytest.mark.parametrize(
     ("others", "told"),
     [
-        ("time.sleep(600)", "and others go on; all ranks end"),
+        ("time.sleep(600)", "but other ranks have not; aborting all ranks"),
         ("network.train(X, Y)", "and "),
     ],
 )
 def test_sys_exit_with_a_status_ends_all_ranks_at_once_with_it(program, others, told):
     ended = program(f"if rank == 1: sys.exit(3)\n{others}")
     assert ended.status == 3
-    assert f"distnet: rank 1 has ended with status 3, {told}" in ended.err
+    assert f"distnet: rank 1 has exited with status 3, {told}" in ended.err
 
 
 @pytest.mark.parametrize(

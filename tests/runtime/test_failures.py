@@ -178,7 +178,7 @@ if launched_world().rank == 1:
     assert ended.status == 0, ended.err
     one = command("--data-dir", digits, "--epochs", 1, "--quiet").out
     assert ended.out == f"{one}0\n{one}0\n2\n"
-    assert ended.err.count("distnet: a rank of an MPI job started this; it runs as one process\n") == 2
+    assert ended.err.count("distnet: started by a rank of an MPI job; running as a single process\n") == 2
     assert (
         "distnet: distnet.supervise: mpirun started it, and it starts mpirun itself; start it without mpirun"
         in ended.err
