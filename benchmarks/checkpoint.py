@@ -47,12 +47,12 @@ def seconds(world: World, config: Config, data: Dataset) -> float:
     saver = None
     if config.checkpoint_dir:
         plan = CheckpointPlan(config.checkpoint_dir, config.checkpoint_every, config.keep)
-        saver = Checkpointer(trainer, plan, config.to_dict(), data.fingerprint)
+        saver = Checkpointer(world, plan, config.to_dict(), data.fingerprint)
     world.on_root(lambda: None)
     begin = time.perf_counter()
     train_with(trainer, config.epochs, [saver] if saver else [])
     if saver:
-        saver.finish_complete("")
+        saver.finish_complete(trainer, "")
     world.on_root(lambda: None)
     took = time.perf_counter() - begin
     trainer.close()
@@ -74,7 +74,6 @@ def tell_parts(world: World, data: Dataset, folder: Path, step_seconds: float) -
     """Print what a checkpoint takes, and what is done for every step beside training. Collective."""
     trainer = prepared(world, Config(), data)
     plan = CheckpointPlan(folder, Config.checkpoint_every, Config.keep)
-    saver = Checkpointer(trainer, plan, Config().to_dict(), data.fingerprint)
     requests = np.zeros((2, 9), np.float32)[:, 8]
 
     def request() -> None:
@@ -87,10 +86,12 @@ def tell_parts(world: World, data: Dataset, folder: Path, step_seconds: float) -
 
     in_the_loop, in_the_thread = [], []
     for trainer.epochs_done in range(1, 16):
+        saver = Checkpointer(world, plan, Config().to_dict(), data.fingerprint)
+        saver.start(trainer)
         begin = time.perf_counter()
-        saver.save()
+        saver.save(trainer)
         in_the_loop.append(time.perf_counter() - begin)
-        saver.finish_complete("")  # waits for the disk
+        saver.finish_complete(trainer, "")  # waits for the disk
         state = Checkpoint({}, trainer.state())
         begin = time.process_time()
         world.on_root(lambda: write_checkpoint(folder / "checkpoint-0000000000.npz", state, 3))  # noqa: B023

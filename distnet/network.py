@@ -186,7 +186,7 @@ class NeuralNetwork:
                 return False
 
             try:
-                trainer.run(epochs, on_epoch, after_step if on_step else lambda: False)
+                trainer.run(epochs, on_epoch, after_step if on_step else None)
             except KeyboardInterrupt:
                 warnings.warn(
                     f"training interrupted {trainer.position()}; the network keeps its parameters", stacklevel=2

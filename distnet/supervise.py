@@ -1,7 +1,7 @@
 """python -m distnet.supervise: run mpirun, and run it again after failures, until the training is complete."""
 
 from distnet.runtime import failure
-from distnet.training.stop_requests import stop_requests
+from distnet.training.signals import stop_requests
 
 if __name__ == "__main__":
     failure.install_hooks()  # before any import that can fail

@@ -1,7 +1,7 @@
 """python -m distnet.train: load, train on all ranks, evaluate, report, save."""
 
 from distnet.runtime import command, failure, logs, watchdog
-from distnet.training.stop_requests import stop_requests
+from distnet.training.signals import stop_requests
 
 if __name__ == "__main__":
     failure.install_hooks()  # before any import that can fail
@@ -28,8 +28,9 @@ from distnet.reporting.profile import Profile
 from distnet.reporting.tensorboard import Board
 from distnet.runtime.logs import log_rank, logger
 from distnet.training.callbacks import Callback, ProgramCallbacks, train_with
-from distnet.training.checkpointer import Checkpointer, CheckpointPlan, locked
+from distnet.training.checkpointer import Checkpointer, CheckpointPlan
 from distnet.training.history import Epoch
+from distnet.training.lock import lock_folder
 from distnet.training.trainer import Trainer, check_shards
 
 
@@ -84,7 +85,7 @@ def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> 
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.to_dict())
     check_shards(config.shards, world.size)
-    with locked(world, config.checkpoint_dir):
+    with lock_folder(world, config.checkpoint_dir):
         world.on_root(lambda: check_outputs(config, world.size))
         with log_rank(world.rank, world.size, config.verbose, config.log_dir):
             return run_locked(world, arguments, config, program)
@@ -117,10 +118,10 @@ def run_locked(world: World, arguments: Sequence[str], config: Config, program: 
     checkpointer = None
     if config.checkpoint_dir:
         plan = CheckpointPlan(config.checkpoint_dir, config.checkpoint_every, config.keep)
-        checkpointer = Checkpointer(trainer, plan, config.to_dict(), data.fingerprint, program.on_checkpoint)
+        checkpointer = Checkpointer(world, plan, config.to_dict(), data.fingerprint, program.on_checkpoint)
         failure.Context.folder = str(config.checkpoint_dir)
         if found:
-            checkpointer.resume(found)
+            checkpointer.resume(trainer, found)
             place = "which is complete" if trainer.is_complete(config.epochs) else trainer.position()
             console.write([f"resumed from {found.path}, {place}"])
         checkpointer.prepare()
@@ -132,11 +133,13 @@ def run_locked(world: World, arguments: Sequence[str], config: Config, program: 
     if trainer.diverged:
         outcome = Outcome(results.report_divergence(checkpointer.finish_diverged() if checkpointer else None), None)
     elif checkpointer and not is_complete:
-        outcome = Outcome(checkpointer.finish_stopped(), None)
+        outcome = Outcome(checkpointer.finish_stopped(trainer), None)
         results.write_timeline()
     else:
         status = results.write(data, network, header, arguments)
-        outcome = Outcome(max(status, checkpointer.finish_complete(results.sha256) if checkpointer else 0), network)
+        outcome = Outcome(
+            max(status, checkpointer.finish_complete(trainer, results.sha256) if checkpointer else 0), network
+        )
     trainer.close()
     return outcome
 

@@ -105,10 +105,14 @@ class Console(Callback):
             with suppress(ImportError):  # without tqdm, only the lines of the epochs are printed
                 self._bar = Progress(trainer, self.epochs)
 
+    def wants_steps(self) -> bool:
+        """Whether there is a bar."""
+        return self._bar is not None
+
     def after_step(self, trainer: Trainer) -> bool:
         """Move the bar."""
-        if self._bar:
-            self._bar.show_step(trainer)
+        assert self._bar is not None
+        self._bar.show_step(trainer)
         return False
 
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:

@@ -21,12 +21,16 @@ class Callback:
     def start(self, trainer: Trainer) -> None:
         """Before the first step of this process."""
 
+    def wants_steps(self) -> bool:
+        """Whether to call `after_step`. It is decided once, after `start`."""
+        return False
+
     def after_step(self, trainer: Trainer) -> bool:
-        """After every step. Training stops there where it returns True, on every rank."""
+        """After every step. Training stops there if it returns True, on every rank."""
         return False
 
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
-        """After every epoch. Training ends there where it returns True, on every rank."""
+        """After every epoch. Training ends there if it returns True, on every rank."""
         return False
 
     def end(self, trainer: Trainer) -> None:
@@ -35,16 +39,20 @@ class Callback:
 
 @dataclass(frozen=True)
 class ProgramCallbacks(Callback):
-    """Functions of a program that trains, each None where there is none; see `distnet.train.train`."""
+    """Functions of a program that trains; see `distnet.train.train`."""
 
     on_step: Callable[[Trainer], object] | None = None
     on_epoch: Callable[[Epoch], object] | None = None
     on_checkpoint: Callable[[Path], object] | None = None
 
+    def wants_steps(self) -> bool:
+        """Whether there is an on_step."""
+        return self.on_step is not None
+
     def after_step(self, trainer: Trainer) -> bool:
         """Call on_step."""
-        if self.on_step is not None:
-            self.on_step(trainer)
+        assert self.on_step is not None
+        self.on_step(trainer)
         return False
 
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
@@ -55,11 +63,11 @@ class ProgramCallbacks(Callback):
 def train_with(trainer: Trainer, epochs: int, callbacks: Sequence[Callback], tutorial_loss: bool = False) -> bool:
     """Train until `epochs` epochs are done, and call all callbacks in their order.
 
-    Returns whether training is complete, and not stopped after a step. Collective.
+    Returns False if training was stopped after a step. Collective.
     """
     for each in callbacks:
         each.start(trainer)
-    of_steps = [each for each in callbacks if type(each).after_step is not Callback.after_step]
+    of_steps = [each for each in callbacks if each.wants_steps()]
 
     def after_step() -> bool:
         stop = False
@@ -75,7 +83,7 @@ def train_with(trainer: Trainer, epochs: int, callbacks: Sequence[Callback], tut
             trainer.lap(each.phase)
         return stop
 
-    is_complete = trainer.run(epochs, after_epoch, after_step if of_steps else lambda: False, tutorial_loss)
+    is_complete = trainer.run(epochs, after_epoch, after_step if of_steps else None, tutorial_loss)
     for each in callbacks:
         each.end(trainer)
     return is_complete

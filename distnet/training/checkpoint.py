@@ -1,4 +1,4 @@
-"""The state of a run as a file: written whole, checked by its sha256 when read, never trusted."""
+"""A checkpoint file: written atomically, checked by its sha256 when read, never trusted."""
 
 import hashlib
 import json
@@ -25,9 +25,10 @@ COUNTS = ("epochs_done", "steps_done", "optimizer_steps", "shards")
 
 
 class Checkpoint(NamedTuple):
-    """header: what JSON knows of the run: where it stands, its configuration. arrays: name -> vector.
+    """The state of a run.
 
-    The header has COUNTS, "config", "fingerprint" and "history", a record of every epoch that is done.
+    header: as JSON: COUNTS, "config", "fingerprint", and "history", one record per completed epoch.
+    arrays: name -> vector.
     """
 
     header: dict[str, Any]
@@ -35,7 +36,7 @@ class Checkpoint(NamedTuple):
 
 
 def digest(header: str, arrays: dict[str, Array]) -> str:
-    """64 hex digits over everything that a checkpoint holds."""
+    """The sha256 of everything that a checkpoint holds, in hexadecimal."""
     total = hashlib.sha256(header.encode())
     for name, array in sorted(arrays.items()):
         total.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -44,25 +45,25 @@ def digest(header: str, arrays: dict[str, Array]) -> str:
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps of the whole run lies."""
+    """The path of the checkpoint after `step` steps, counted over the whole run."""
     return directory / f"checkpoint-{step:010}.npz"
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """All checkpoints, the newest first, good or not."""
+    """All checkpoints in a directory, newest first, damaged ones included."""
     return sorted((path for path in directory.glob("checkpoint-*") if NAME.fullmatch(path.name)), reverse=True)
 
 
 def step_of(path: Path) -> int:
-    """The step of the whole run after which a checkpoint was made, by its name."""
+    """The step in the name of a checkpoint, counted over the whole run."""
     return int(path.stem.removeprefix("checkpoint-"))
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
-    """Write a checkpoint; then remove older ones beyond `keep` with it. For rank 0.
+    """Write a checkpoint, then remove old ones, so that `keep` are left with it. For rank 0.
 
-    Raises OSError where the disk refuses; nothing is removed then. Those of later steps stay: they are bad,
-    or were passed over on purpose, and one of them must not outlive this one.
+    Checkpoints of later steps stay: they are damaged, or were passed over on purpose.
+    Raises OSError if the disk refuses it; nothing is removed then.
     """
     header = json.dumps({"format": FORMAT, "version": VERSION} | checkpoint.header)
     sha256 = digest(header, checkpoint.arrays)
@@ -76,33 +77,34 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and check a checkpoint. For rank 0.
+    """Read and check a checkpoint. Executes nothing from it, and takes no more memory than the file is long.
 
-    Raises InputError that names the file and what is wrong: missing, damaged, another version or somebody
-    else's. Nothing that it holds is run, and no more memory is taken than the file is long.
+    Raises InputError if it is missing, damaged, of another version or of another program. For rank 0.
     """
     try:
         texts, arrays = read_arrays(path)
         if texts.keys() != {"header", "sha256"} or any(array.dtype not in DTYPES for array in arrays.values()):
-            raise ValueError("it holds other arrays than ours")
+            raise ValueError("it holds other arrays than a checkpoint")
         if digest(texts["header"], arrays) != texts["sha256"]:
-            raise ValueError("its sha256 is not that of its content")
+            raise ValueError("its content does not match its sha256")
         header = json.loads(texts["header"])
         check_header(header)
     except OSError as error:
         raise InputError(f"checkpoint {path}", f"can't be read ({error.strerror or error})") from None
     except Exception as error:
-        # Damaged and foreign bytes make zipfile and NumPy raise almost anything.
-        raise InputError(f"checkpoint {path}", f"is damaged or not one of distnet's ({first_line(error)})") from None
+        # Given damaged or foreign bytes, zipfile and NumPy raise almost anything.
+        raise InputError(
+            f"checkpoint {path}", f"is damaged or not a checkpoint of distnet ({first_line(error)})"
+        ) from None
     return Checkpoint(header, arrays)
 
 
 def check_header(header: Any) -> None:
-    """Raise ValueError where a header hasn't what every checkpoint of this version has."""
+    """Raise ValueError if a header lacks something that every checkpoint of this version has."""
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError("it is somebody else's")
+        raise ValueError("it is of another program")
     if header.get("version") != VERSION:
-        raise ValueError(f"it is of version {header.get('version')!r}, and this distnet reads {VERSION}")
+        raise ValueError(f"it has version {header.get('version')!r}, this distnet reads version {VERSION}")
     counts, history = [header.get(name) for name in COUNTS], header.get("history")
     if (
         not all(type(count) is int and 0 <= count < 2**63 for count in counts)
@@ -112,21 +114,21 @@ def check_header(header: Any) -> None:
         or len(history) != header["epochs_done"]
         or not all(isinstance(record, dict) and type(record.get("test_accuracy")) is float for record in history)
     ):
-        raise ValueError("its header is not as ours are")
+        raise ValueError("its header is invalid")
 
 
 def newest_good(directory: Path, warn: Callable[[str], None]) -> tuple[Path, Checkpoint] | None:
-    """The newest checkpoint that is good, or None where there is none at all. For rank 0.
+    """The newest checkpoint that is good; None if there is no checkpoint. For rank 0.
 
-    Those that aren't are reported by `warn` and passed over. Raises InputError where there are some and none is
-    good: to start over then would throw work away.
+    Damaged ones are passed over, each with a call of `warn`.
+    Raises InputError if all are damaged: starting over would throw work away.
     """
     found = checkpoints(directory)
     for path in found:
         try:
             return path, read_checkpoint(path)
         except InputError as error:
-            warn(f"{error}; going on with the one before it")
+            warn(f"{error}; trying the one before it")
     if found:
         raise InputError(
             "--resume",
@@ -137,7 +139,7 @@ def newest_good(directory: Path, warn: Callable[[str], None]) -> tuple[Path, Che
 
 
 def sweep(directory: Path) -> None:
-    """Remove what an interrupted write left, unless a run is writing there. For rank 0."""
+    """Remove what an interrupted write left, unless a run has the lock. For rank 0."""
     lock = FolderLock(directory)
     if lock.acquire():
         remove_temporaries(directory)
@@ -145,7 +147,7 @@ def sweep(directory: Path) -> None:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Remove what an interrupted write left; for the run that has the lock. For rank 0."""
+    """Remove what an interrupted write left. For rank 0 of the run that has the lock."""
     for path in directory.glob(".*"):
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)

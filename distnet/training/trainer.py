@@ -27,7 +27,7 @@ from distnet.training.batches import Batch, Group
 from distnet.training.configuration import TrainingConfig
 from distnet.training.evaluation import Evaluation, Predictions, Scores
 from distnet.training.history import Epoch, History
-from distnet.training.interrupts import Interrupts
+from distnet.training.signals import Interrupts
 
 
 class Splits(NamedTuple):
@@ -146,7 +146,7 @@ class Trainer:
         """The epoch and step reached, as text."""
         return f"in epoch {self.epochs_done + 1}, after step {self.steps_done} of {self.steps_per_epoch}"
 
-    def epoch(self, on_step: Callable[[], bool], tutorial_loss: bool = False) -> Epoch | None:
+    def epoch(self, on_step: Callable[[], bool] | None, tutorial_loss: bool = False) -> Epoch | None:
         """Train to the end of a pass over the samples, in an order drawn from (seed, epoch); then evaluate.
 
         Returns None if `on_step` stopped it. Collective.
@@ -164,7 +164,7 @@ class Trainer:
                 with self.interrupts:
                     self.step(order[first : first + self.batch_size], first)
                     self.steps_done += 1
-                if on_step():
+                if on_step is not None and on_step():
                     if not self.is_finite():
                         self.diverged = f"the parameters are not finite {self.position()}"
                     return None
@@ -186,7 +186,7 @@ class Trainer:
         self,
         epochs: int,
         on_epoch: Callable[[Epoch], object],
-        on_step: Callable[[], bool] = lambda: False,
+        on_step: Callable[[], bool] | None = None,
         tutorial_loss: bool = False,
     ) -> bool:
         """Train until `epochs` epochs are done; returns False if `on_step` stopped the training before.
@@ -201,7 +201,7 @@ class Trainer:
         if not alone:
             Context.position, Context.missing = self.position, self.world.missing
         # More threads round differently, and other ranks use the other cores.
-        with single_blas_thread, self.interrupts.between_steps() if alone else nullcontext():
+        with single_blas_thread, self.interrupts.deferred() if alone else nullcontext():
             try:
                 while not self.is_complete(epochs):
                     epoch = self.epoch(on_step, tutorial_loss)

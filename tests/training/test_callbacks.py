@@ -11,7 +11,13 @@ import pytest
 from helpers import ROOT, Ended, command, mpirun
 
 from distnet import NeuralNetwork
+from distnet.datasets.dataset import shared_split
+from distnet.nn.model import Model
 from distnet.parallel.exchange import Exchange
+from distnet.parallel.world import World
+from distnet.training.callbacks import Callback, train_with
+from distnet.training.configuration import TrainingConfig
+from distnet.training.trainer import Splits, Trainer
 
 SCRIPT = """
 import json, sys
@@ -122,6 +128,28 @@ network, rows = NeuralNetwork([4, 2]), (np.ones((9, 4)), np.eye(2)[np.arange(9) 
     assert "distnet: rank 1 failed by sys.exit before the end" in ended.err
 
 
+@pytest.mark.parametrize("checkpoint", [1, 2], ids=["while training", "at the end"])
+def test_an_exit_in_the_thread_that_writes_checkpoints_ends_all_ranks(checkpoint, digits, tmp_path):
+    script = f"""
+import sys
+from distnet.runtime.failure import install_hooks
+install_hooks()
+from distnet.train import train
+seen = []
+def leave(path):
+    seen.append(path)
+    if len(seen) == {checkpoint}:
+        sys.exit(3)
+train(sys.argv[1:], on_checkpoint=leave)
+print("still here")
+"""
+    options = ("--data-dir", digits, "--hidden", 20, "--epochs", 2, "--checkpoint-dir", tmp_path / "run", "--quiet")
+    ended = run(tmp_path, *options, ranks=2, script=script)
+    assert ended.status != 0
+    assert "distnet: rank 0 failed by sys.exit before the end" in ended.err
+    assert "still here" not in ended.out
+
+
 def test_what_a_callback_kept_of_shared_memory_outlives_the_run(digits, tmp_path):
     script = """
 import sys
@@ -164,6 +192,43 @@ def parameters_after(steps):
     with pytest.raises(RuntimeError, match="my own mistake"):
         network.train(*rows_and_targets(), epochs=5, batch_size=20, on_step=give_up)
     return network.parameters.tobytes()
+
+
+class Counter(Callback):
+    """Counts its calls; `wanted` says whether it wants steps."""
+
+    def __init__(self, wanted):
+        self.wanted, self.started, self.steps, self.epochs = wanted, False, 0, 0
+
+    def start(self, trainer):
+        self.started = True
+
+    def wants_steps(self):
+        assert self.started
+        return self.wanted
+
+    def after_step(self, trainer):
+        self.steps += 1
+        return False
+
+    def after_epoch(self, trainer, epoch):
+        self.epochs += 1
+        return False
+
+
+@pytest.mark.parametrize("wanted", [(False, False), (True, False)], ids=["nobody", "one"])
+def test_only_callbacks_that_want_steps_are_called_after_each(wanted, monkeypatch):
+    inputs, targets = rows_and_targets()
+    sizes, on_step, run = (4, 5, 3), [], Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda *given: on_step.append(given[3]) or run(*given))
+    model = Model(sizes, "relu", NeuralNetwork(sizes).parameters)
+    data = shared_split(World(), inputs, targets, np.float32)
+    trainer = Trainer(World(), model, Splits(data), TrainingConfig(0.1, 20))
+    counters = [Counter(each) for each in wanted]
+    assert train_with(trainer, 2, counters)
+    assert [each.steps for each in counters] == [6 * each for each in wanted]
+    assert [each.epochs for each in counters] == [2, 2]
+    assert (on_step == [None]) is not any(wanted)
 
 
 def test_an_error_in_a_callback_of_a_network_leaves_it_the_parameters_of_that_step():
@@ -237,7 +302,7 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, own)
 for folder in ("one", "two"):
     train([*sys.argv[1:], "--checkpoint-dir", folder, "--stall-timeout", "1", "--quiet", "--validation", "100"])
-assert {thread.name for thread in threading.enumerate()} & {"stall watch", "checkpoint writer"} == set()
+assert not [t for t in threading.enumerate() if t.name.startswith(("stall watch", "checkpoint writer"))]
 assert open("/proc/self/maps").read().count("/distnet-") == 1  # the barrier's, which stays
 signal.raise_signal(signal.SIGINT)
 signal.raise_signal(signal.SIGTERM)

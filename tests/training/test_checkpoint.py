@@ -116,7 +116,7 @@ def test_a_flipped_bit_anywhere_is_seen_or_changes_nothing(tmp_path):
 def test_foreign_bytes_are_refused(tmp_path, content):
     path = tmp_path / "a.npz"
     path.write_bytes(content)
-    assert "is damaged or not one of distnet's" in refusal(path)
+    assert "is damaged or not a checkpoint of distnet" in refusal(path)
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path):
@@ -192,7 +192,7 @@ def test_an_array_that_promises_what_it_has_not_is_refused(tmp_path, name):
     good = zipfile.ZipFile(written(tmp_path))
     members = [(each, good.read(each)) for each in ("header.npy", "sha256.npy")]
     path = zipped(tmp_path / "a.npz", *members, ("parameters.npy", npy(ABSURD[name])))
-    assert "is damaged or not one of distnet's" in refusal(path)
+    assert "is damaged or not a checkpoint of distnet" in refusal(path)
 
 
 def test_a_member_that_claims_to_be_longer_in_the_file_than_it_is_takes_no_memory(tmp_path):
@@ -483,8 +483,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(digits, halfwa
     damage(halfway / steps(8)[0], harm)
     ended = resumed(digits, halfway)
     assert (ended.status, ended.out) == (0, undisturbed[0])
-    assert ended.err.startswith(f"distnet: checkpoint {halfway / steps(8)[0]}: is damaged or not one of distnet's (")
-    assert ended.err.endswith("; going on with the one before it\n")
+    assert ended.err.startswith(
+        f"distnet: checkpoint {halfway / steps(8)[0]}: is damaged or not a checkpoint of distnet ("
+    )
+    assert ended.err.endswith("; trying the one before it\n")
     assert ended.err.count("\n") == 1
 
 
@@ -510,7 +512,7 @@ def test_a_fresh_run_does_not_mix_its_checkpoints_with_anothers(digits, halfway,
     assert (ended.status, ended.out) == (2, "")
     assert ended.err == (
         f"distnet: --checkpoint-dir {halfway}: there are checkpoints in it; "
-        "go on from them with --resume, or name another folder\n"
+        "continue from them with --resume, or name another folder\n"
     )
     assert sorted(path.name for path in halfway.iterdir()) == before
 

@@ -10,7 +10,6 @@ from helpers import ROOT
 
 from distnet.runtime.errors import InputError
 from distnet.train import train
-from distnet.training import checkpointer
 from distnet.training.lock import FolderLock
 
 SMALL = ("--hidden", "9", "--epochs", "2", "--quiet")
@@ -58,7 +57,7 @@ def test_two_runs_in_one_process_keep_each_other_out_too(tmp_path):
 
 
 def test_a_run_where_another_one_writes_is_refused_and_touches_nothing(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpointer, "PATIENCE", 0.0)
+    monkeypatch.setattr("distnet.training.lock.PATIENCE", 0.0)
     folder = tmp_path / "run"
     folder.mkdir()
     lock = FolderLock(folder)
@@ -66,7 +65,7 @@ def test_a_run_where_another_one_writes_is_refused_and_touches_nothing(digits, t
     (folder / ".checkpoint-0000000005.npz.1234").write_bytes(b"being written")
     before = content(folder)
     for more in ([], ["--resume"]):
-        with pytest.raises(InputError, match=r"--checkpoint-dir .*run: another run writes there \(process \d+ on "):
+        with pytest.raises(InputError, match=r"--checkpoint-dir .*run: another run writes to it \(process \d+ on "):
             train(["--data-dir", str(digits), *SMALL, "--checkpoint-dir", str(folder), *more])
     assert content(folder) == before
     lock.release()
@@ -78,9 +77,9 @@ def test_a_folder_that_cannot_be_locked_is_told_and_used(digits, tmp_path, monke
 
     told = []
     monkeypatch.setattr("fcntl.lockf", unsupported)
-    monkeypatch.setattr(checkpointer, "say", told.append)
+    monkeypatch.setattr("distnet.training.lock.warn", told.append)
     assert train(["--data-dir", str(digits), *SMALL, "--checkpoint-dir", str(tmp_path / "run")]).status == 0
-    why = "can't be locked (Function not implemented); let no other run write there"
+    why = "can't be locked (Function not implemented); let no other run write to it"
     assert told == [f"--checkpoint-dir {tmp_path / 'run'}: {why}"]
 
 
