@@ -1,6 +1,6 @@
 """Accuracy, loss and mistakes of a trained network: python -m distnet.evaluate model.pkl --dataset mnist."""
 
-from distnet.runtime import command, failure, watchdog
+from distnet.runtime import command, failure
 
 if __name__ == "__main__":
     failure.install_hooks()  # before any import that can fail
@@ -38,14 +38,19 @@ SHOWN_MISTAKES = 10
 def main() -> int:
     """Run the command; returns the exit status. Collective."""
     options = build_parser().parse_args()
-    watchdog.watch_progress(options.stall_timeout)
+    with failure.Watchdog(options.stall_timeout) as watchdog:
+        return evaluate(options, watchdog)
+
+
+def evaluate(options: argparse.Namespace, watchdog: failure.Watchdog) -> int:
+    """Evaluate under a watchdog; returns the exit status. Collective."""
     world = launched_world()
     world.check_agreement({name: str(value) for name, value in vars(options).items()})
     trained = load_trained(world, options.model)
     data = load_as_trained(world, trained, options)
     split = standardise(world, trained, data, options.part)
     evaluation = Evaluation(world, trained.model, split)
-    failure.Context.position = evaluation.position
+    watchdog.position = evaluation.position
     predictions = evaluation.predictions()
     if world.rank == 0:
         summary = summarise(predictions, trained.classes or list(data.classes), options.mistakes)

@@ -1,6 +1,6 @@
 """python -m distnet.train: load, train on all ranks, evaluate, report, save."""
 
-from distnet.runtime import command, failure, logs, watchdog
+from distnet.runtime import command, failure, logs
 from distnet.training.signals import stop_requests
 
 if __name__ == "__main__":
@@ -47,8 +47,8 @@ def main() -> int:
     config = read_config(arguments)
     if config.checkpoint_dir is None:
         stop_requests.release()
-    watchdog.watch_progress(config.stall_timeout)
-    return run(arguments, config, ProgramCallbacks()).status
+    with failure.Watchdog(config.stall_timeout) as watchdog:
+        return run(arguments, config, ProgramCallbacks(), watchdog).status
 
 
 def train(
@@ -69,18 +69,16 @@ def train(
     """
     logs.open_streams()
     config = read_config(arguments)
-    end_watch = watchdog.watch_progress(config.stall_timeout)  # also of MPI's start, in which ranks wait for each other
-    try:
-        with (
-            together("distnet.train.train"),
-            stop_requests.lent() if config.checkpoint_dir else nullcontext(),
-        ):
-            return run(arguments, config, ProgramCallbacks(on_step, on_epoch, on_checkpoint))
-    finally:
-        end_watch()
+    with (
+        # Also while MPI starts. `together` decides about exceptions.
+        failure.Watchdog(config.stall_timeout, is_failure=lambda error: False) as watchdog,
+        together("distnet.train.train"),
+        stop_requests.lent() if config.checkpoint_dir else nullcontext(),
+    ):
+        return run(arguments, config, ProgramCallbacks(on_step, on_epoch, on_checkpoint), watchdog)
 
 
-def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> Outcome:
+def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks, watchdog: failure.Watchdog) -> Outcome:
     """Train from the options to the network. arguments: as typed. Collective."""
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.to_dict())
@@ -88,10 +86,12 @@ def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> 
     with lock_folder(world, config.checkpoint_dir):
         world.on_root(lambda: check_outputs(config, world.size))
         with log_rank(world.rank, world.size, config.verbose, config.log_dir):
-            return run_locked(world, arguments, config, program)
+            return run_locked(world, arguments, config, program, watchdog)
 
 
-def run_locked(world: World, arguments: Sequence[str], config: Config, program: ProgramCallbacks) -> Outcome:
+def run_locked(
+    world: World, arguments: Sequence[str], config: Config, program: ProgramCallbacks, watchdog: failure.Watchdog
+) -> Outcome:
     """Train as the one run that may write into the checkpoint directory. Collective."""
     logger.info(f"node {world.node + 1} of {world.nodes}, MPI {world.library}")
     found = find_checkpoint(world, config) if config.resume is not None else None
@@ -105,7 +105,7 @@ def run_locked(world: World, arguments: Sequence[str], config: Config, program: 
     logger.info(
         f"owns shards {own.start} to {own.stop - 1}, and updates parameters {columns.start:,} to {columns.stop - 1:,}"
     )
-    failure.Context.position = trainer.position
+    watchdog.position = trainer.position
     console = Console(world, config.epochs, config.quiet)
     architecture = f"{'-'.join(map(str, network.sizes))} {network.activation}"
     header = describe_run(trainer, data, architecture, config.epochs, config.shards)
@@ -119,7 +119,7 @@ def run_locked(world: World, arguments: Sequence[str], config: Config, program: 
     if config.checkpoint_dir:
         plan = CheckpointPlan(config.checkpoint_dir, config.checkpoint_every, config.keep)
         checkpointer = Checkpointer(world, plan, config.to_dict(), data.fingerprint, program.on_checkpoint)
-        failure.Context.folder = str(config.checkpoint_dir)
+        watchdog.folder = str(config.checkpoint_dir)
         if found:
             checkpointer.resume(trainer, found)
             place = "which is complete" if trainer.is_complete(config.epochs) else trainer.position()

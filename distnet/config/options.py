@@ -22,6 +22,7 @@ from distnet.nn.hyperparameters import DEFAULTS, LEARNING_RATES, OPTIMIZERS
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.nn.schedules import SCHEDULES
 from distnet.runtime.arrays import DTYPES
+from distnet.runtime.failure import STALL_TIMEOUT
 from distnet.runtime.numbers import (
     Number,
     fraction,
@@ -285,7 +286,7 @@ class Config:
         metavar="FILE",
     )
     stall_timeout: float = option(
-        300.0,
+        STALL_TIMEOUT,
         "recovery",
         "seconds without a completed step after which all ranks are ended",
         positive_rate,

@@ -1,6 +1,6 @@
 """Whether distnet can work here, and what to type where it can't: python -m distnet.doctor [mpirun -n N ...]."""
 
-from distnet.runtime import command, failure, launch, logs, watchdog
+from distnet.runtime import command, failure, launch, logs
 
 if __name__ == "__main__":
     failure.install_hooks()  # before any import that can fail
@@ -80,9 +80,9 @@ def build_parser() -> Parser:
 class Report:
     """The findings, as they come. Every rank has one and gives it the same; rank 0 prints."""
 
-    def __init__(self, speaks: bool) -> None:
+    def __init__(self, speaks: bool, watchdog: failure.Watchdog) -> None:
         self.speaks, self.problems, self.notes, self.at = speaks, 0, 0, "its surroundings"
-        failure.Context.position = lambda: f"while looking at {self.at}"
+        watchdog.position = lambda: f"while looking at {self.at}"
         self.line(HEADER)
 
     def section(self, title: str) -> None:
@@ -113,7 +113,12 @@ def examine(directory: Path, named: bool, started: Sequence[Finding] = ()) -> in
 
     started: what was found of a launcher before, by the one process that is left.
     """
-    watchdog.watch_progress(STALL)
+    with failure.Watchdog(STALL) as watchdog:
+        return examine_watched(directory, named, started, watchdog)
+
+
+def examine_watched(directory: Path, named: bool, started: Sequence[Finding], watchdog: failure.Watchdog) -> int:
+    """The same under a watchdog."""
     trouble = ""
     try:
         world = launched_world()
@@ -121,7 +126,7 @@ def examine(directory: Path, named: bool, started: Sequence[Finding] = ()) -> in
         if launch.launched_rank() > 0:
             return 0  # each is alone, and the first one tells
         world, trouble = World(), str(error)
-    report = Report(world.rank == 0)
+    report = Report(world.rank == 0, watchdog)
     report.section("MPI")
     report.tell(*started, *world.on_root(lambda: mpi.loaded(world, trouble)))
     mine = facts()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from distnet.parallel.mailbox import POLL_INTERVAL, mailbox, name_ranks
 from distnet.parallel.mpi import start_mpi
 from distnet.parallel.world import Arguments, Result, World
-from distnet.runtime import failure, watchdog
+from distnet.runtime import failure
 from distnet.runtime.logs import warn
 
 if TYPE_CHECKING:
@@ -64,29 +64,17 @@ def together(call: str, comm: MPI.Intracomm | None = None) -> Iterator[None]:
     """A block that all ranks of a communicator enter together; see `meet`. comm: None for all ranks.
 
     If every rank raises an exception, it propagates; if only some do, all ranks are aborted. sys.exit within the block
-    aborts them, too. So does a rank that makes no step for too long, unless a watchdog is active already. Collective.
+    aborts them, too. So does a rank that stalls; see `failure.Watchdog`. Collective.
     """
     if not (start_mpi() and (comm or mailbox().comm).size > 1):
         yield
         return
     meet(call, comm)
-    context = failure.Context
-    before = context.position, context.missing
-    end_watch = watchdog.watch_progress(watchdog.stall_timeout()) if context.timeout is None else None
-    try:
+    with failure.Watchdog(
+        failure.stall_timeout(),
+        is_failure=lambda error: not (isinstance(error, Exception) and all_raise(call, comm)),
+    ):
         yield
-    except SystemExit as error:
-        failure.fail(type(error), error, error.__traceback__, " by sys.exit before the end")
-    except KeyboardInterrupt:
-        failure.interrupted()
-    except BaseException as error:
-        if not all_raise(call, comm):
-            failure.fail(type(error), error, error.__traceback__)
-        raise
-    finally:
-        context.position, context.missing = before
-        if end_watch:
-            end_watch()
 
 
 def meet(call: str, comm: MPI.Intracomm | None = None) -> None:
@@ -116,12 +104,12 @@ def meet(call: str, comm: MPI.Intracomm | None = None) -> None:
             return
         waited = time.monotonic() - begin
         is_first = all(mail.rank < rank for rank in others if rank not in missing)
-        if waited > watchdog.WARN_AFTER and not warned:
+        if waited > failure.WARN_AFTER and not warned:
             warned = True
             if is_first:
-                seconds = f"{watchdog.WARN_AFTER:g} s"
+                seconds = f"{failure.WARN_AFTER:g} s"
                 warn(f"rank {mail.rank} has waited {seconds} in {call} for {name_ranks(missing)}; {REMEDY}")
-        if waited > watchdog.stall_timeout():
+        if waited > failure.stall_timeout():
             who = name_ranks(missing)
             abort_all(f"rank {mail.rank} has waited {waited:.0f} s in {call} for {who}; {REMEDY}", speaks=is_first)
         if waited < SPIN_TIME:

@@ -10,7 +10,7 @@ import time
 from functools import cache
 
 from distnet.parallel.mailbox import EXIT, POLL_INTERVAL, mailbox
-from distnet.runtime import failure, launch
+from distnet.runtime import command, failure, launch
 from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.failure import in_main_thread, install_hooks
 from distnet.runtime.launch import is_inside_rank, launched, launched_size, mark_rank
@@ -108,7 +108,7 @@ def leave(process: int) -> None:
     A rank that still needs this one aborts all ranks, see `meet`. If sys.exit was called with a status and other ranks
     continue, this rank aborts them. process: the one that registered this function; its forks inherit the registration.
     """
-    if failure.Context.command or process != os.getpid():
+    if command.commands or process != os.getpid():
         return
     is_late = "mpi4py.MPI" not in sys.modules  # too late to register `finalize`
     status = failure.Exit.status or 0

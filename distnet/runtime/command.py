@@ -8,26 +8,35 @@ import time
 from collections.abc import Callable
 
 from distnet.runtime.errors import HelpWanted, InputError
-from distnet.runtime.failure import EXIT_BAD_INPUT, RANK_0_HEAD_START, Context, abort, fail, install_hooks, interrupted
+from distnet.runtime.failure import (
+    EXIT_BAD_INPUT,
+    RANK_0_HEAD_START,
+    Watchdog,
+    abort,
+    install_hooks,
+    interrupt,
+    stall_timeout,
+)
 from distnet.runtime.launch import launched, launched_rank, launched_size
-from distnet.runtime.text import printable
+from distnet.runtime.logs import warn
 
-ALL_COME = 1.0  # seconds; ranks that start together fail together
+ARRIVAL = 1.0  # seconds within which ranks that started together end together
+commands: list[Callable[[], int | None]] = []  # what this process runs: nothing if it is another program
 
 
-def all_came() -> bool:
-    """Whether all ranks call this within a second or so; one alone may have been given a bad option.
+def all_arrive() -> bool:
+    """Whether all ranks call this within ARRIVAL seconds. One alone may have got an invalid option.
 
-    Where no MPI can tell, they are believed to.
+    True without MPI, and after MPI was started: every rank then has the same input.
     """
     if not launched() or launched_size() == 1 or "mpi4py.MPI" in sys.modules:
-        return True  # what is wrong after that is wrong on every rank
+        return True
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError):
         return True
     arrived = MPI.COMM_WORLD.Ibarrier()
-    deadline = time.monotonic() + ALL_COME + (launched_rank() > 0) * RANK_0_HEAD_START
+    deadline = time.monotonic() + ARRIVAL + (launched_rank() > 0) * RANK_0_HEAD_START
     while not arrived.Test():
         if time.monotonic() > deadline:
             return False
@@ -35,48 +44,51 @@ def all_came() -> bool:
     return True
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Run a command to its end on this rank; what `main` returns is the status, the same on every rank.
+def finish(status: int | None) -> None:
+    """End MPI, if it was started, and this process. Collective."""
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI
 
-    Bad input is one line from rank 0 and status 2, --help its text from rank 0 and status 0. Anything else that
-    ends `main` early ends all ranks. Collective: as `main` is.
+        with Watchdog(stall_timeout(), lambda: "in MPI_Finalize"):
+            if MPI.Is_initialized() and not MPI.Is_finalized():
+                MPI.Finalize()
+    sys.exit(status)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command to its end on this rank. `main` returns the exit status, the same on every rank.
+
+    Invalid input is one line from rank 0 and status 2; --help is printed by rank 0, with status 0. Any other exception
+    aborts all ranks. Collective: if `main` is.
     """
     install_hooks()
-    Context.command = True
+    commands.append(main)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # no µ and no class's name is worth a failure
-    if signal.getsignal(signal.SIGINT) is interrupted:
+        sys.stdout.reconfigure(errors="backslashreplace")  # print what the terminal's encoding lacks, such as µ
+    if signal.getsignal(signal.SIGINT) is interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    status: int | None = 0
     try:
-        try:
-            status = main()
-        except HelpWanted as text:
-            status = 0
-            if launched_rank() == 0:
-                sys.stdout.write(str(text))
-        sys.stdout.flush()
-        if not all_came():
-            sys.stderr.write(
-                f"distnet: rank {launched_rank()} is done at once, and not all are; give all ranks the same options\n"
-            )
-            abort(EXIT_BAD_INPUT)
+        with Watchdog():
+            try:
+                status = main()
+            except HelpWanted as text:
+                if launched_rank() == 0:
+                    sys.stdout.write(str(text))
+            sys.stdout.flush()
+            if not all_arrive():
+                warn(f"rank {launched_rank()} exited before the other ranks; give all ranks the same options")
+                abort(EXIT_BAD_INPUT)
     except InputError as error:
-        everywhere = error.on_every_rank and all_came()
-        alone = f"rank {launched_rank()}: " if error.on_every_rank and not everywhere else ""
-        if launched_rank() == 0 or not everywhere:
-            sys.stderr.write("distnet: " + alone + printable(str(error).replace("\n", " ")) + "\n")
+        is_shared = error.on_every_rank and all_arrive()
+        if launched_rank() == 0 or not is_shared:
+            warn(f"rank {launched_rank()}: " * (error.on_every_rank and not is_shared) + str(error))
         else:
             time.sleep(RANK_0_HEAD_START)
-        if not everywhere:
+        if not is_shared:
             abort(EXIT_BAD_INPUT)
-        sys.exit(EXIT_BAD_INPUT)
+        status = EXIT_BAD_INPUT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads it any more
         abort(1)
-    except SystemExit as error:
-        if error.code not in (None, 0):
-            abort(error.code if isinstance(error.code, int) else 1)
-        fail(type(error), error, error.__traceback__, " by sys.exit before the end")
-    except BaseException:
-        fail(*sys.exc_info())
-    sys.exit(status)
+    finish(status)

@@ -20,7 +20,7 @@ from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError
-from distnet.runtime.failure import Context, fail
+from distnet.runtime.failure import Watchdog
 from distnet.runtime.numbers import shard_count
 from distnet.runtime.stopwatch import no_lap
 from distnet.training.batches import Batch, Group
@@ -198,26 +198,25 @@ class Trainer:
         ranks. Collective.
         """
         alone = self.world.size == 1
-        if not alone:
-            Context.position, Context.missing = self.position, self.world.missing
-        # More threads round differently, and other ranks use the other cores.
-        with single_blas_thread, self.interrupts.deferred() if alone else nullcontext():
-            try:
-                while not self.is_complete(epochs):
-                    epoch = self.epoch(on_step, tutorial_loss)
-                    if epoch is None:
-                        return False
-                    self.history.append(epoch)
-                    if self.config.early_stopping and self.history.best_epoch() == epoch.number:
-                        self.snapshot_best()
-                    if on_epoch(epoch) is True or self.diverged:
-                        break
-            except BaseException as error:
-                if not alone and not (isinstance(error, InputError) and error.on_every_rank):
-                    # If the program caught it, the others would wait in a step forever; and no hook sees sys.exit.
-                    by_exit = " by sys.exit before the end" * isinstance(error, SystemExit)
-                    fail(type(error), error, error.__traceback__, by_exit)
-                raise
+
+        def is_failure(error: BaseException) -> bool:
+            """If the program caught it on some ranks, the others would wait in a step forever."""
+            return not alone and not (isinstance(error, InputError) and error.on_every_rank)
+
+        with (
+            single_blas_thread,  # more threads round differently, and other ranks use the other cores
+            Watchdog(position=self.position, missing=self.world.missing, is_failure=is_failure),
+            self.interrupts.deferred() if alone else nullcontext(),
+        ):
+            while not self.is_complete(epochs):
+                epoch = self.epoch(on_step, tutorial_loss)
+                if epoch is None:
+                    return False
+                self.history.append(epoch)
+                if self.config.early_stopping and self.history.best_epoch() == epoch.number:
+                    self.snapshot_best()
+                if on_epoch(epoch) is True or self.diverged:
+                    break
         return True
 
     def is_complete(self, epochs: int) -> bool:

@@ -14,7 +14,7 @@ import os, sys, time
 from mpi4py import MPI
 import numpy as np
 from distnet import NeuralNetwork, load_mnist
-from distnet.runtime import launch, watchdog
+from distnet.runtime import failure, launch
 from distnet.train import train
 rank = MPI.COMM_WORLD.rank
 network = NeuralNetwork([4, 3])
@@ -94,7 +94,7 @@ def test_ranks_that_need_no_other_one_may_leave(program, code, status):
 
 
 SLOW = """
-watchdog.WARN_AFTER = 1.0
+failure.WARN_AFTER = 1.0
 
 def wait(trainer=None):
     if rank == 1 and (trainer is None or trainer.global_step == 5):

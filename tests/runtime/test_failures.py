@@ -189,8 +189,10 @@ if launched_world().rank == 1:
 def test_a_python_without_what_distnet_needs_is_one_line_that_says_what_to_activate(module):
     ended = command(module=f"distnet.{module}", env=fault("not activated"))
     assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    activate = ROOT / ".venv" / "bin" / "activate"
+    remedy = f": source {activate}" if activate.exists() else " that distnet is installed in"
     told = r"distnet: .*python.*: (numpy|threadpoolctl) isn't installed for this Python; activate the environment"
-    assert re.match(told, ended.err)
+    assert re.fullmatch(told + re.escape(f"{remedy}\n"), ended.err)
 
 
 @pytest.mark.parametrize("ranks", [None, 2])

@@ -442,4 +442,4 @@ def test_a_bad_option_on_one_rank_alone_ends_all_and_names_it(digits, wrong):
 def test_help_on_one_rank_alone_ends_all(digits):
     ended = command(*apart(("--data-dir", digits, *OPTIONS), ("--help",)), ranks=1, timeout=15)
     assert ended.status == 2
-    assert "distnet: rank 1 is done at once, and not all are; give all ranks the same options\n" in ended.err
+    assert "distnet: rank 1 exited before the other ranks; give all ranks the same options\n" in ended.err
