@@ -206,6 +206,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
         assert len(dict(attributes)) == len(attributes)
+        self.titles += [value for name, value in attributes if name == "title"]
         if tag not in VOID:
             self.open.append(tag)
 

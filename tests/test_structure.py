@@ -46,7 +46,7 @@ OTHERS = {  # who may import it, and who for its types alone
     "sklearn": ({"classifier"}, set()),
     "tensorboardX": ({"reporting.tensorboard"}, set()),
     "threadpoolctl": ({"runtime.blas", "doctor.machine"}, set()),
-    "tqdm": ({"reporting.progress"}, set()),
+    "tqdm": ({"reporting.console"}, set()),
 }
 # Who else than `runtime.files` writes files, and why.
 WRITERS = {

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,13 +13,15 @@ from distnet.datasets.dataset import Dataset
 from distnet.parallel.shards import DEFAULT_SHARDS
 from distnet.parallel.world import World
 from distnet.reporting.profile import format_profile
-from distnet.reporting.progress import Progress
 from distnet.runtime.launch import launched_size
 from distnet.runtime.logs import logger
 from distnet.runtime.text import counted, printable
 from distnet.training.callbacks import Callback
 from distnet.training.history import Epoch, Record
 from distnet.training.trainer import Trainer
+
+INTERVAL = 0.2  # seconds between updates of the bar
+RECENT_STEPS = 50  # over which the bar's loss is averaged
 
 
 def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, shards: int | None) -> list[str]:
@@ -85,13 +88,14 @@ def format_epoch(record: Record, epochs: int) -> list[str]:
 class Console(Callback):
     """Prints the results of each epoch on rank 0, and logs them on every rank.
 
-    is_quiet: print the last two lines only.
+    On a terminal, one process also shows a progress bar, if tqdm is installed. is_quiet: print the last two lines only.
     """
 
     def __init__(self, world: World, epochs: int, is_quiet: bool) -> None:
         self.epochs, self.is_root = epochs, world.rank == 0
         self.is_verbose = self.is_root and not is_quiet
-        self._bar: Progress | None = None
+        self._bar: Any = None
+        self._next_update, self._accuracy = 0.0, ""
 
     def write(self, lines: Iterable[object]) -> None:
         """Print lines, unless the run is quiet."""
@@ -100,35 +104,52 @@ class Console(Callback):
                 print(printable(line), flush=True)
 
     def start(self, trainer: Trainer) -> None:
-        """Show a bar if standard error is a terminal."""
+        """Show the bar, where the trainer is."""
         if self.is_verbose and sys.stderr.isatty() and launched_size() == 1:
-            with suppress(ImportError):  # without tqdm, only the lines of the epochs are printed
-                self._bar = Progress(trainer, self.epochs)
+            with suppress(ImportError):
+                from tqdm import tqdm
+
+                total = self.epochs * len(trainer.losses)
+                done = count_samples(trainer)
+                self._bar = tqdm(total=total, initial=done, unit=" samples", unit_scale=True, dynamic_ncols=True)
 
     def wants_steps(self) -> bool:
         """Whether there is a bar."""
         return self._bar is not None
 
     def after_step(self, trainer: Trainer) -> bool:
-        """Move the bar."""
-        assert self._bar is not None
-        self._bar.show_step(trainer)
+        """Move the bar. Its loss is the mean of the last steps."""
+        if time.monotonic() >= self._next_update:
+            self._next_update = time.monotonic() + INTERVAL
+            first = max(trainer.steps_done - RECENT_STEPS, 0) * trainer.batch_size
+            recent = trainer.losses[first : trainer.steps_done * trainer.batch_size]
+            self._move_bar(trainer.epochs_done + 1, recent.mean(), count_samples(trainer))
+            self._bar.refresh()
         return False
 
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
-        """Print a line."""
+        """Print a line, above the bar if there is one."""
         words = format_epoch(trainer.history.records[-1], self.epochs)
         logger.info(", ".join(words))
-        if self._bar:
-            self._bar.show_epoch(epoch, "  ".join(words))
-        else:
+        if self._bar is None:
             self.write(["  ".join(words)])
+        else:
+            scores = epoch.validation or epoch.test
+            self._accuracy = f", accuracy {scores.accuracy:.4f}" if scores else ""
+            self._move_bar(epoch.number, epoch.loss, count_samples(trainer))
+            self._bar.write("  ".join(words), file=sys.stdout)
         return False
 
     def end(self, trainer: Trainer) -> None:
-        """Remove the bar."""
-        if self._bar:
+        """Remove the bar; the lines of the epochs stay."""
+        if self._bar is not None:
+            self._bar.leave = False
             self._bar.close()
+
+    def _move_bar(self, epoch: int, loss: float, samples: int) -> None:
+        self._bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.4f}{self._accuracy}", refresh=False)
+        self._bar.n = samples
 
     def write_result(self, accuracy: float, parameters_sha256: str, phases: Sequence[dict[str, Any]]) -> None:
         """Print the profile, if there is one, then the last two lines, whose format is fixed."""
@@ -137,3 +158,9 @@ class Console(Callback):
                 print(line)
             print(f"test accuracy {accuracy:.4f}")
             print(f"parameters sha256 {parameters_sha256}", flush=True)
+
+
+def count_samples(trainer: Trainer) -> int:
+    """The number of samples that training has passed, in all epochs."""
+    samples = len(trainer.losses)
+    return trainer.epochs_done * samples + min(trainer.steps_done * trainer.batch_size, samples)

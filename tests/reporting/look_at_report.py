@@ -23,26 +23,20 @@ from distnet.reporting.pages.run import render_step_time
 BROWSER = shutil.which("chromium")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars")
 QUIET += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
-WIDTHS = (360, 800, 1280)
+WIDTHS = (390, 800, 1280)
 PAPER = 688  # what A4 has between margins of 14 mm
 PHASES = ("data", "forward", "backward", "exchange", "waiting", "update", "evaluation", "checkpoint")
 # What the page says of itself: how wide it is, what isn't decoded or asks for another file, and what can't be read.
 LOOK = """(() => {
-  const channels = (text) => text.match(/[\\d.]+/g).map(Number);
+  const channels = (text) => text.match(/[\\d.]+/g).map((c) => c * (text.startsWith("color(srgb") ? 255 : 1));
   const over = (top, below) => top.slice(0, 3).map((c, k) => c * (top[3] ?? 1) + below[k] * (1 - (top[3] ?? 1)));
   const luminance = (colour) => colour.slice(0, 3).map((c) => c / 255)
     .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
     .reduce((sum, c, k) => sum + c * [0.2126, 0.7152, 0.0722][k], 0);
   const ground = (element) => {
     if (!element) return [255, 255, 255];
-    const style = getComputedStyle(element), beside = element.previousElementSibling;
-    let below = over(channels(style.backgroundColor), ground(element.parentElement));
-    if (element.tagName === "text" && beside?.tagName === "rect" && element.parentElement.tagName === "g") {
-      const card = channels(getComputedStyle(element.ownerSVGElement.querySelector(".ground")).fill);
-      const paint = getComputedStyle(beside);
-      below = over([...channels(paint.fill).slice(0, 3), Number(paint.fillOpacity)], card);
-    }
-    return below;
+    const style = getComputedStyle(element);
+    return over(channels(style.backgroundColor), ground(element.parentElement));
   };
   const texts = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
@@ -59,8 +53,11 @@ LOOK = """(() => {
   const letters = [...document.querySelectorAll("figure svg text")]
     .map((e) => parseFloat(getComputedStyle(e).fontSize) * e.ownerSVGElement.getBoundingClientRect().width
       / e.ownerSVGElement.viewBox.baseVal.width);
+  const counts = [...document.querySelectorAll(".matrix td")].filter((e) => e.innerText);
+  letters.push(...counts.map((e) => parseFloat(getComputedStyle(e).fontSize)));
   return {
     inner: innerWidth, scrolled: document.documentElement.scrollWidth, wide, letters: Math.min(...letters),
+    cut: counts.filter((e) => e.scrollWidth > e.offsetWidth || e.getBoundingClientRect().right > innerWidth).length,
     narrow: [...document.querySelectorAll(".track")]
       .filter((e) => e.getBoundingClientRect().width < innerWidth / 2).length,
     broken: [...document.images].filter((i) => !i.complete || !i.naturalWidth).length, images: document.images.length,
@@ -194,6 +191,7 @@ def test_a_page_fits_and_can_be_read(tab, pages, page, width, medium):
     assert seen["faint"] == []
     assert seen["broken"] == 0
     assert seen["narrow"] == 0
+    assert seen["cut"] == 0
     assert seen["fetched"] == []
     assert (seen["images"] > 10) == (page in ("images", "validation"))
     assert seen["letters"] is None or seen["letters"] >= 8

@@ -1,8 +1,9 @@
-"""Charts as SVG, in the colours of the page that contains them: curves, and a confusion matrix."""
+"""Line charts as SVG, in the colours of the page that contains them."""
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 Point = tuple[float, float]
@@ -33,20 +34,14 @@ svg {{ font: 11px system-ui, sans-serif; fill: var(--ink); }}
 .hit {{ fill: var(--c); fill-opacity: 0; }}
 .hit:hover {{ fill-opacity: 1; }}
 .mark {{ stroke: var(--soft); stroke-dasharray: 3 3; }}
-.ground {{ fill: var(--card); }}
-.right {{ fill: var(--c0); }}
-.wrong {{ fill: var(--c1); }}
 """
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 34  # margins, for the ticks and their numbers
 HUGE, TINY = 1e150, 1e-150  # values beyond these are not drawn
 DECADES = 20  # ratio of the largest to the smallest value above which a scale may be logarithmic
-LETTER = 6.3  # average width of a letter
-LONGEST_NAME = 10
+MOST_TICKS = 5  # about
 POINTED_AT = 150  # curves with up to so many points show the value of the point under the mouse
-NUMBERED_CLASSES = 14  # the most classes of a confusion matrix with its counts printed in the cells
-CELL, SMALL_CELL = 34, 13  # sides of a cell with and without a count
 
 
 class Curve(NamedTuple):
@@ -64,26 +59,27 @@ def escape(text: object) -> str:
     return html.escape("".join(c if c.isprintable() else "?" for c in str(text)))
 
 
-def find_ticks(low: float, high: float, most: int = 5, whole: bool = False) -> list[float]:
-    """Round numbers between `low` and `high`, low < high; about `most` of them."""
-    power = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(each * power for each in (1, 2, 5, 10) if each * power * (1 + 1e-9) >= (high - low) / most)
+def find_ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """Round numbers between `low` and `high`, low < high."""
+    least = (high - low) / MOST_TICKS
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(each * power for each in (1, 2, 5, 10) if each * power * (1 + 1e-9) >= least)
     step = max(step, 1.0) if whole else step
     found = [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     room = (high - low) * 1e-6  # for rounding errors at the ends
     return [each for each in found if low - room <= each <= high + room]
 
 
-def find_log_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers for a logarithmic scale, 0 < low < high; about `most` of them."""
+def find_log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic scale, 0 < low < high."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
     for digits in ((1, 2, 5), (1, 3), (1,)):
         found = [each * 10.0**power for power in powers for each in digits]
         found = [each for each in found if low <= each <= high]
-        if len(found) <= most + 1:
+        if len(found) <= MOST_TICKS + 1:
             break
-    return found[:: math.ceil(len(found) / (most + 1))] if found else []
+    return found[:: math.ceil(len(found) / (MOST_TICKS + 1)) or 1]
 
 
 def format_number(value: float, step: float) -> str:
@@ -93,10 +89,21 @@ def format_number(value: float, step: float) -> str:
 
 
 class Scale:
-    """A map from values, all finite, to positions: `start` for the lowest value, `stop` for the highest."""
+    """A map from values, all finite, to positions from `start` to `stop`.
+
+    zero: whether it includes 0. logarithmic: whether it may be. margin: part of the length to leave free above the
+    highest value, and below the lowest unless that is 0.
+    """
 
     def __init__(
-        self, values: Sequence[float], start: float, stop: float, *, zero: bool = False, logarithmic: bool = False
+        self,
+        values: Sequence[float],
+        start: float,
+        stop: float,
+        *,
+        zero: bool = False,
+        logarithmic: bool = False,
+        margin: float = 0.0,
     ) -> None:
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         low = min(low, 0.0) if zero else low
@@ -104,23 +111,19 @@ class Scale:
         if high - low <= max(1e-9 * max(abs(low), abs(high)), TINY):
             room = abs(high) / 10 if abs(high) > TINY else 1.0
             low, high = low - room, high + room
-        self.low, self.high, self.start, self.stop = low, high, start, stop
-
-    def pad(self, part: float) -> "Scale":
-        """Make room for lines that touch the top or bottom."""
         if self.logarithmic:
-            room = (self.high / self.low) ** part
-            self.low, self.high = self.low / room, self.high * room
+            room = (high / low) ** margin
+            low, high = low / room, high * room
         else:
-            room = (self.high - self.low) * part
-            self.low, self.high = self.low - room * (self.low != 0), self.high + room
-        return self
+            room = (high - low) * margin
+            low, high = low - room * (low != 0), high + room
+        self.low, self.high, self.start, self.stop = low, high, start, stop
 
     def ticks(self, whole: bool = False) -> list[tuple[float, str]]:
         """Positions and numbers of the ticks."""
         if self.logarithmic:
             return [(self(each), f"{each:g}") for each in find_log_ticks(self.low, self.high)]
-        found = find_ticks(self.low, self.high, whole=whole)
+        found = find_ticks(self.low, self.high, whole)
         step = found[1] - found[0] if len(found) > 1 else 1.0 if whole else self.high - self.low
         return [(self(each), format_number(each, step)) for each in found]
 
@@ -144,16 +147,17 @@ def draw_line_chart(
 ) -> str:
     """Draw curves in one chart with axes.
 
-    what: the chart's name, for screen readers. along: name of the horizontal axis. zero: whether the vertical axis
-    includes 0. logarithmic: whether it may be logarithmic. whole: whether the horizontal axis counts; otherwise it
-    begins at 0. mark: position of a vertical line.
+    what: the chart's name, for screen readers. along: name of the horizontal axis. zero, logarithmic: of the vertical
+    axis, see Scale. whole: whether the horizontal axis counts; otherwise it begins at 0. mark: position of a vertical
+    line.
     """
-    shown = [[point if all(map(_is_drawable, point)) else None for point in curve.points] for curve in curves]
-    flat = [point for points in shown for point in points if point is not None]
-    across = Scale([x for x, _ in flat], LEFT, WIDTH - RIGHT, zero=not whole)
-    up = Scale([y for _, y in flat], HEIGHT - BOTTOM, TOP, zero=zero, logarithmic=logarithmic).pad(0.05)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_describe(what, curves))}">']
+    drawable = [point for curve in curves for point in curve.points if is_drawable(point)]
+    across = Scale([x for x, _ in drawable], LEFT, WIDTH - RIGHT, zero=not whole)
     bottom = HEIGHT - BOTTOM
+    up = Scale([y for _, y in drawable], bottom, TOP, zero=zero, logarithmic=logarithmic, margin=0.05)
+    ends = [f"{c.label} from {c.points[0][1]:.4g} to {c.points[-1][1]:.4g}" for c in curves if c.points]
+    label = escape(f"{what}: {'; '.join(ends)}")
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
     for y, text in up.ticks():
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text class="soft" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
@@ -163,11 +167,14 @@ def draw_line_chart(
     parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(along)}</text>')
     if mark is not None:
         parts.append(f'<path class="mark" d="M{across(mark):.1f} {TOP}V{bottom}"/>')
-    if not flat:
+    if not drawable:
         parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{bottom / 2}" text-anchor="middle">no finite values</text>')
-    for curve, points in zip(curves, shown, strict=True):
+    for curve in curves:
         colour = f"c{curve.colour % COLOURS}"
-        for run in _split_at_gaps(points):
+        for is_run, group in groupby(curve.points, is_drawable):
+            if not is_run:
+                continue
+            run = list(group)
             places = [(across(x), up(y)) for x, y in run]
             if len(run) == 1:
                 parts.append(f'<circle class="dot {colour}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
@@ -175,7 +182,7 @@ def draw_line_chart(
                 line = "L".join(f"{x:.1f} {y:.1f}" for x, y in thin(places))
                 how = f'class="curve{" dashed" * curve.dashed} {colour}" stroke-width="{curve.width:.1f}"'
                 parts.append(f'<path {how} d="M{line}"/>')
-            if len(points) <= POINTED_AT:
+            if len(curve.points) <= POINTED_AT:
                 parts += [
                     f'<circle class="hit {colour}" cx="{px:.1f}" cy="{py:.1f}" r="5"><title>'
                     f"{escape(curve.label)}, {escape(along)} {x:g}: {y:.6g}</title></circle>"
@@ -184,100 +191,16 @@ def draw_line_chart(
     return "".join([*parts, "</svg>"])
 
 
-def _is_drawable(value: float) -> bool:
-    return abs(value) < HUGE  # False for NaN
-
-
-def _describe(what: str, curves: Sequence[Curve]) -> str:
-    """Describe the chart and the ends of its curves in words."""
-    ends = [f"{c.label} from {c.points[0][1]:.4g} to {c.points[-1][1]:.4g}" for c in curves if c.points]
-    return f"{what}: {'; '.join(ends)}"
-
-
-def _split_at_gaps(points: Iterable[Point | None]) -> list[list[Point]]:
-    """The runs of points between gaps."""
-    runs: list[list[Point]] = [[]]
-    for point in points:
-        if point is None:
-            runs.append([])
-        else:
-            runs[-1].append(point)
-    return [run for run in runs if run]
+def is_drawable(point: Point) -> bool:
+    """Whether both coordinates are finite, and not huge."""
+    return all(abs(each) < HUGE for each in point)  # False for NaN
 
 
 def thin(places: Sequence[Point]) -> list[Point]:
-    """Keep the lowest and the highest position in each pixel column, from left to right."""
-    columns: dict[int, list[Point]] = {}
-    for place in places:
-        columns.setdefault(round(place[0]), []).append(place)
+    """Keep the lowest and the highest position in each pixel column. places: from left to right."""
     kept = []
-    for column in columns.values():
+    for _, group in groupby(places, lambda place: round(place[0])):
+        column = list(group)
         ends = {min(column, key=lambda place: place[1]), max(column, key=lambda place: place[1])}
         kept += [place for place in dict.fromkeys(column) if place in ends]
     return kept
-
-
-def shorten(name: object) -> str:
-    """Cut a name to the length that a chart has room for."""
-    text = str(name)
-    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
-
-
-def draw_matrix(names: Sequence[object], counts: Sequence[Sequence[int]]) -> str:
-    """Draw a confusion matrix; its size grows with the number of classes.
-
-    counts: a row per true class, a column per predicted class. The darker a cell, the larger its share of the row.
-    """
-    classes = len(names)
-    is_numbered = classes <= NUMBERED_CLASSES
-    short = [shorten(name) for name in names]
-    longest = max(map(len, short))
-    left = 28 + longest * LETTER
-    is_turned = longest > 3 or not is_numbered
-    top = 22 + (longest * LETTER if is_turned else 12)
-    cell = CELL if is_numbered else SMALL_CELL
-    font = min(11.0, cell / (max(len(str(count)) for row in counts for count in row) + 0.5) / 0.6)
-    label = 11.0 if is_numbered else 10.0
-    # The words on the axes need room, too, if there are few classes.
-    width, height = max(left + classes * cell + 4, left + 60), max(top + classes * cell + 4, top + 70)
-    what = "confusion matrix: a row per true class, a column per predicted class"
-    size = f"width:{width:.0f}px;max-width:100%;min-width:{width * 0.82:.0f}px"
-    parts = [f'<svg viewBox="0 0 {width:.0f} {height:.0f}" style="{size}" role="img" aria-label="{what}">']
-    parts.append(f'<text class="soft" x="{left:.1f}" y="12">predicted</text>')
-    middle = top + (height - top) / 2
-    parts.append(
-        f'<text class="soft" x="12" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 12 {middle:.1f})">'
-        "true class</text>"
-    )
-    for place, name in enumerate(short):
-        at = (place + 0.5) * cell
-        y, x = top + at + label / 3, left + at
-        named = f'font-size="{label:.1f}">{escape(name)}</text>'
-        parts.append(f'<text x="{left - 5:.1f}" y="{y:.1f}" text-anchor="end" {named}')
-        if is_turned:
-            x += label / 3
-            how = f'transform="rotate(-90 {x:.1f} {top - 5:.1f})"'
-        else:
-            how = 'text-anchor="middle"'
-        parts.append(f'<text x="{x:.1f}" y="{top - 5:.1f}" {how} {named}')
-    side = f'width="{cell * classes}" height="{cell * classes}"'
-    parts.append(f'<rect class="ground" x="{left:.1f}" y="{top:.1f}" {side}/>')
-    for true, row in enumerate(counts):
-        for guess, count in enumerate(row):
-            if not count:
-                continue
-            x, y = left + guess * cell, top + true * cell
-            # The square root makes a few errors in a thousand visible; the text on top has to stay readable.
-            strength = 0.08 + 0.42 * math.sqrt(count / sum(row))
-            title = f"{escape(names[true])} predicted as {escape(names[guess])}: {count:,} of {sum(row):,}"
-            parts.append(
-                f'<g><title>{title}</title><rect class="{"right" if true == guess else "wrong"}" x="{x:.1f}" '
-                f'y="{y:.1f}" width="{cell - 0.5:.1f}" height="{cell - 0.5:.1f}" fill-opacity="{strength:.2f}"/>'
-            )
-            if is_numbered:
-                parts.append(
-                    f'<text x="{x + cell / 2:.1f}" y="{y + cell / 2 + font / 3:.1f}" text-anchor="middle" '
-                    f'font-size="{font:.1f}">{count}</text>'
-                )
-            parts.append("</g>")
-    return "".join([*parts, "</svg>"])

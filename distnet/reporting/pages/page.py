@@ -20,15 +20,16 @@ small, .small, figcaption { font-size: .85rem; color: var(--soft); }
 code, pre { font: .82rem/1.5 ui-monospace, monospace; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .75rem; margin: 0;
   white-space: pre-wrap; }
+.option { white-space: nowrap; }
 figure { margin: 0; break-inside: avoid; }
 svg { display: block; width: 100%; height: auto; }
 img { display: block; width: 100%; height: auto; image-rendering: pixelated; border-radius: 3px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7rem, 1fr)); gap: .6rem; margin: 1rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .6rem; margin: 1rem 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .8rem;
   break-inside: avoid; }
-.tile b { display: block; font-size: 1.3rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
+.tile b { display: block; font-size: 1.1rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 1.5rem; }
-.charts.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
+.charts.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
 .charts svg { max-width: 27rem; }
 .charts figcaption b, .key { color: var(--ink); }
 .key { white-space: nowrap; margin-left: .8rem; }
@@ -54,6 +55,16 @@ tr { break-inside: avoid; }
 table.plain { overflow-wrap: anywhere; }
 table.plain td, table.plain th { text-align: left; }
 table.plain th { white-space: nowrap; font-weight: 400; padding-left: 0; }
+.matrix { --cell: clamp(1.3rem, (100vw - 5rem) / var(--n), 2.2rem); margin-top: .5rem; table-layout: fixed; }
+.matrix.dense { --cell: .85rem; font-size: .7rem; }
+.matrix th, .matrix td { padding: 0; border: 0; font-weight: 400; line-height: 1; vertical-align: middle; text-align: center; }
+.matrix td { height: var(--cell); min-width: var(--cell); max-width: var(--cell); background: var(--card);
+  border: .5px solid var(--page); font-size: min(.75rem, var(--cell) / (var(--digits) + .5) / .62); }
+.matrix td[class] { background: color-mix(in srgb, var(--c) var(--p), var(--card)); }
+.matrix th span { display: inline-block; max-width: 7rem; max-height: 7rem; overflow: hidden; text-overflow: ellipsis; }
+.matrix tr > th:first-child { text-align: right; padding-right: .35rem; }
+.matrix tr:first-child th { padding-bottom: .35rem; vertical-align: bottom; }
+.matrix.turned tr:first-child span { writing-mode: vertical-rl; transform: rotate(180deg); }
 .thumbs { display: grid; grid-template-columns: repeat(auto-fill, minmax(4.6rem, 1fr)); gap: .9rem .6rem; }
 .thumbs figcaption { line-height: 1.35; margin-top: .25rem; font-size: .8rem; }
 .thumbs b { color: var(--ink); font-size: .95rem; }
@@ -67,6 +78,7 @@ table.plain th { white-space: nowrap; font-weight: 400; padding-left: 0; }
 footer { margin-top: 3rem; }
 @media (max-width: 30rem) {
   th, td { padding: .25rem .35rem; }
+  .scroll table:not(.matrix) :is(th, td) { white-space: normal; }
   .bar { grid-template-columns: 1fr 4.8rem; gap: 0 .6rem; }
   .bar > :first-child { grid-column: 1 / -1; }
   .reflows, .reflows tbody { display: block; }
@@ -85,7 +97,6 @@ footer { margin-top: 3rem; }
   body { padding: 0; max-width: none; }
   .scroll { overflow: visible; }
   .scroll td, .scroll th { white-space: normal; overflow-wrap: anywhere; }
-  .scroll svg { min-width: 0 !important; }
 }
 """
 )

@@ -1,6 +1,7 @@
 """The report of one run, for `--report`: how it learned, its errors, its weights, its time, and what produced it."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.reporting.pages.charts import Curve, draw_line_chart, draw_matrix, escape
+from distnet.reporting.pages.charts import Curve, draw_line_chart, escape
 from distnet.reporting.pages.page import (
     render_document,
     render_figure,
@@ -17,14 +18,16 @@ from distnet.reporting.pages.page import (
     render_section,
     render_table,
 )
-from distnet.reporting.pages.png import Bytes, data_url, encode_png
+from distnet.reporting.pages.png import Bytes, encode_png
 from distnet.reporting.profile import describe_slowest_rank, waiting_seconds
 from distnet.runtime.arrays import Array
 from distnet.runtime.stopwatch import PHASES
 from distnet.training.evaluation import Scores
+from distnet.training.history import History
 
 MISTAKES = 24  # how many `Run.findings` should have
 SHOWN_CLASSES = 100  # the most classes of a confusion matrix
+NUMBERED_CLASSES = 14  # the most classes of a confusion matrix whose cells show their counts
 SHOWN_NEURONS = 64
 SHOWN_RANKS = 64
 LEVELS = 31  # of a weight's strength, each way; fewer make smaller files
@@ -36,19 +39,17 @@ class Run(NamedTuple):
     """What the report shows.
 
     title: data set and network, in a few words. header: the lines that the run printed first, each "name: rest".
-    arguments: of the command, as typed. history: the metrics of each epoch. best_epoch: the one whose parameters these
-    are. label_smoothing: of the training loss. training: accuracy and loss of these parameters on the training set,
-    measured as on the test set. findings: see `evaluation.summarise`, for the test set. images: of
-    findings["mistakes"], in their order; None for tables. weights: of the first layer, (neurons, rows, columns); None
-    for tables. configuration: as TOML. environment: name -> value. sha256: of the parameters. phases: see
-    `profile.gather_phases`; empty if no step was taken.
+    arguments: of the command, as typed. label_smoothing: of the training loss.
+    training: scores on the training set of the parameters that were kept. findings: those of `evaluation.summarise` on
+    the test set. images: of findings["mistakes"], in their order; None for tables. weights: of the first layer,
+    (neurons, rows, columns); None for tables. configuration: as TOML. environment: name -> value. sha256: of the
+    parameters. phases: see `profile.gather_phases`; empty if no step was taken.
     """
 
     title: str
     header: Sequence[str]
     arguments: Sequence[str]
-    history: Sequence[Mapping[str, Any]]
-    best_epoch: int
+    history: History
     label_smoothing: float
     training: Scores
     findings: Mapping[str, Any]
@@ -63,7 +64,9 @@ class Run(NamedTuple):
 def render_run(run: Run) -> str:
     """Render the report as HTML."""
     header = [(name, rest) for name, _, rest in (line.partition(": ") for line in run.header)]
-    command = shlex.join(["python", "-m", "distnet.train", *run.arguments])
+    command = escape(shlex.join(["python", "-m", "distnet.train", *run.arguments]))
+    command = re.sub("(?<= )--[a-z-]+", r'<span class="option">\g<0></span>', command)
+    configuration = "\n".join(map(escape, run.configuration.splitlines()))
     parts = [
         f"<header>\n<h1>{escape(run.title)}</h1>",
         render_pairs(header),
@@ -79,35 +82,30 @@ def render_run(run: Run) -> str:
     if run.phases:
         parts.append(render_section("Time per step", render_step_time(run.phases)))
     parts += [
-        render_section("Command", f"<pre>{escape(command)}</pre>"),
+        render_section("Command", f"<pre>{command}</pre>"),
         '<div class="beside">',
-        render_section("Effective configuration", f"<pre>{escape_lines(run.configuration)}</pre>"),
+        render_section("Effective configuration", f"<pre>{configuration}</pre>"),
         render_section("Environment", render_pairs(run.environment.items())),
         "</div>",
     ]
     return render_document(f"distnet: {run.title}", parts)
 
 
-def escape_lines(text: str) -> str:
-    """Escape text, and keep its line breaks."""
-    return "\n".join(map(escape, text.splitlines()))
-
-
 def render_tiles(run: Run) -> str:
     """Render the most important numbers."""
-    findings, seconds = run.findings, [record["seconds"] for record in run.history]
-    samples = sum(record["samples_per_second"] * record["seconds"] for record in run.history)
+    findings, records, kept = run.findings, run.history.records, run.history.best_epoch()
+    seconds = sum(record["seconds"] for record in records)
+    samples = sum(record["samples_per_second"] * record["seconds"] for record in records)
     wrong = sum(each["wrong"] for each in findings["classes"])
-    epochs = len(run.history)
     values = {
         "test accuracy": f"{findings['accuracy']:.4f}",
         "test loss": f"{findings['loss']:.4f}",
         "training accuracy": f"{run.training.accuracy:.4f}",
         "training loss": f"{run.training.loss:.4f}",
         f"errors in {findings['samples']:,}": f"{wrong:,}",
-        "epochs" if run.best_epoch == epochs else f"best epoch of {epochs:,}": f"{run.best_epoch:,}",
-        "training time": format_duration(sum(seconds)),
-        "samples/s": f"{samples / sum(seconds):,.0f}" if sum(seconds) else "-",
+        "epochs" if kept == len(records) else f"best epoch of {len(records):,}": f"{kept:,}",
+        "training time": format_duration(seconds),
+        "samples/s": f"{samples / seconds:,.0f}" if seconds else "-",
     }
     tiles = [
         f'<div class="tile"><b>{escape(v)}</b><span class="small">{escape(k)}</span></div>' for k, v in values.items()
@@ -128,37 +126,36 @@ def render_curves(run: Run) -> str:
 
     Losses against smoothed labels have a chart of their own, since they can't be compared with the others.
     """
+    records: Sequence[Mapping[str, Any]] = run.history.records
+    kept = run.history.best_epoch()
 
-    def points_of(name: str) -> list[tuple[float, float]]:
-        return [(record["epoch"], record[name]) for record in run.history if name in record]
+    def curve_of(name: str, label: str, colour: int = 0, dashed: bool = False) -> Curve:
+        return Curve(label, [(each["epoch"], each[name]) for each in records if name in each], colour, dashed)
 
     def curves_of(what: str) -> list[Curve]:
-        sets = (("test", 1), ("validation", 2))
-        curves = [Curve(name, points_of(f"{name}_{what}"), colour, name != "test") for name, colour in sets]
-        return [*curves, Curve("training set", [(run.best_epoch, getattr(run.training, what))])]
+        training_set = Curve("training set", [(kept, getattr(run.training, what))])
+        validation = curve_of(f"validation_{what}", "validation", 2, dashed=True)
+        return [curve_of(f"test_{what}", "test", 1), validation, training_set]
 
-    training = Curve("training", points_of("loss"))
+    training = curve_of("loss", "training")
     charts = {"Loss": [training, *curves_of("loss")]}
     if run.label_smoothing:
         charts = {"Training loss, smoothed labels": [training], "Loss": curves_of("loss")}
-    charts |= {"Accuracy": curves_of("accuracy"), "Learning rate": [Curve("learning rate", points_of("learning_rate"))]}
-    mark = run.best_epoch if run.best_epoch != len(run.history) else None
+    charts |= {"Accuracy": curves_of("accuracy"), "Learning rate": [curve_of("learning_rate", "learning rate")]}
+    mark = kept if kept != len(records) else None
     figures = []
     for name, curves in charts.items():
         shown = [curve for curve in curves if curve.points]
-        keys = [
-            render_key(each.label, each.colour, "dashed" * each.dashed or "dot" * (each.label == "training set"))
-            for each in shown
-            if len(curves) > 1
-        ]
+        kinds = ["dot" if each.label == "training set" else "dashed" * each.dashed for each in shown]
+        keys = [render_key(each.label, each.colour, kind) for each, kind in zip(shown, kinds, strict=True)]
         drawn = draw_line_chart(
             name, "epoch", shown, zero=name == "Learning rate", logarithmic="loss" in name.lower(), mark=mark
         )
-        figures.append(render_figure(f"<b>{name}</b>{' '.join(keys)}", drawn))
+        figures.append(render_figure(f"<b>{name}</b>{' '.join(keys * (len(curves) > 1))}", drawn))
     notes = [
         "The training loss is the mean over an epoch's mini-batches, each before its own update, with dropout and"
-        " augmentation if they are used. The other losses are measured after the epoch, and so is that of"
-        " the training set (the dot), for the parameters that were kept."
+        " augmentation if they are used. All other values are measured after the epoch. The dot is the training set,"
+        " with the parameters that were kept: compare it with the test set."
     ]
     if epsilon := run.label_smoothing:
         lowest = compute_lowest_loss(epsilon, len(run.findings["classes"]))
@@ -173,7 +170,7 @@ def render_curves(run: Run) -> str:
 
 
 def compute_lowest_loss(epsilon: float, classes: int) -> float:
-    """The lowest cross-entropy against labels that are smoothed by epsilon: the entropy of such a label."""
+    """The lowest cross-entropy with labels smoothed by epsilon, which is the entropy of such a label."""
     other = epsilon / classes
     right = 1 - epsilon + other
     return -sum(p * math.log(p) for p in (right, *[other] * (classes - 1)) if p > 0)
@@ -204,9 +201,36 @@ def render_errors(findings: Mapping[str, Any]) -> str:
     if len(names) > SHOWN_CLASSES:
         note = f"The {SHOWN_CLASSES} of {len(names):,} classes with most errors. The confusion matrix would be too big."
         return f'<p class="small">{note}</p>\n{table}'
-    caption = "Predicted classes of the samples of each class: correct ones in blue, errors in orange."
-    matrix = render_figure(caption, f'<div class="scroll">{draw_matrix(names, confusion)}</div>')
-    return f'<div class="flow">\n{matrix}\n{table}\n</div>'
+    caption = "A row per true class, a column per predicted class: correct predictions in blue, errors in orange."
+    return f'<div class="flow">\n{render_figure(caption, render_matrix(names, confusion))}\n{table}\n</div>'
+
+
+def render_matrix(names: Sequence[object], counts: Sequence[Sequence[int]]) -> str:
+    """Render a confusion matrix, in cells that fit its classes and their counts.
+
+    counts: a row per true class, a column per predicted class. The darker a cell, the larger its share of the row.
+    """
+    digits = max(len(str(count)) for row in counts for count in row)
+    is_numbered = len(names) <= NUMBERED_CLASSES
+    is_turned = not is_numbered or max(len(str(name)) for name in names) > 3
+    labels = [f'title="{escape(name)}"><span>{escape(name)}</span></th>' for name in names]
+    lines = ["<th></th>" + "".join(f'<th scope="col" {label}' for label in labels)]
+    for true, row in enumerate(counts):
+        cells = [f'<th scope="row" {labels[true]}']
+        for guess, count in enumerate(row):
+            if not count:
+                cells.append("<td></td>")
+                continue
+            # The square root makes a few errors in a thousand visible; the text on top has to stay readable.
+            strength = 8 + 42 * math.sqrt(count / sum(row))
+            title = f"{escape(names[true])} predicted as {escape(names[guess])}: {count:,} of {sum(row):,}"
+            kind = f'class="c{int(true != guess)}" style="--p:{strength:.0f}%" title="{title}"'
+            cells.append(f"<td {kind}>{count if is_numbered else ''}</td>")
+        lines.append("".join(cells))
+    kinds = "matrix" + " turned" * is_turned + " dense" * (not is_numbered)
+    table = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    style = f"--n:{len(names)};--digits:{digits}"
+    return f'<div class="scroll"><table class="{kinds}" style="{style}">\n{table}\n</table></div>'
 
 
 def render_mistakes(run: Run) -> str:
@@ -232,7 +256,7 @@ def render_mistakes(run: Run) -> str:
     figures = []
     for each, image in zip(mistakes, run.images, strict=True):
         true, guess = escape(each["class"]), escape(each["predicted"])
-        source, alt = data_url(encode_png(image)), f"test image {each['index']}: {true} predicted as {guess}"
+        source, alt = encode_png(image), f"test image {each['index']}: {true} predicted as {guess}"
         figures.append(
             f'<figure><img src="{source}" alt="{alt}" width="{image.shape[1]}" height="{image.shape[0]}">'
             f"<figcaption><b>{true} → {guess}</b><br>{each['probability']:.4f}<br>no. {each['index']:,}</figcaption>"
@@ -256,7 +280,7 @@ def render_weights(weights: Array) -> str:
     pictures = []
     for place in shown:
         levels = np.rint(finite[place] / (strengths[place] or 1) * LEVELS).astype(np.int64) + LEVELS
-        source = data_url(encode_png(levels.astype(np.uint8), palette))
+        source = encode_png(levels.astype(np.uint8), palette)
         pictures.append(f'<img src="{source}" alt="weights of neuron {place}" title="neuron {place}">')
     note = (
         f"{which}, each scaled by its own largest weight: positive weights in {render_key('blue', 0, 'box')}, "
