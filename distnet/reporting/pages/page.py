@@ -29,7 +29,7 @@ img { display: block; width: 100%; height: auto; image-rendering: pixelated; bor
   break-inside: avoid; }
 .tile b { display: block; font-size: 1.1rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 1.5rem; }
-.charts.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
+@media (min-width: 70rem) { .charts.pairs { grid-template-columns: 1fr 1fr; } }
 .charts svg { max-width: 27rem; }
 .charts figcaption b, .key { color: var(--ink); }
 .key { white-space: nowrap; margin-left: .8rem; }
@@ -57,7 +57,8 @@ table.plain td, table.plain th { text-align: left; }
 table.plain th { white-space: nowrap; font-weight: 400; padding-left: 0; }
 .matrix { --cell: clamp(1.3rem, (100vw - 5rem) / var(--n), 2.2rem); margin-top: .5rem; table-layout: fixed; }
 .matrix.dense { --cell: .85rem; font-size: .7rem; }
-.matrix th, .matrix td { padding: 0; border: 0; font-weight: 400; line-height: 1; vertical-align: middle; text-align: center; }
+.matrix th, .matrix td { padding: 0; border: 0; font-weight: 400; line-height: 1; vertical-align: middle;
+  text-align: center; }
 .matrix td { height: var(--cell); min-width: var(--cell); max-width: var(--cell); background: var(--card);
   border: .5px solid var(--page); font-size: min(.75rem, var(--cell) / (var(--digits) + .5) / .62); }
 .matrix td[class] { background: color-mix(in srgb, var(--c) var(--p), var(--card)); }
