@@ -11,8 +11,9 @@ from pathlib import Path
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
 from distnet.models.model_file import MODEL_ENDINGS, load_model, save_model
-from distnet.models.onnx import ONNX_BYTES, has_moments, to_onnx
+from distnet.models.onnx import ONNX_BYTES, to_onnx
 from distnet.models.safetensors import load_safetensors, to_safetensors
+from distnet.models.trained import read_notes
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import Model
 from distnet.nn.parameters import parameter_count
@@ -80,7 +81,7 @@ def main() -> None:
         )
     if typed.standardise and typed.target.suffix != ".onnx":
         raise InputError("--standardise", f"{typed.target} can't hold it", "write .onnx, or leave it out")
-    if typed.standardise and not has_moments(model):
+    if typed.standardise and read_notes(typed.source, model).mean is None:
         raise InputError("--standardise", f"{typed.source} holds no mean and deviation of its inputs", "leave it out")
     write(typed.target, model, typed.standardise)
     print(f"wrote {printable(typed.target)}")

@@ -1,4 +1,4 @@
-"""A trained network as a .pkl or .npz file: written atomically, and read without executing anything in it."""
+"""Model files, .pkl or .npz: written atomically, and read without executing anything in them."""
 
 import json
 import pickle
@@ -22,7 +22,7 @@ FORMAT = "distnet model"
 VERSION = 1
 STORED_DTYPES = ("<f4", "<f8")
 LARGEST_LAYER = 2**31 - 1
-# The opcodes of our pickles. Others ask for any amount of memory, change objects, or write the same again.
+# The opcodes of distnet's pickles. Others can allocate any amount of memory, or change objects.
 TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 GETS = {"BINGET", "LONG_BINGET"}
 OPCODES = {
@@ -32,11 +32,11 @@ OPCODES = {
     *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", *TEXTS, *GETS),
 }
-ROOM = 1 << 16  # characters that texts which a pickle repeats may have beyond its own length
+ROOM = 1 << 16  # characters that a pickle's repeated texts may have beyond its own length
 
 
 def save_model(path: Path, model: Model) -> None:
-    """Write the model in the format that the ending of `path` names. For rank 0 only.
+    """Write a model in the format of the ending of `path`. For rank 0 only.
 
     A .pkl is a pickled dictionary, an .npz the same dictionary as arrays and JSON.
     Raises InputError for another ending, and if the file can't be written.
@@ -46,7 +46,7 @@ def save_model(path: Path, model: Model) -> None:
         "version": VERSION,
         "sizes": list(model.sizes),
         "activation": model.activation,
-        "about": json.loads(json.dumps(model.about)),  # contains no container twice
+        "about": json.loads(json.dumps(model.about)),  # as copies, so that no container occurs twice
     }
 
     def write(file: BinaryIO) -> None:
@@ -66,21 +66,21 @@ def save_model(path: Path, model: Model) -> None:
 
 
 def _as_bytes(array: Array) -> tuple[Any, ...]:
-    """An array as a pickle stores it: a function and its arguments, which any unpickler can call."""
+    """An array's form in a pickle: a function and its arguments, which any unpickler can call."""
     return np.frombuffer, (array.tobytes(), array.dtype.str)
 
 
 def _from_bytes(data: object, dtype: object) -> Array:
     """The inverse of `_as_bytes`; refuses anything else."""
     if type(data) is not bytes or type(dtype) is not str or dtype not in STORED_DTYPES:
-        raise pickle.UnpicklingError(f"an array of {dtype!r}")
+        raise pickle.UnpicklingError(f"it contains an array of {dtype!r}")
     return np.frombuffer(data, dtype)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler of arrays by `_as_bytes`, numbers, text and containers only.
+    """An unpickler of numbers, text, containers, and arrays in the form of `_as_bytes` only.
 
-    It refuses arrays as NumPy pickles them: with those, a crafted file can access any memory.
+    It refuses NumPy's own pickled arrays, by which a crafted file can access any memory.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -90,12 +90,11 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _check_pickle(content: bytes) -> None:
-    """Raise UnpicklingError if a pickle holds what distnet's never do, or unpacks to more than its length.
+    """Raise UnpicklingError if a pickle contains what distnet's never do, or unpacks to far more than its length.
 
-    distnet's repeat only text. Lists that repeat each other could take memory, or time to compare, that doubles with
-    every few bytes.
+    distnet's pickles repeat only text. With repeated containers, memory and time could double with every few bytes.
     """
-    memo: list[int | None] = []  # the length of what is repeatable, None for what isn't
+    memo: list[int | None] = []  # lengths of memoized texts, None for anything else
     room, length = len(content) + ROOM, None
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name not in OPCODES:
@@ -114,7 +113,7 @@ def _check_pickle(content: bytes) -> None:
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
-    """The content of a .pkl. Raises almost anything for foreign bytes."""
+    """The content of a .pkl. Raises almost any exception for foreign bytes."""
     packed = path.read_bytes()
     _check_pickle(packed)
     content = _ArraysOnly(BytesIO(packed)).load()
@@ -124,10 +123,9 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 
 def load_model(path: Path) -> Model:
-    """Read a model that `save_model` wrote.
+    """Read a file of `save_model`. Nothing in it is executed.
 
-    Raises InputError for a file that is missing, damaged, of another version or of another program. Nothing in the
-    file is ever executed.
+    Raises InputError if the file is missing, damaged, or of another version or program.
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -144,13 +142,13 @@ def load_model(path: Path) -> Model:
             f"model {path}", f"can't be read ({error.strerror or error})", "name a model of distnet's"
         ) from None
     except Exception as error:
-        # Damaged and foreign bytes make pickle and zipfile raise almost anything.
+        # For damaged and foreign bytes, pickle and zipfile raise almost any exception.
         raise InputError(f"model {path}", f"is damaged or not a model of distnet's ({first_line(error)})") from None
     return build_model(path, content)
 
 
 def build_model(path: Path, content: Any) -> Model:
-    """The model in `content`. Raises InputError for anything else."""
+    """The model in the content of a file. Raises InputError if it is anything else."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"model {path}", "is not a model of distnet's")
     if content.get("version") != VERSION:

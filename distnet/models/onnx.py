@@ -1,4 +1,4 @@
-"""Models as ONNX graphs."""
+"""Export to ONNX."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from distnet.nn.functional import GELU_CUBIC, GELU_LINEAR, LEAK
 from distnet.nn.model import Model
 
 OPSET, IR = 13, 7  # of ONNX 1.8; nothing newer is needed
-# ONNX's operators for each activation, with their second operands; z are the logits, others constants. onnxruntime's
-# LeakyRelu knows no float64, and its Gelu computes it in single precision.
+# ONNX operators per activation, each with its second operand: z for the logits, else a constant. onnxruntime's
+# LeakyRelu doesn't support float64, and its Gelu computes float64 in single precision.
 OPERATORS: dict[str, list[tuple[str, ...]]] = {
     "sigmoid": [("Sigmoid",)],
     "tanh": [("Tanh",)],
@@ -20,22 +20,13 @@ OPERATORS: dict[str, list[tuple[str, ...]]] = {
     ],
 }
 CONSTANTS = {"leak": LEAK, "one": 1.0, "half": 0.5, "cubic": GELU_CUBIC, "linear": GELU_LINEAR}
-ONNX_BYTES = 2**31 - 2**20  # what one .onnx file can hold, less what names take
-
-
-def has_moments(model: Model) -> bool:
-    """Whether it stores the mean and deviation of its inputs."""
-    try:
-        moments = [np.asarray(model.about[name], np.float64) for name in ("mean", "deviation")]
-    except (KeyError, TypeError, ValueError):
-        return False
-    return all(each.shape in ((), (model.sizes[0],)) and np.isfinite(each).all() for each in moments)
+ONNX_BYTES = 2**31 - 2**20  # the limit of one .onnx file, less what names take
 
 
 def to_onnx(model: Model, standardise: bool) -> bytes:
-    """The model as an ONNX graph from "inputs" (rows, features) to "probabilities" (rows, classes), in its dtype.
+    """An ONNX graph from "inputs" (rows, features) to "probabilities" (rows, classes), in the model's dtype.
 
-    standardise: whether the graph standardises its inputs with the model's mean and deviation.
+    standardise: whether the graph standardises its inputs with the model's mean and deviation; see `read_notes`.
     """
     from onnx import checker, helper, numpy_helper
 
@@ -46,10 +37,9 @@ def to_onnx(model: Model, standardise: bool) -> bytes:
         steps += [*(OPERATORS[model.activation] if layer else ()), ("Gemm", f"{2 * layer}.weight", f"{2 * layer}.bias")]
     nodes, last, logits = [], "inputs", ""
     for number, (operator, *others) in enumerate(steps):
-        made = f"{operator}_{number}"
-        nodes.append(helper.make_node(operator, [last, *(logits if name == "z" else name for name in others)], [made]))
-        last = made
-        logits = made if operator == "Gemm" else logits
+        inputs, last = [last, *(logits if name == "z" else name for name in others)], f"{operator}_{number}"
+        nodes.append(helper.make_node(operator, inputs, [last]))
+        logits = last if operator == "Gemm" else logits
     nodes.append(helper.make_node("Softmax", [last], ["probabilities"], axis=-1))
     dtype = model.parameters.dtype
     named = name_tensors(model)

@@ -1,4 +1,4 @@
-"""Models as .safetensors files."""
+"""Import from and export to .safetensors files."""
 
 import json
 from pathlib import Path
@@ -15,13 +15,13 @@ from distnet.runtime.errors import InputError, first_line
 
 
 def describe(model: Model) -> dict[str, str]:
-    """The metadata of an exported file: one string, because safetensors reorders several."""
+    """The metadata of an exported file: a single string, because safetensors reorders several."""
     header = {"format": FORMAT, "version": VERSION, "sizes": model.sizes, "activation": model.activation}
     return {"distnet": json.dumps(header | {"about": model.about})}
 
 
 def name_tensors(model: Model) -> dict[str, Array]:
-    """Weights (inputs, outputs) and biases (outputs,) by their names in a torch.nn.Sequential with activations."""
+    """Weights (inputs, outputs) and biases (outputs,), by their names in a torch.nn.Sequential with activations."""
     named = {}
     for number, layer in enumerate(layer_views(model.parameters, model.sizes)):
         named[f"{2 * number}.weight"], named[f"{2 * number}.bias"] = layer[:-1], layer[-1]
@@ -29,7 +29,7 @@ def name_tensors(model: Model) -> dict[str, Array]:
 
 
 def to_safetensors(model: Model) -> bytes:
-    """The model as a .safetensors file, whose weights are (outputs, inputs), as in torch."""
+    """The content of a .safetensors file; weights are (outputs, inputs), as in torch."""
     from safetensors.numpy import save
 
     tensors = {name: np.ascontiguousarray(array.T) for name, array in name_tensors(model).items()}
@@ -38,10 +38,10 @@ def to_safetensors(model: Model) -> bytes:
 
 
 def load_safetensors(path: Path, activation: str | None) -> Model:
-    """The model in a .safetensors file of `to_safetensors`, or of a torch.nn.Sequential of such layers.
+    """Read a .safetensors file of `to_safetensors`, or of a torch.nn.Sequential of linear layers and activations.
 
-    activation: for a file that names none. Raises InputError for a file that is missing, damaged or of another kind;
-    nothing in it is executed.
+    activation: for a file that doesn't contain it. Raises InputError if the file is missing, damaged or contains
+    anything else. Nothing in it is executed.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -53,11 +53,9 @@ def load_safetensors(path: Path, activation: str | None) -> Model:
     except OSError as error:
         raise InputError(f"model {path}", f"can't be read ({error.strerror or error})", "name a model") from None
     except (SafetensorError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"model {path}", f"is damaged, or holds other arrays than a network's ({first_line(error)})"
-        ) from None
+        raise InputError(f"model {path}", f"is damaged, or doesn't contain a network ({first_line(error)})") from None
     if header["activation"] is None:
-        raise InputError(f"model {path}", "doesn't say its activation", "name it with --activation")
+        raise InputError(f"model {path}", "doesn't contain the activation", "name it with --activation")
     sizes: list[int] = []
     pieces: list[Array] = []
     for number in range(0, len(tensors), 2):
@@ -68,8 +66,8 @@ def load_safetensors(path: Path, activation: str | None) -> Model:
             raise InputError(
                 f"model {path}",
                 "is not a network of distnet's",
-                f"save {' and '.join(names)}, float32 or float64, of shapes (outputs, inputs) and (outputs,) "
-                "that fit the layer before",
+                f"save {' and '.join(names)}, float32 or float64, of shapes (outputs, inputs) and (outputs,), "
+                "with as many inputs as the layer before has outputs",
             )
         sizes = [*(sizes or [weights.shape[1]]), weights.shape[0]]
         pieces += [weights.T.reshape(-1), biases]

@@ -1,9 +1,10 @@
-"""A trained network with what its file says of the data: standardisation, names of classes and columns."""
+"""A trained network and what its file contains of the data: standardisation, names of classes and columns."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import UnionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +21,11 @@ Class = str | int | float
 
 
 class Trained(NamedTuple):
-    """A trained network. model: its parameters are one copy per node.
+    """A trained network. model: one copy of the parameters per node.
 
-    mean, deviation: float64, () for all inputs or (inputs,) for each. classes: names, in the order of the outputs.
-    columns: names of a table's columns, in the order of the inputs. label: the name of the column of classes. Each is
-    None if the file has none.
+    mean, deviation: float64, () for all inputs together or (inputs,) for each. classes: names, in the order of the
+    outputs. columns: names of a table's columns, in the order of the inputs. label: the name of the column of classes.
+    Each is None if the file doesn't contain it.
     """
 
     path: Path
@@ -37,14 +38,14 @@ class Trained(NamedTuple):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The options of the run that trained it; empty if the file has none."""
-        found = self.model.about.get("config")
-        return found if isinstance(found, dict) else {}
+        """The options of the run that trained it; empty if the file contains none."""
+        config = self.model.about.get("config")
+        return config if isinstance(config, dict) else {}
 
     def standardise(self, values: NDArray[Any], out: Array) -> None:
-        """Write rows as training saw them, with the same bits: (values - mean) / deviation.
+        """Write (values - mean) / deviation, with the bits of training.
 
-        values: (rows, inputs), as read; copied if the model has no mean. out: the same shape.
+        values: (rows, inputs), as read; copied if there is no mean. out: the same shape.
         """
         if self.mean is None or self.deviation is None:
             out[:] = values
@@ -62,47 +63,45 @@ def load_trained(world: World, path: Path) -> Trained:
     """Read a model on rank 0; nothing in it is executed. Raises InputError on every rank. Collective."""
     read: list[Array] = []
 
-    def look() -> Trained:
+    def read_on_root() -> Trained:
         model = load_model(path)
         read.append(model.parameters)
         return read_notes(path, replace(model, parameters=model.parameters[:0]))
 
-    found = world.on_root(look)
-    parameters = world.shared((parameter_count(found.model.sizes),), found.model.parameters.dtype)
+    trained = world.on_root(read_on_root)
+    parameters = world.shared((parameter_count(trained.model.sizes),), trained.model.parameters.dtype)
     if world.rank == 0:
         parameters[:] = read[0]
     world.send_to_nodes(parameters)
-    return found._replace(model=replace(found.model, parameters=parameters))
+    return trained._replace(model=replace(trained.model, parameters=parameters))
 
 
 def read_notes(path: Path, model: Model) -> Trained:
-    """The model with the notes in its `about`. Raises InputError if they are damaged."""
-    mean, deviation, classes = (model.about.get(name) for name in ("mean", "deviation", "classes"))
+    """The model with what its `about` contains of the data. Raises InputError if that is damaged."""
+    names = ("mean", "deviation", "classes", "columns", "label")
+    mean, deviation, classes, columns, label = (model.about.get(name) for name in names)
+    inputs, outputs = model.sizes[0], model.sizes[-1]
+    moments = None
     try:
-        moments = None if mean is None and deviation is None else np.array([mean, deviation], np.float64)
+        if mean is not None or deviation is not None:
+            moments = np.array([mean, deviation], np.float64)
     except (TypeError, ValueError, OverflowError):
         moments = np.array([np.nan])
-    if moments is not None and not (
-        moments.shape in ((2,), (2, model.sizes[0])) and np.isfinite(moments).all() and (moments[1] > 0).all()
-    ):
-        raise InputError(
-            f"model {path}", "its mean and deviation of inputs are damaged", "take the file as it was written"
-        )
-    if classes is not None and not (
-        isinstance(classes, list)
-        and all(isinstance(name, Class) for name in classes)
-        and len(set(map(str, classes))) == len(classes) == model.sizes[-1]
-    ):
-        raise InputError(f"model {path}", "its names of classes are damaged", "take the file as it was written")
-    columns, label = model.about.get("columns"), model.about.get("label")
-    if not (columns is None or (is_names(columns) and len(columns) == model.sizes[0])) or not is_names([label or ""]):
-        raise InputError(f"model {path}", "its names of columns are damaged", "take the file as it was written")
-    names = None if columns is None else tuple(columns), label
-    if moments is None:
-        return Trained(path, model, None, None, classes, *names)
-    return Trained(path, model, np.asarray(moments[0]), np.asarray(moments[1]), classes, *names)
+    is_valid = {
+        "mean and deviation of inputs": moments is None
+        or (moments.shape in ((2,), (2, inputs)) and np.isfinite(moments).all() and (moments[1] > 0).all()),
+        "names of classes": classes is None
+        or (are_all(classes, Class) and len(set(map(str, classes))) == len(classes) == outputs),
+        "names of columns": (columns is None or (are_all(columns, str) and len(columns) == inputs))
+        and isinstance(label, str | None),
+    }
+    for what, valid in is_valid.items():
+        if not valid:
+            raise InputError(f"model {path}", f"its {what} are damaged", "take the file as it was written")
+    mean, deviation = (None, None) if moments is None else map(np.asarray, moments)
+    return Trained(path, model, mean, deviation, classes, None if columns is None else tuple(columns), label)
 
 
-def is_names(value: object) -> bool:
-    """Whether it is a list of strings."""
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+def are_all(value: object, kind: type | UnionType) -> bool:
+    """Whether `value` is a list of items of this type."""
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)

@@ -201,7 +201,7 @@ def test_a_network_of_torchs_comes_in_once_its_activation_is_named(tmp_path):
     theirs = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Tanh(), torch.nn.Linear(5, 4)).double()
     source = tmp_path / "torch.safetensors"
     save_file(theirs.state_dict(), source)
-    assert "doesn't say its activation; name it with --activation" in refusal(source, tmp_path / "model.npz")
+    assert "doesn't contain the activation; name it with --activation" in refusal(source, tmp_path / "model.npz")
     exported(source, tmp_path / "model.npz", "--activation", "tanh")
     ours = NeuralNetwork.load(tmp_path / "model.npz")
     with torch.no_grad():
@@ -273,7 +273,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, source, target, opti
 def test_a_mean_that_fits_no_input_is_refused(tmp_path, mean):
     needs("onnx")
     source = saved(tmp_path, about={"mean": mean, "deviation": 1.0})
-    assert "holds no mean and deviation" in refusal(source, tmp_path / "a.onnx", "--standardise")
+    assert "its mean and deviation of inputs are damaged" in refusal(source, tmp_path / "a.onnx", "--standardise")
 
 
 @pytest.mark.parametrize(("package", "ending"), [("onnx", "onnx"), ("safetensors", "safetensors")])
