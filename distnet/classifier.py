@@ -42,8 +42,8 @@ except ImportError as error:
         f"distnet.Classifier needs scikit-learn 1.6 or newer ({error}): pip install scikit-learn"
     ) from None
 
-AUTO_BATCH = 200  # rows, as scikit-learn has it
-ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's name to ours
+AUTO_BATCH = 200  # rows, as in scikit-learn
+ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's name: distnet's
 CHOICES = {
     "activation": (*functional.ACTIVATIONS, *ACTIVATIONS),
     "solver": ("sgd", "adam", "adamw"),
@@ -51,7 +51,7 @@ CHOICES = {
     "nesterovs_momentum": (True, False),
     "early_stopping": (True, False),
 }
-# Those with scikit-learn's names alone; `TrainingConfig` checks the others.
+# Parameters that have only scikit-learn's names; `TrainingConfig` checks the others.
 CHECKS: dict[str, numbers.Number[Any]] = {
     "alpha": numbers.rate_or_zero,
     "max_iter": numbers.positive_count,
@@ -65,39 +65,36 @@ FITTED = ("network_", "classes_", "loss_curve_", "n_iter_", "validation_scores_"
 
 
 class Prepared(NamedTuple):
-    """The input of a fit. codes: (samples,), each sample's index in `classes`.
+    """The checked input of a fit.
 
-    parameters: of the estimator, but for its random_state. config: the seed of rank 0 counts.
+    hidden: sizes of the hidden layers. codes: (samples,), each sample's index in `classes`. config: its seed may differ
+    between ranks; that of rank 0 is used. parameters: the estimator's, as text, without random_state.
     """
 
-    parameters: str
     hidden: tuple[int, ...]
     rows: Array
     classes: NDArray[Any]
     codes: NDArray[np.int64]
     config: TrainingConfig
-
-    def contents(self) -> list[bytes | NDArray[Any]]:
-        """All that has to be the same on every rank."""
-        return [self.parameters.encode(), repr(self.classes.tolist()).encode(), self.rows, self.codes]
+    parameters: str
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A multilayer perceptron as a scikit-learn classifier. Parameters of MLPClassifier mean the same here.
+    """A multilayer perceptron as a scikit-learn classifier. Parameters with the names of MLPClassifier's mean the same.
 
     activation: see `NeuralNetwork`; "logistic" is "sigmoid". solver: "sgd" (plain if momentum is 0), "adam" or "adamw".
-    alpha: divided by the rows of a mini-batch, it is the weight decay. batch_size: rows on all ranks together; "auto"
-    is 200, or all rows if there are fewer. learning_rate: "constant", or "cosine" over max_iter epochs.
+    alpha: weight decay times the rows of a mini-batch. batch_size: rows per mini-batch on all ranks together; "auto" is
+    200, or all rows if there are fewer. learning_rate: "constant", or "cosine" over max_iter epochs.
     learning_rate_init: None for the optimizer's default, see `LEARNING_RATES`. random_state: an integer is the seed.
     initialisation: see `initial_parameters`. dropout, label_smoothing: see `Regularisation`. shards: see
-    `NeuralNetwork.train`; give it for the same bits on more than four ranks.
+    `NeuralNetwork.train`; set it for the same bits on more than four ranks.
     Training ends after n_iter_no_change epochs in which the loss did not fall by tol. With early_stopping, the accuracy
-    on held-out rows has to rise by tol instead, and the parameters of the best epoch are kept. Rows are shuffled. The
-    dtype is float32 if X has it, else float64.
+    on held-out rows must rise by tol instead, and the best epoch's parameters are kept. Rows are shuffled. The dtype is
+    float32 if X is float32, else float64.
 
-    network_: the `NeuralNetwork`. classes_, n_features_in_. coefs_[l], intercepts_[l]: views of its weights and
-    biases. loss_curve_: cross-entropy of each epoch, without the penalty. n_iter_: epochs.
-    validation_scores_: with early_stopping, accuracy after each epoch.
+    network_: the `NeuralNetwork`, with its weights and biases. classes_: class of each output. n_features_in_: inputs.
+    loss_curve_: cross-entropy of each epoch, without the penalty. n_iter_: epochs done. validation_scores_: accuracy on
+    the held-out rows after each epoch, with early_stopping.
     """
 
     def __init__(
@@ -150,11 +147,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.shards = shards
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Classifier:
-        """Train on X (samples, features) and their classes y (samples,); returns itself.
+        """Train on X (samples, features) and classes y (samples,). Returns self.
 
-        Under mpirun, all ranks train together, each with the same arguments, to the same parameters.
-        If the loss becomes NaN or infinite, training ends. With early_stopping, the best epoch is kept; else it raises
-        InputError, a ValueError. So do invalid parameters, and ranks with different data.
+        Under mpirun, all ranks call it with the same arguments, and get the same parameters.
+        Raises InputError, a ValueError, for invalid parameters, for data that differ between ranks, and if the loss
+        becomes NaN or infinite. With early_stopping, such a loss only ends training, and the best epoch is kept.
         Collective.
         """
         world = get_world()
@@ -162,19 +159,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return self._fit(world, X, y)
 
     def _fit(self, world: World, X: ArrayLike, y: ArrayLike) -> Classifier:
-        """`fit` without the meeting of all ranks. Collective."""
-        fault: Exception | None = None
+        """`fit`, after all ranks have met. Collective."""
+        # Ranks compare what they have before any raises: a search catches errors, and would start the next fit alone.
         try:
             data = self._prepare(world, X, y)
         except Exception as error:
-            fault = error
-        # Before any rank raises: searches catch errors, and that rank would stay one fit ahead of the others.
-        check_same(world, *([repr(fault).encode()] if fault else data.contents()))
-        if fault:
-            raise fault
-        for name in FITTED:  # of an earlier fit
-            self.__dict__.pop(name, None)
+            check_same(world, repr(error))
+            raise
         rows, classes, codes = data.rows, data.classes, data.codes
+        check_same(world, data.parameters, repr(classes.tolist()), rows, codes)
+        for name in FITTED:  # by an earlier fit
+            self.__dict__.pop(name, None)
         config = replace(data.config, seed=world.on_root(lambda: data.config.seed))
         network = NeuralNetwork(
             (rows.shape[1], *data.hidden, len(classes)),
@@ -187,7 +182,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         network.about = {"classes": classes.tolist()}
         targets = np.eye(len(classes), dtype=rows.dtype)[codes]
         losses, accuracies = self._train(world, network, config, rows, targets)
-        if not np.isfinite(network.parameters).all():  # interrupted within an epoch that had diverged
+        if not np.isfinite(network.parameters).all():  # interrupted in an epoch that had diverged
             raise InputError(
                 f"learning_rate_init {network.learning_rate!r}",
                 "the parameters grew without bound",
@@ -201,34 +196,35 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _prepare(self, world: World, X: ArrayLike, y: ArrayLike) -> Prepared:
-        """Check parameters and data. Raises ValueError, of which InputError is one."""
+        """Check parameters and data. Raises ValueError; an InputError is one."""
         rows, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
         hidden = self._check(world, len(rows))
         parameters = {name: value for name, value in self.get_params().items() if name != "random_state"}
         classes, codes = np.unique(labels, return_inverse=True)
-        return Prepared(repr(parameters), hidden, rows, classes, codes, self._configure(len(rows)))
+        return Prepared(hidden, rows, classes, codes, self._configure(len(rows)), repr(parameters))
 
     def _configure(self, samples: int) -> TrainingConfig:
-        """The configuration of a training on so many samples. Raises InputError for invalid parameters."""
+        """The training configuration for so many samples. Raises InputError for invalid parameters."""
+        rule, seed = self._rule(), self.random_state
+        if not isinstance(seed, Integral):
+            seed = check_random_state(seed).randint(2**31 - 1)
         batch_size = AUTO_BATCH if isinstance(self.batch_size, str) else self.batch_size
         batch_size = min(batch_size, samples - self._count_held_out(samples))
         return TrainingConfig(
-            self._learning_rate(),
+            LEARNING_RATES[rule] if self.learning_rate_init is None else self.learning_rate_init,
             batch_size,
-            Hyperparameters(
-                self._rule(), self.momentum, (self.beta_1, self.beta_2), self.epsilon, self.alpha / batch_size
-            ),
+            Hyperparameters(rule, self.momentum, (self.beta_1, self.beta_2), self.epsilon, self.alpha / batch_size),
             Schedule(self.learning_rate, self.max_iter),
             Regularisation(self.dropout, self.label_smoothing),
-            self._seed(),
+            int(seed),
             self.shards,
         )
 
     def _train(
         self, world: World, network: NeuralNetwork, config: TrainingConfig, X: Array, Y: Array
     ) -> tuple[list[float], list[float]]:
-        """Train the network; returns the loss of each epoch, and its accuracy on the rows held out. Collective."""
+        """Train the network; returns the loss of each epoch, and the accuracies on the held-out rows. Collective."""
         held_out = self._count_held_out(len(X))
         split = shared_split(world, X, Y, X.dtype)
         held, chosen = None, None
@@ -257,7 +253,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             trainer.run(self.max_iter, on_epoch)
         except KeyboardInterrupt:
-            warnings.warn(f"training interrupted {trainer.position()}; the classifier is fitted so far", stacklevel=3)
+            warnings.warn(f"training interrupted {trainer.position()}; the classifier is fitted", stacklevel=3)
         if accuracies:
             trainer.restore_best()
         network.parameters[:] = trainer.close()
@@ -273,11 +269,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return losses, accuracies
 
     def _count_held_out(self, samples: int) -> int:
-        """How many samples to hold out."""
+        """The number of samples to hold out."""
         return max(1, int(samples * self.validation_fraction)) if self.early_stopping else 0
 
     def _check(self, world: World, samples: int) -> tuple[int, ...]:
-        """The hidden layers. Raises InputError for the first invalid parameter."""
+        """The sizes of the hidden layers. Raises InputError for the first invalid parameter."""
         for name, choices in CHOICES.items():
             numbers.check_choice(name, getattr(self, name), choices)
         if self.initialisation is not None:
@@ -298,8 +294,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self._count_held_out(samples) >= samples:
             raise InputError(
                 "early_stopping True",
-                f"no training sample is left of {samples}",
-                "give more, or turn it off",
+                f"none of the {samples} samples remains for training",
+                "use more samples, or early_stopping=False",
                 on_every_rank=True,
             )
         return tuple(int(size) for size in layers)
@@ -312,36 +308,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return "sgd"
         return "nesterov" if self.nesterovs_momentum else "momentum"
 
-    def _learning_rate(self) -> float:
-        """The given rate, else the optimizer's default."""
-        return float(self.learning_rate_init or LEARNING_RATES[self._rule()])
-
-    def _seed(self) -> int:
-        """The seed of this fit, drawn unless random_state is an integer."""
-        if isinstance(self.random_state, Integral):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    @property
-    def coefs_(self) -> list[Array]:
-        """Weights (inputs, outputs), one per layer."""
-        return self.network_.weights
-
-    @property
-    def intercepts_(self) -> list[Array]:
-        """Biases (outputs,), one per layer."""
-        return self.network_.biases
-
     def predict_proba(self, X: ArrayLike) -> Array:
-        """Probabilities (samples, classes), in the order of classes_."""
+        """Probabilities (samples, classes), with columns in the order of classes_."""
         check_is_fitted(self)
         return self.network_.forward(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
-
-    def predict_log_proba(self, X: ArrayLike) -> Array:
-        """Their logarithms; -inf for a probability that is zero."""
-        with np.errstate(divide="ignore"):
-            logarithms: Array = np.log(self.predict_proba(X))
-        return logarithms
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class of each sample, (samples,)."""
@@ -353,7 +323,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def get_world() -> World:
     """The ranks to train on. Collective.
 
-    Raises InputError in a worker of joblib's under mpirun: there, the order of fits differs between ranks.
+    Raises InputError in a joblib worker under mpirun, since workers fit in another order on each rank.
     """
     worker = multiprocessing.parent_process() is not None
     if launched_size() > 1 and (worker or threading.current_thread() is not threading.main_thread()):
@@ -361,19 +331,19 @@ def get_world() -> World:
     return World() if worker else launched_world()
 
 
-def check_same(world: World, *data: bytes | NDArray[Any]) -> None:
-    """Raise InputError, on every rank, if a rank has other data than rank 0. Collective."""
+def check_same(world: World, *data: str | NDArray[Any]) -> None:
+    """Raise InputError, on every rank, if a rank's data differ from those of rank 0. Collective."""
     if world.size == 1:
         return
     digest = hashlib.sha256()
     for each in data:
-        digest.update(each if isinstance(each, bytes) else np.ascontiguousarray(each).data)
+        digest.update(each.encode() if isinstance(each, str) else np.ascontiguousarray(each).data)
     digests = np.zeros(world.size, np.int64)
     digests[world.rank] = int.from_bytes(digest.digest()[:8], "little", signed=True)
     if (world.total(digests) != digests[0]).any():
         raise InputError(
             "fit",
-            "X, y or the parameters aren't the same on every rank",
-            "give whatever draws or shuffles them a seed",
+            "X, y or the parameters differ between ranks",
+            "set a seed wherever they are drawn or shuffled",
             on_every_rank=True,
         )

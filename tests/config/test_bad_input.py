@@ -327,7 +327,7 @@ def test_rates_of_a_search_give_the_bits_that_the_same_rates_typed_give():
             Classifier((5,), solver="sgd", max_iter=2, random_state=0, **kind).fit(X, y)
             for kind in (rates, {name: float(rate) for name, rate in rates.items()})
         ]
-        return [[weights.tobytes() for weights in each.coefs_] for each in fitted]
+        return [each.network_.parameters.tobytes() for each in fitted]
 
     for number in (np.float64, np.float32):
         numpys, pythons = coefficients(number)
