@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
-from distnet.nn.hyperparameters import Hyperparameters
-from distnet.nn.optimizers import Optimizer
+from distnet.nn.optimizers import Hyperparameters, Optimizer
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.launched import launched_world
 from distnet.runtime.arrays import aligned_zeros

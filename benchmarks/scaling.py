@@ -24,9 +24,8 @@ from scaling_docs import ROOT, machine_of, rounded, write_all
 from threadpoolctl import threadpool_limits
 
 from distnet import plan
-from distnet.nn.hyperparameters import Hyperparameters
 from distnet.nn.model import Model
-from distnet.nn.optimizers import Optimizer
+from distnet.nn.optimizers import Hyperparameters, Optimizer
 from distnet.nn.parameters import initial_parameters, layer_views, parameter_count
 from distnet.nn.propagation import Propagation
 from distnet.parallel.exchange import Exchange

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["NeuralNetwork", "launched_world", "load_mnist"]  # not Classifier: `import *` would need scikit-learn
 
-# Imported when asked for: a command has to be able to watch over every import that can fail.
+# Imported on first access: a command installs its hooks before any import that can fail.
 _HOMES = {
     "Classifier": "distnet.classifier",
     "NeuralNetwork": "distnet.network",

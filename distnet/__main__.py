@@ -3,12 +3,12 @@
 from distnet import __version__
 
 COMMANDS = {
-    "train": "train a network, on one process or on all that mpirun starts",
+    "train": "train a network, in one process or on the ranks that mpirun starts",
     "evaluate": "print accuracy, loss, confusion matrix and worst mistakes",
     "predict": "classify images and rows of numbers",
     "compare": "plot several runs on one page",
-    "export": "convert a model to or from ONNX and safetensors",
-    "supervise": "run mpirun, and restart after failures",
+    "export": "convert a model to ONNX, or to and from safetensors",
+    "supervise": "run mpirun, and restart it after failures",
     "plan": "estimate how many ranks and nodes pay off",
     "datasets": "download MNIST or Fashion-MNIST",
     "doctor": "check this machine and its MPI; print fixes",
@@ -18,4 +18,4 @@ if __name__ == "__main__":
     print(f"distnet {__version__}\n")
     for name, what in COMMANDS.items():
         print(f"  python -m distnet.{name:<10} {what}")
-    print("\nEach has --help.")
+    print("\nEach command has --help.")

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from distnet.datasets.dataset import hold_out, shared_split
 from distnet.network import NeuralNetwork
 from distnet.nn import functional
-from distnet.nn.hyperparameters import DEFAULTS, LEARNING_RATES, Hyperparameters
+from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, Hyperparameters
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.nn.schedules import Schedule
 from distnet.parallel.launched import launched_world, together

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from distnet.datasets.dataset import as_numbers, shared_split
 from distnet.models.model_file import load_model, save_model
 from distnet.nn.functional import cross_entropy
-from distnet.nn.hyperparameters import DEFAULTS, LEARNING_RATES, Hyperparameters
 from distnet.nn.model import Model, check_sizes
+from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, Hyperparameters
 from distnet.nn.parameters import initial_parameters, layer_views
 from distnet.nn.propagation import Propagation
 from distnet.nn.schedules import Schedule
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 
 class NeuralNetwork:
-    """A multilayer perceptron with a softmax at its end, trained on the categorical cross-entropy.
+    """A multilayer perceptron with softmax outputs, trained on the categorical cross-entropy.
 
-    sizes: neurons per layer, inputs and outputs included. activation: of the hidden layers, "sigmoid", "tanh",
-    "relu", "leaky-relu" or "gelu". learning_rate: None for the default of the optimizer, see `LEARNING_RATES`.
-    dtype: float32 or float64. seed: of the initial weights and the order of samples. initialisation: see
-    `initial_parameters`.
+    sizes: neurons per layer, including inputs and outputs. activation: of the hidden layers, "sigmoid", "tanh", "relu",
+    "leaky-relu" or "gelu". learning_rate: None for the optimizer's default, see `LEARNING_RATES`. seed: random seed of
+    initial weights, order of samples and dropout. dtype: float32 or float64. initialisation: see `initial_parameters`.
 
     parameters: the flat vector (N,). weights[l], biases[l]: views into it, (inputs, outputs) and (outputs,).
-    Rows are samples everywhere. Raises InputError for invalid sizes, rates and names.
+    about: notes for the model file, as JSON represents them. Rows are samples everywhere.
+    Raises InputError for invalid sizes, rates and names.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class NeuralNetwork:
 
     @property
     def model(self) -> Model:
-        """Sizes, activation, parameters and `about` as one value; the parameters are shared with the network."""
+        """Sizes, activation, parameters and `about` as one value. The parameters are the network's own array."""
         return Model(self.sizes, self.activation, self.parameters, self.about)
 
     def _hold(self, parameters: Array) -> None:
-        """Copy (N,) parameters, and make the views into the copy."""
+        """Copy parameters (N,), and create the views of the copy."""
         self.parameters = aligned_zeros(parameters.shape, parameters.dtype)
         self.parameters[:] = parameters
         layers = layer_views(self.parameters, self.sizes)
@@ -78,12 +78,12 @@ class NeuralNetwork:
         return {name: value for name, value in vars(self).items() if name not in ("weights", "biases")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copied or unpickled arrays are not views of each other, and may start at any address.
+        # Copied or unpickled arrays are no longer views of each other, and may start at any address.
         vars(self).update(state)
         self._hold(self.parameters)
 
     def _propagation(self, X: ArrayLike) -> Propagation:
-        """A workspace of one shard that holds X, after its forward pass."""
+        """A workspace of one shard after the forward pass of X."""
         X = as_numbers("X", self._rows("X", X, self.sizes[0]), self.parameters.dtype)
         work = Propagation(self.model, 1, len(X))
         work.inputs[:, : self.sizes[0]] = X
@@ -106,7 +106,7 @@ class NeuralNetwork:
         return np.ascontiguousarray(self._propagation(X).probabilities[0].T)
 
     def backprop(self, X: ArrayLike, Y: ArrayLike) -> tuple[list[Array], list[Array]]:
-        """Gradients of the cross-entropy *summed* over the rows: for weights and for biases, one a layer.
+        """Gradients of the cross-entropy *summed* over the rows: those of the weights, and of the biases, per layer.
 
         X: (rows, inputs). Y: (rows, classes).
         """
@@ -120,7 +120,7 @@ class NeuralNetwork:
     def update_params(
         self, weight_gradients: Sequence[Array], bias_gradients: Sequence[Array], batch_size: int
     ) -> None:
-        """θ ← θ - (α / batch_size) Σ∇ with gradients summed over a mini-batch of batch_size rows."""
+        """θ ← θ - (α / batch_size) Σ∇, with gradients summed over a mini-batch of batch_size rows."""
         rate = self._learning_rate(DEFAULTS.optimizer)
         for weights, biases, dw, db in zip(self.weights, self.biases, weight_gradients, bias_gradients, strict=True):
             weights -= rate / batch_size * dw
@@ -131,7 +131,7 @@ class NeuralNetwork:
         return LEARNING_RATES[optimizer] if self.learning_rate is None else self.learning_rate
 
     def cross_entropy(self, probabilities: ArrayLike, Y: ArrayLike) -> float:
-        """Mean categorical cross-entropy of probabilities (rows, classes) for Y (rows, classes), in nats."""
+        """Mean categorical cross-entropy of probabilities (rows, classes) and targets Y (rows, classes), in nats."""
         probabilities = self._rows("probabilities", probabilities, self.sizes[-1])
         return cross_entropy(probabilities, self._rows("Y", Y, self.sizes[-1], len(probabilities)))
 
@@ -153,16 +153,14 @@ class NeuralNetwork:
     ) -> None:
         """Train on X (samples, inputs) and Y (samples, classes) with mini-batch gradient descent.
 
-        Under mpirun all ranks train together: each calls with the same arguments, and each ends with the
-        same parameters to the bit. comm: the ranks; None for all that the launcher started.
+        Under mpirun, all ranks call it with the same arguments, and get the same parameters to the bit.
         hyperparameters: the optimizer and its constants. schedule: of the learning rate. regularisation: dropout, label
-        smoothing, augmentation.
-        shards: parts of every mini-batch, see docs/design.md. on_step: called on every rank after every update; it must
-        not change the trainer, and may keep its arrays, which are views. on_epoch: called on every rank after every
-        epoch; if it returns True on all ranks, training ends.
-        In one process, Ctrl-C ends the training with a warning, and an exception in a callback propagates; the network
+        smoothing, augmentation. shards: parts of every mini-batch, see docs/design.md. comm: the ranks; None for all
+        ranks. on_step: called on every rank after every update; it must not change the trainer, whose arrays are views.
+        on_epoch: called on every rank after every epoch; if it returns True on all ranks, training ends.
+        In one process, Ctrl-C ends training with a warning, and an exception in a callback propagates; the network
         keeps the parameters of the last complete step. Under mpirun, both abort all ranks.
-        Raises InputError after an epoch whose loss is NaN or infinite; the network is then as it was before.
+        Raises InputError after an epoch whose loss is NaN or infinite; the network is then unchanged.
         Collective.
         """
         epochs = positive_count.check("epochs", epochs)
@@ -216,9 +214,9 @@ class NeuralNetwork:
 
     @classmethod
     def load(cls, path: str | Path) -> NeuralNetwork:
-        """Read a network that `save` wrote; nothing in the file is executed.
+        """Read a file of `save`. Nothing in it is executed.
 
-        Raises InputError for a file that is missing, damaged or of another kind.
+        Raises InputError if the file is missing, damaged, or of another version or program.
         """
         model = load_model(Path(path))
         about = dict(model.about)

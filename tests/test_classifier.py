@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import distnet
 from distnet import Classifier, NeuralNetwork
-from distnet.nn.hyperparameters import LEARNING_RATES, Hyperparameters
+from distnet.nn.optimizers import LEARNING_RATES, Hyperparameters
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.runtime.errors import InputError
 from distnet.training.trainer import Trainer

@@ -13,7 +13,7 @@ from distnet.datasets.loading import load
 from distnet.datasets.names import DEFAULT
 from distnet.datasets.tables import TableOptions
 from distnet.network import NeuralNetwork
-from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.optimizers import Hyperparameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError

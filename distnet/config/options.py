@@ -18,7 +18,7 @@ from distnet.config.values import (
 )
 from distnet.datasets.names import DATASETS, DEFAULT, HEADERS, OWN
 from distnet.nn.functional import ACTIVATIONS
-from distnet.nn.hyperparameters import DEFAULTS, LEARNING_RATES, OPTIMIZERS
+from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, OPTIMIZERS
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.nn.schedules import SCHEDULES
 from distnet.runtime.arrays import DTYPES

@@ -12,9 +12,8 @@ from distnet.config.options import Config
 from distnet.datasets.dataset import shared_split
 from distnet.datasets.loading import SYNTHETIC_TRAIN_SEED
 from distnet.datasets.synthetic import synthetic_digits
-from distnet.nn.hyperparameters import Hyperparameters
 from distnet.nn.model import Model
-from distnet.nn.optimizers import Optimizer
+from distnet.nn.optimizers import Hyperparameters, Optimizer
 from distnet.nn.parameters import initial_parameters, parameter_count
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.shards import default_shards

@@ -1,4 +1,4 @@
-"""Dropout: during training, random hidden neurons are zeroed, different ones per sample and epoch."""
+"""Dropout: training zeroes random hidden neurons, different ones per sample and epoch."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from numpy.typing import DTypeLike, NDArray
 from distnet.nn.draws import Draws
 from distnet.runtime.arrays import Array
 
-PURPOSE = 1  # of the random numbers; augmentation has 0
-PARTS = 4  # random numbers of 16 bits in a word
+PURPOSE = 1  # the stream of random numbers; augmentation uses 0
+PARTS = 4  # random numbers of 16 bits per word
 
 
 class Dropout:
     """Workspace for the masks of up to `rows` rows.
 
-    probability: of zeroing a neuron, in steps of 1/65536; the others are multiplied by 1 / (1 - probability), so that
-    inference needs no change. columns: per hidden layer, whole cache lines. neurons: per hidden layer, how many of the
-    columns are neurons; the others are left unchanged.
-    masks: (rows, columns) per layer, factors for the activations.
+    probability: of zeroing a neuron, in steps of 1/65536. The other neurons are multiplied by 1 / (1 - probability), so
+    inference needs no change. columns: columns per hidden layer, in whole cache lines. neurons: neurons per hidden
+    layer; the columns after them get the factor 1.
+    masks: (rows, columns) per hidden layer, factors for the activations.
     Source: Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
 
@@ -36,7 +36,7 @@ class Dropout:
         self._behind = [mask[:, size:] for mask, size in zip(self.masks, neurons, strict=True)]
 
     def draw(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> None:
-        """Draw masks for the first len(samples) rows, which belong to these samples."""
+        """Draw the masks of these samples, for the first len(samples) rows."""
         count = len(samples)
         parts = self._draws.words(seed, epoch, samples).view(np.uint16)[:, : self._stays.shape[1]]
         np.greater_equal(parts, self.threshold, out=self._stays[:count])

@@ -14,11 +14,11 @@ from distnet.runtime.numbers import check_choice
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A dense network with a softmax at its end.
+    """A dense network with softmax outputs.
 
-    sizes: neurons per layer, inputs and outputs included. activation: of the hidden layers. parameters: (at least N,),
-    float32 or float64; whoever computes with the model reads them at every pass. about: what its writer noted, such as
-    the configuration of the run, as JSON represents it.
+    sizes: neurons per layer, including inputs and outputs. activation: of the hidden layers. parameters: (at least N,),
+    float32 or float64; they may change between passes. about: notes such as the configuration of the run, as JSON
+    represents them.
     Raises InputError (on every rank) for invalid sizes and activations.
     """
 

@@ -1,23 +1,57 @@
-"""Rules that update a slice of the parameters from the same slice of the gradients.
+"""Optimizers: their hyperparameters, and rules that update a slice of the parameters from its gradients.
 
-Every rule works element by element, so it gives the same bits however the vector is cut into slices. Each rank keeps
-the state of its own slice, 1/n of all (ZeRO stage 1, Rajbhandari et al. 2020).
+Every rule works element by element, so the bits don't depend on how the vector is divided into slices. Each rank keeps
+the state of its own slice, 1/n of the whole (ZeRO stage 1, Rajbhandari et al. 2020).
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from distnet.nn.hyperparameters import Hyperparameters
 from distnet.runtime.arrays import Array
+from distnet.runtime.errors import InputError
+from distnet.runtime.numbers import check_choice, check_fields, fraction, positive_rate, rate_or_zero
 
-CHUNK = 32_768  # elements per pass of a rule, so that the next pass finds them in the cache
+CHUNK = 32_768  # elements that a rule updates at once, so that its next pass finds them in the cache
+
+# Default learning rate per optimizer. A momentum of 0.9 makes steps ten times as long.
+LEARNING_RATES = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adam": 0.001, "adamw": 0.001}
+OPTIMIZERS = tuple(LEARNING_RATES)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The optimizer and its constants. The learning rate is not one of them: it changes per step.
+
+    clip_norm: the largest norm of the mean gradient over all parameters; None for no limit.
+    Raises InputError (on every rank) for invalid values.
+    """
+
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        try:
+            first, second = self.betas
+        except (TypeError, ValueError):
+            raise InputError(f"betas {self.betas!r}", "expected two numbers", on_every_rank=True) from None
+        object.__setattr__(self, "betas", (fraction.check("betas", first), fraction.check("betas", second)))
+        check_fields(self, clip_norm=positive_rate, momentum=fraction, epsilon=positive_rate, weight_decay=rate_or_zero)
+
+
+DEFAULTS = Hyperparameters()
 
 
 class Chunk(NamedTuple):
-    """A piece of the slice. weights: views of its parameters that aren't biases, and their positions."""
+    """A part of the slice. weights: views of its parameters that aren't biases, with their positions in it."""
 
     parameters: Array
     place: slice
@@ -31,8 +65,8 @@ class Optimizer:
 
     parameters: this rank's slice of θ, updated in place. weights: the runs of it that are weights; biases lie between
     them and don't decay. state: name -> array of the size of the slice, initially zero. linear: whether the rule is
-    just θ - α g; then `update` may be called with α g for Σ∇, and 1 for scale and learning rate.
-    Formulas: those of torch.optim; θ are parameters, g the mean gradient, α the learning rate.
+    just θ - α g; `update` may then be called with α g as Σ∇, and with 1 as scale and learning rate.
+    The formulas are those of torch.optim: θ are the parameters, g the mean gradient, α the learning rate.
     """
 
     def __init__(self, parameters: Array, weights: Sequence[slice], choice: Hyperparameters) -> None:
@@ -60,15 +94,15 @@ class Optimizer:
     def update(self, gradient_sum: Array, scale: float, learning_rate: float) -> None:
         """θ ← rule(θ, g) with g = scale · Σ∇.
 
-        gradient_sum: Σ∇ over the rows of the global mini-batch, for this slice; overwritten. scale: 1 / B,
-        times what clip_scale leaves.
+        gradient_sum: Σ∇ over the rows of the global mini-batch, for this slice; overwritten. scale: 1 / B, or less
+        after `clip_scale`.
         """
         self.steps += 1
         for chunk in self._chunks:
             self._rule(self, chunk, gradient_sum[chunk.place], scale, learning_rate)
 
     def _mean_gradient(self, chunk: Chunk, gradient: Array, scale: float) -> None:
-        """G ← scale · Σ∇ + λ θ, the L2 form of weight decay, for weights only."""
+        """G ← scale · Σ∇, with the L2 form of weight decay, + λ θ, for weights only."""
         np.multiply(gradient, scale, out=gradient)
         if decay := self.choice.weight_decay:
             for weights, run in chunk.weights:
@@ -85,7 +119,7 @@ class Optimizer:
         np.subtract(chunk.parameters, gradient, out=chunk.parameters)
 
     def _momentum(self, chunk: Chunk, gradient: Array, scale: float, learning_rate: float) -> None:
-        """V ← μ v + g, θ ← θ - α v; with Nesterov's θ ← θ - α (g + μ v).
+        """V ← μ v + g, θ ← θ - α v; with Nesterov momentum θ ← θ - α (g + μ v).
 
         Source: Sutskever et al. 2013.
         """
@@ -143,8 +177,8 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
 
 
 def clip_scale(squared_norm: float, scale: float, clip_norm: float) -> float:
-    """Reduce `scale` so that the mean gradient's norm is at most clip_norm.
+    """`scale`, reduced so that the mean gradient's norm is at most clip_norm.
 
-    squared_norm: of Σ∇ over all parameters. Source: Pascanu et al. 2013; the 1e-6 is torch's.
+    squared_norm: of Σ∇ over all parameters. Source: Pascanu et al. 2013; the 1e-6 is from torch.
     """
     return scale * min(1.0, clip_norm / (math.sqrt(squared_norm) * scale + 1e-6))

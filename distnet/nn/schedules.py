@@ -1,4 +1,4 @@
-"""The learning rate at a step: a pure function of the step, so that a resumed run continues it."""
+"""The learning rate as a pure function of the step, which a resumed run continues."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ SCHEDULES = ("constant", "step", "exponential", "cosine")
 class Schedule:
     """How the learning rate changes over the epochs.
 
-    kind: "constant"; "step", multiplied by `decay` after every `decay_epochs`; "exponential", the same in equal parts
-    at every step; "cosine", half a cosine wave from 1 to 0 at the end of `epochs` (Loshchilov and Hutter 2017, without
-    restarts). Only "cosine" needs `epochs`. warmup_epochs: length of a linear rise (Goyal et al. 2017), after which
-    the kind begins.
+    kind: "constant"; "step" multiplies by `decay` after every `decay_epochs`; "exponential" decays as fast, at each
+    step; "cosine" is half a cosine wave from 1 to 0 over `epochs` (Loshchilov and Hutter 2017, without restarts).
+    epochs: needed by "cosine" only. warmup_epochs: length of a linear rise before the schedule of this kind begins
+    (Goyal et al. 2017).
     Raises InputError (on every rank) for invalid values.
     """
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from distnet.datasets.augmentation import Augmentation
-from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.optimizers import Hyperparameters
 from distnet.nn.schedules import Schedule
 from distnet.runtime.numbers import check_fields, fraction, positive_count, positive_rate, seed_number, shard_count
 from distnet.training.history import EarlyStopping

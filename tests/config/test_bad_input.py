@@ -11,7 +11,7 @@ from distnet import NeuralNetwork
 from distnet.classifier import Classifier
 from distnet.datasets import folders
 from distnet.datasets.idx import FILES
-from distnet.nn.hyperparameters import Hyperparameters
+from distnet.nn.optimizers import Hyperparameters
 from distnet.nn.schedules import Schedule
 from distnet.runtime.errors import InputError
 from distnet.train import train as train_here

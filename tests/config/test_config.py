@@ -20,7 +20,7 @@ from distnet import Classifier, NeuralNetwork, evaluate, plan
 from distnet.config.options import PRESET_FOLDER, PRESETS, Config
 from distnet.config.parser import USUAL_NAMES
 from distnet.config.reading import build_parser, read_config, read_options, to_toml
-from distnet.nn.hyperparameters import LEARNING_RATES, Hyperparameters
+from distnet.nn.optimizers import LEARNING_RATES, Hyperparameters
 from distnet.runtime.errors import HelpWanted, InputError
 from distnet.training.history import Epoch
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from distnet import NeuralNetwork
-from distnet.nn.hyperparameters import Hyperparameters
-from distnet.nn.optimizers import RULES, Optimizer
+from distnet.nn.optimizers import RULES, Hyperparameters, Optimizer
 from distnet.nn.parameters import parameter_count, weight_runs
 
 SIZES = (7, 6, 5, 3)

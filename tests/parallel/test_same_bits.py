@@ -11,9 +11,8 @@ from distnet.datasets.augmentation import Augmentation, Strengths
 from distnet.datasets.dataset import hold_out, shared_split
 from distnet.network import NeuralNetwork
 from distnet.nn.functional import ACTIVATIONS
-from distnet.nn.hyperparameters import Hyperparameters
 from distnet.nn.model import Model
-from distnet.nn.optimizers import RULES
+from distnet.nn.optimizers import RULES, Hyperparameters
 from distnet.nn.parameters import initial_parameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.launched import launched_world

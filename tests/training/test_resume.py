@@ -17,9 +17,8 @@ import pytest
 from helpers import alive, command, end, fault, mpirun, read_metrics, start, wait_for
 
 from distnet.datasets.dataset import shared_split
-from distnet.nn.hyperparameters import Hyperparameters
 from distnet.nn.model import Model
-from distnet.nn.optimizers import RULES
+from distnet.nn.optimizers import RULES, Hyperparameters
 from distnet.nn.parameters import initial_parameters
 from distnet.parallel.world import World
 from distnet.training.checkpoint import Checkpoint, checkpoint_path, checkpoints, read_checkpoint, write_checkpoint
