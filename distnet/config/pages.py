@@ -4,7 +4,6 @@ import platform
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from distnet.network import NeuralNetwork
 from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
 from distnet.runtime.files import write_content
+from distnet.runtime.proc import cpu_model
 from distnet.training.checkpointer import versions
 from distnet.training.evaluation import Predictions, Scores, summarise
 from distnet.training.history import History
@@ -63,7 +63,7 @@ def write_page(
 
 def describe_environment(world: World) -> dict[str, str]:
     """Where a run was, and when it ended: what its result does not depend on."""
-    return read_cpu_model() | {
+    return ({"cpu": model} if (model := cpu_model()) else {}) | {
         "python": platform.python_version(),
         "mpi": world.library,
         "ranks": str(world.size),
@@ -71,12 +71,3 @@ def describe_environment(world: World) -> dict[str, str]:
         "host of rank 0": socket.gethostname(),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }
-
-
-def read_cpu_model() -> dict[str, str]:
-    """The CPU's name, where Linux has one."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return {"cpu": line.partition(":")[2].strip()}
-    return {}

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from distnet.parallel.shards import row_blocks
 from distnet.runtime.errors import InputError, first_line
+from distnet.runtime.files import check_unpacked_size
 from distnet.runtime.text import listed
-from distnet.runtime.unpacking import check_unpacked_size
 
 # What the arrays of a part may be called, in small letters.
 NAMES = {

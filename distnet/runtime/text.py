@@ -19,11 +19,10 @@ def join_names(names: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names for a message, as many as a person reads."""
+def listed(names: Iterable[str], most: int = SHOWN) -> str:
+    """The first names for a message, and how many more there are."""
     names = list(names)
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(names[:most]) + f" and {len(names) - most:,} more" * (len(names) > most)
 
 
 def printable(text: object) -> str:

@@ -17,16 +17,16 @@ from distnet.datasets import mirrors
 from distnet.datasets.idx import sha256_of
 from distnet.doctor import checks, machine, mpi
 from distnet.doctor.findings import NOTE, OK, PROBLEM
-from distnet.doctor.machine import facts
-from distnet.doctor.mpi import judged, start
-from distnet.doctor.trial import Speed
+from distnet.doctor.machine import gather_facts
+from distnet.doctor.mpi import judge, start
 from distnet.parallel.world import World
+from distnet.runtime import proc
 
 OPEN_MPI = os.environ.get("DISTNET_TEST_OPENMPI_BIN")  # a folder with python and mpirun
 FINDING = re.compile(r"^  (ok|note|problem) +(\S+) +(.*)$")
 SOON = 100  # seconds, on machines that have other things to do
 NAMES = ["library", "launcher", "ranks", "windows", "system", "cores", "memory"]
-NAMES += ["Python", "NumPy", "BLAS", "threads", "SIMD", "variables", "files", "bits", "exchange"]
+NAMES += ["Python", "NumPy", "BLAS", "threads", "SIMD", "variables", "files", "bits"]
 CROWDED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # Open MPI's mpirun counts cores
 
 
@@ -110,7 +110,7 @@ def bound_to_one_core(*words):
 
 def test_ranks_that_are_bound_to_one_core_are_found(digits):
     ended, told = doctor("--data-dir", digits, *bound_to_one_core(mpirun(), "-n", "2"), env=CROWDED)
-    if facts().host_cores == 1:
+    if gather_facts().host_cores == 1:
         assert told["cores"][0] == NOTE
     else:
         assert (ended.status, problems(told)) == (1, {"cores"}), ended.out
@@ -119,10 +119,10 @@ def test_ranks_that_are_bound_to_one_core_are_found(digits):
 
 
 def test_bound_ranks_have_a_problem_where_some_share_a_core_and_crowded_ones_where_others_idle():
-    mine = facts()._replace(host_cores=4, quota=None)
+    mine = gather_facts()._replace(host_cores=4, quota=None)
 
     def node(*cores):
-        return checks.node_cores([mine._replace(cores=frozenset(each)) for each in cores])
+        return checks.check_node_cores([mine._replace(cores=frozenset(each)) for each in cores])
 
     assert node({0, 1, 2, 3}, {0, 1, 2, 3}).mark == OK
     assert node({0}, {1}, {2}, {3}).mark == OK
@@ -167,14 +167,14 @@ def test_a_launcher_that_starts_each_alone_without_telling_them_is_found(digits,
     twice.chmod(0o755)
     ended, told = doctor("--data-dir", digits, twice)
     assert (ended.status, problems(told)) == (1, {"start"}), ended.out
-    assert "started 2 processes that don't know of each other" in told["start"][1]
+    assert "started 2 processes that are not connected" in told["start"][1]
 
 
 def one(words):
     """The one problem with a launcher that starts nothing."""
-    problem, *others = judged(words, start(words, [sys.executable, "-c", ""]), 0, False)
+    problem, *others = judge(words, start(words, [sys.executable, "-c", ""]), 0, False)
     assert (problem.mark, problem.name, others) == (PROBLEM, "start", [])
-    assert shlex.join(words[:1]) in problem.told
+    assert shlex.join(words[:1]) in problem.text
     return problem
 
 
@@ -185,17 +185,17 @@ def test_a_launcher_that_is_not_there_is_named_with_the_one_that_is(digits):
 
 
 def test_an_option_of_another_mpis_launcher_is_found():
-    assert "doesn't know one of these options" in one([mpirun(), "-n", "1", "--no-such-option"]).told
+    assert "one of these options is unknown to it" in one([mpirun(), "-n", "1", "--no-such-option"]).text
 
 
 def test_a_launcher_that_fails_for_a_reason_of_its_own_is_quoted():
     problem = one(["sh", "-c", "echo 'ssh: no route to host' >&2; exit 7"])
-    assert "ended with status 7: ssh: no route to host" in problem.told
+    assert "exited with status 7: ssh: no route to host" in problem.text
 
 
 def test_a_launcher_that_never_says_anything_is_ended(monkeypatch):
     monkeypatch.setattr(mpi, "SILENCE", 1.0)
-    assert "said nothing for 1 s and was ended" in one(["sh", "-c", "sleep 1000"]).told
+    assert "printed nothing for 1 s and was killed" in one(["sh", "-c", "sleep 1000"]).text
 
 
 def test_a_rank_that_hangs_is_ended_and_told_with_its_place(digits, tmp_path):
@@ -214,8 +214,8 @@ command.run(doctor.main)
     assert ended.status not in (0, None)
     assert re.search(r"rank 1 made no step for 3 s and waits on .*, in epoch 1, after step 4 of 5", ended.err)
     assert "training" in ended.out
-    problem = judged(words, ended, 1, False)[0]
-    assert "after its ranks had begun: distnet: rank " in problem.told
+    problem = judge(words, ended, 1, False)[0]
+    assert "after its ranks had begun: distnet: rank " in problem.text
 
 
 def test_a_launcher_under_a_launcher_is_refused():
@@ -255,14 +255,14 @@ def test_an_mpirun_of_another_mpi_on_the_path_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     nowhere = tmp_path / "bin" / "python"
     monkeypatch.setattr(sys, "executable", str(nowhere))
-    finding = mpi.launcher("MPICH 5.0.2", started=False)
+    finding = mpi.check_launcher("MPICH 5.0.2", is_launched=False)
     assert (finding.mark, finding.remedy) == (PROBLEM, "python -m pip install mpich")
-    assert "Open MPI 4.1.4, and there is none of MPICH 5.0.2" in finding.told
-    assert mpi.launcher("Open MPI 5.0.11", started=False).mark == OK
+    assert "Open MPI 4.1.4, and there is none of MPICH 5.0.2" in finding.text
+    assert mpi.check_launcher("Open MPI 5.0.11", is_launched=False).mark == OK
     nowhere.parent.mkdir()
     (tmp_path / "bin" / "mpirun").write_text("#!/bin/sh\necho 'HYDRA build details:\n    Version:    4.3'\n")
     (tmp_path / "bin" / "mpirun").chmod(0o755)
-    finding = mpi.launcher("MPICH 5.0.2", started=False)
+    finding = mpi.check_launcher("MPICH 5.0.2", is_launched=False)
     assert (finding.mark, finding.remedy) == (NOTE, f"{tmp_path}/bin/mpirun -n 2 ...")
 
 
@@ -313,14 +313,14 @@ def blank(tmp_path, monkeypatch):
 
 
 def check_fetched_again(folder, *named):
-    finding = checks.data(folder, True)
+    finding = checks.check_data(folder, True)
     assert (finding.mark, finding.remedy) == (PROBLEM, f"python -m distnet.datasets mnist --data-dir {folder}")
-    assert all(part in finding.told for part in named), finding.told
-    assert "download" not in finding.told
+    assert all(part in finding.text for part in named), finding.text
+    assert "download" not in finding.text
 
 
 def test_either_data_set_is_known_by_its_bytes_and_one_wrong_byte_is_found(blank):
-    assert checks.data(blank, True).told == f"fashion-mnist in {blank}, every byte as published"
+    assert checks.check_data(blank, True).text == f"fashion-mnist in {blank}, every byte as published"
     with (blank / "t10k-labels-idx1-ubyte").open("r+b") as file:
         file.seek(1000)
         file.write(b"\1")
@@ -329,14 +329,14 @@ def test_either_data_set_is_known_by_its_bytes_and_one_wrong_byte_is_found(blank
 
 def test_data_that_are_missing_or_cut_off_are_named(digits, tmp_path):
     check_fetched_again(tmp_path, f"no mnist in {tmp_path}")
-    finding = checks.data(tmp_path, False)  # nobody named the folder, and training helps itself
+    finding = checks.check_data(tmp_path, False)  # nobody named the folder, and training helps itself
     assert (finding.mark, finding.remedy) == (NOTE, f"python -m distnet.datasets mnist --data-dir {tmp_path}")
     (tmp_path / "mnist.csv").write_text("")
-    finding = checks.data(tmp_path, False)
-    assert (finding.mark, finding.told) == (PROBLEM, f"no mnist in {tmp_path}, but mnist.csv")
+    finding = checks.check_data(tmp_path, False)
+    assert (finding.mark, finding.text) == (PROBLEM, f"no mnist in {tmp_path}, but mnist.csv")
     for path in digits.iterdir():
         shutil.copy(path, tmp_path)
-    assert checks.data(tmp_path, True).mark == OK
+    assert checks.check_data(tmp_path, True).mark == OK
     images = tmp_path / "t10k-images-idx3-ubyte"
     os.truncate(images, 5000)
     check_fetched_again(tmp_path, f"{images}: it ends after 4,984 of the 78,400 bytes")
@@ -345,8 +345,8 @@ def test_data_that_are_missing_or_cut_off_are_named(digits, tmp_path):
 
 
 def test_intact_mnist_is_recognised(mnist):
-    finding = checks.data(mnist, True)
-    assert (finding.mark, finding.told) == (OK, f"mnist in {mnist}, every byte as published")
+    finding = checks.check_data(mnist, True)
+    assert (finding.mark, finding.text) == (OK, f"mnist in {mnist}, every byte as published")
 
 
 def test_a_missing_folder_that_was_named_ends_with_status_1(tmp_path):
@@ -383,47 +383,42 @@ def test_the_limits_of_a_container_are_seen(version, tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
-    monkeypatch.setattr(machine, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(machine, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(proc, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "groups")
     assert (machine.cpu_quota(), machine.host_cores(), machine.memory_left()) == (1.5, 4, 400_000)
-    mine = facts()
+    mine = gather_facts()
     assert (mine.quota, mine.host_cores, mine.memory) == (1.5, 4, 400_000)
-    quota = checks.node_quota([mine, mine])
+    quota = checks.check_node_quota([mine, mine])
     assert (quota.mark, quota.remedy) == (NOTE, "docker run --cpus 2 ..., or mpirun -n 1 ...")
-    memory = checks.memory(World(), [mine])
-    assert (memory.mark, memory.told.partition(";")[0]) == (PROBLEM, "0 MiB free")
+    memory = checks.check_memory(World(), [mine])
+    assert (memory.mark, memory.text.partition(";")[0]) == (PROBLEM, "0 MiB free")
 
 
 def test_what_differs_between_hosts_is_told_with_the_ranks_that_have_it():
-    mine = facts()
+    mine = gather_facts()
     old = mine._replace(host="old", numpy="1.0 (built)", simd=mine.simd[:1], python="CPython 3.0")
-    told = {finding.name: finding for finding in checks.software([mine, old, old, mine])}
+    told = {finding.name: finding for finding in checks.compare_software([mine, old, old, mine])}
     assert {name for name, finding in told.items() if finding.mark == PROBLEM} == {"Python", "NumPy", "SIMD"}
-    assert told["NumPy"].told == f"not the same everywhere: {mine.numpy} on ranks 0,3, 1.0 (built) on ranks 1-2"
+    assert told["NumPy"].text == f"not the same everywhere: {mine.numpy} on ranks 0,3, 1.0 (built) on ranks 1-2"
     assert told["NumPy"].remedy == f"on every host: python -m pip install numpy=={np.__version__}"
     assert told["SIMD"].remedy == f'on every host: export NPY_DISABLE_CPU_FEATURES="{" ".join(mine.simd[1:])}"'
 
 
 def test_nodes_are_told_with_their_ranks_and_the_one_that_is_crowded_by_name():
-    mine = facts()._replace(host_cores=4, quota=None, cores=frozenset(range(4)))
+    mine = gather_facts()._replace(host_cores=4, quota=None, cores=frozenset(range(4)))
     everyone = [mine._replace(host="a")] * 2 + [mine._replace(host="b", cores=frozenset({3}))] * 2
     world = World()
     world.size, world.nodes, world.node_sizes = 4, 2, [2, 2]
-    assert checks.ranks(world, everyone).told == "4 ranks on 2 nodes: 0-1 on a, 2-3 on b"
-    good, bad = checks.cores(world, everyone)
-    assert (good.mark, good.told) == (OK, "2 ranks, 4 cores; each may use 0-3 (a)")
-    assert (bad.mark, bad.told[-4:]) == (PROBLEM, " (b)")
+    assert checks.list_ranks(world, everyone).text == "4 ranks on 2 nodes: 0-1 on a, 2-3 on b"
+    good, bad = checks.check_cores(world, everyone)
+    assert (good.mark, good.text) == (OK, "2 ranks, 4 cores; each may use 0-3 (a)")
+    assert (bad.mark, bad.text[-4:]) == (PROBLEM, " (b)")
 
 
 def test_blas_that_does_not_obey_or_is_not_known_is_told_what_makes_it_use_one_thread():
-    mine = facts()
-    assert checks.threads([mine]).mark == OK
+    mine = gather_facts()
+    assert checks.check_threads([mine]).mark == OK
     for threads, mark in (((8, 8), PROBLEM), (None, NOTE)):
-        finding = checks.threads([mine, mine._replace(threads=threads)])
+        finding = checks.check_threads([mine, mine._replace(threads=threads)])
         assert finding.mark == mark
         assert "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1" in finding.remedy
-
-
-def test_an_exchange_far_behind_allreduce_is_worth_a_report():
-    assert checks.exchange(Speed(1.9, 1.0)).mark == OK
-    assert checks.exchange(Speed(2.1, 1.0)).mark == NOTE

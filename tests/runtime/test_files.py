@@ -13,7 +13,7 @@ import pytest
 from helpers import command
 
 from distnet.datasets.npz_tables import read_npz
-from distnet.runtime import unpacking
+from distnet.runtime import proc
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import GrowingFile, check_writable, write_content, write_whole
 
@@ -158,7 +158,7 @@ def test_a_table_that_unpacks_to_more_than_the_memory_that_is_left_is_refused_be
     path = tmp_path / "table.npz"
     np.savez_compressed(path, X=np.zeros((200_000, 100), "f4"), y=np.arange(200_000) % 2)
     assert path.stat().st_size < 1_000_000
-    monkeypatch.setattr(unpacking, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(proc, "PROC", tmp_path)
     (tmp_path / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable:   40960 kB\n")
     tracemalloc.start()
     with pytest.raises(InputError, match=r"it unpacks to 77 MiB, and 40 MiB of memory are left"):
