@@ -1,1 +1,1 @@
-"""What a run reports: console, metrics, time, pages."""
+"""Reports of a run: console, metrics, TensorBoard, profile, pages."""

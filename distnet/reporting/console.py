@@ -1,4 +1,4 @@
-"""What a run prints: its header, a line or a bar per epoch, and the last two lines."""
+"""Console output of a run: a header, a line per epoch, a progress bar, and the last two lines."""
 
 import os
 import socket
@@ -74,7 +74,7 @@ def find_notes(world: World, shards: int, chosen: int | None) -> list[str]:
 
 
 def format_epoch(record: Record, epochs: int) -> list[str]:
-    """The parts of an epoch's line."""
+    """The parts of the line about an epoch."""
     words = [f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}", f"loss {record['loss']:.4f}"]
     if "validation_loss" in record:
         words.append(f"validation loss {record['validation_loss']:.4f} accuracy {record['validation_accuracy']:.4f}")

@@ -31,7 +31,7 @@ class MetricsFile(Callback):
         self._file.close()
 
     def _write(self, trainer: Trainer) -> None:
-        """Bring the file up to the history; what could not be written is written with the next epoch."""
+        """Append the epochs that the file lacks. What can't be written is written with the next epoch."""
         records = trainer.history.records
         content = "".join(json_line(record) + "\n" for record in records[self._epochs_written :]).encode()
         try:

@@ -4,26 +4,25 @@ import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from distnet.parallel.world import World
-from distnet.runtime.errors import InputError
-from distnet.runtime.files import write_whole
+from distnet.runtime.files import write_content
 from distnet.runtime.stopwatch import PHASES, Stopwatch, no_lap
 from distnet.runtime.text import aligned, counted
 from distnet.training.callbacks import Callback
 from distnet.training.trainer import Trainer
 
-SLOWER = 0.02  # part of the time by which a rank has to be slower than the others to be named
-KEPT_LAPS = 100_000  # of each rank, for a timeline: some 11,000 steps, and files that a browser still opens
+SLOWER = 0.02  # share of the time; a rank that is slower than the others by less is not named
+KEPT_LAPS = 100_000  # per rank, for a timeline: some 11,000 steps, in a file that a browser can still open
 
 
 class Profile(Callback):
-    """Where the time of all ranks goes, if that is wanted; with a timeline, each lap is kept.
+    """Measures the time of every rank by phase, if wanted. For a timeline, it keeps each lap.
 
-    watch: None if it is not wanted. phases: of all ranks, once training has ended; empty if no step was taken.
+    watch: None if it is not wanted. phases: of all ranks, after training; empty if no step was taken.
     """
 
     def __init__(self, is_wanted: bool, with_timeline: bool) -> None:
@@ -54,7 +53,7 @@ def gather_phases(world: World, watch: Stopwatch, steps: int) -> list[dict[str, 
 
 
 def format_profile(phases: list[dict[str, Any]]) -> Iterator[str]:
-    """Format a table of the phases and what they show. phases: see `gather_phases`, of one step or more."""
+    """Format a table of the phases, the time per step, and the slowest rank. phases: see `gather_phases`, not empty."""
     steps = phases[0]["steps"]
     shown = [phase for phase in PHASES if any(each["seconds"][phase] >= 0.0005 for each in phases)]
     table = [["rank", "host", *shown, "sum"]]
@@ -83,7 +82,7 @@ def describe_slowest_rank(phases: Sequence[Mapping[str, Any]]) -> str:
         share = sum(waits) / len(waits) / whole
         return (
             f"no rank was slower than the others; they {waited} {100 * share:.0f} % of the time, "
-            "since the last one differs from step to step"
+            "because the last rank differs from step to step"
         )
     means = {name: sum(each["seconds"][name] for each in others) / len(others) for name in slowest["seconds"]}
     work = [name for name in means if name not in ("waiting", "exchange")]
@@ -96,7 +95,7 @@ def describe_slowest_rank(phases: Sequence[Mapping[str, Any]]) -> str:
 
 
 def waiting_seconds(phases: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
-    """How long each rank waited for others, and the verb for it. Between nodes, part of the wait is in the exchange."""
+    """The seconds that each rank waited, and the verb for it. Between nodes, the exchange includes part of the wait."""
     waits = [each["seconds"]["waiting"] for each in phases]
     if len({each["node"] for each in phases}) == 1:
         return waits, "waited"
@@ -106,7 +105,7 @@ def waiting_seconds(phases: Sequence[Mapping[str, Any]]) -> tuple[list[float], s
 def write_timeline(world: World, watch: Stopwatch, path: Path) -> None:
     """Write the laps of all ranks as a Chrome trace: a process per node, a thread per rank, in microseconds.
 
-    The stopwatches of all ranks must have been started at the same time.
+    All ranks must have started their stopwatches at the same time.
     Raises InputError if the file can't be written. Collective.
     Source: the Trace Event Format, "complete" and "metadata" events.
     """
@@ -115,36 +114,20 @@ def write_timeline(world: World, watch: Stopwatch, path: Path) -> None:
 
     def write() -> None:
         assert ranks is not None
-
-        def content(file: BinaryIO) -> None:
-            before = '{"displayTimeUnit": "ms", "traceEvents": [\n'
-            for event in events(ranks):
-                file.write((before + json.dumps(event)).encode())
-                before = ",\n"
-            file.write(b"\n]}\n")
-
-        try:
-            write_whole(path, content)
-        except OSError as error:
-            raise InputError(f"--timeline {path}", f"can't be written ({error.strerror})") from None
+        lines = ",\n".join(map(json.dumps, events(ranks)))
+        content = f'{{"displayTimeUnit": "ms", "traceEvents": [\n{lines}\n]}}\n'
+        write_content(path, content.encode(), f"--timeline {path}")
 
     world.on_root(write)
 
 
 def events(ranks: Iterable[tuple[int, str, bytes, bytes]]) -> Iterator[dict[str, Any]]:
-    """The trace events of all ranks. ranks: (node, host, codes, ends) of each."""
+    """The trace events of all ranks. ranks: for each its node, host, codes and ends."""
     for rank, (node, host, codes, raw_ends) in enumerate(ranks):
         ends = np.frombuffer(raw_ends)
         yield {"ph": "M", "name": "process_name", "pid": node, "args": {"name": f"node {node}, {host}"}}
         yield {"ph": "M", "name": "thread_name", "pid": node, "tid": rank, "args": {"name": f"rank {rank}"}}
         starts = np.concatenate([[0.0], ends])[:-1]
         for code, start, end in zip(codes, starts.tolist(), ends.tolist(), strict=True):
-            duration = round((end - start) * 1e6, 3)
-            yield {
-                "ph": "X",
-                "name": PHASES[code],
-                "pid": node,
-                "tid": rank,
-                "ts": round(start * 1e6, 3),
-                "dur": duration,
-            }
+            event = {"ph": "X", "name": PHASES[code], "pid": node, "tid": rank}
+            yield event | {"ts": round(start * 1e6, 3), "dur": round((end - start) * 1e6, 3)}

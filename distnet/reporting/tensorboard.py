@@ -11,7 +11,7 @@ from distnet.training.trainer import Trainer
 
 
 class Board(Callback):
-    """Event files in a folder, for rank 0. They are created with the first epoch.
+    """Writes event files to a folder, from the first epoch of this process on. For rank 0.
 
     Raises InputError if tensorboardX is missing or the folder can't be created.
     """
@@ -28,7 +28,7 @@ class Board(Callback):
         self._writer: Any = None
 
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
-        """Write the epoch's metrics, one curve per metric. Later epochs from an earlier run are hidden."""
+        """Write the epoch's metrics, one curve per metric. TensorBoard hides later epochs of an earlier run."""
         number = epoch.number
         if self._writer is None:
             self._writer = self._writer_class(

@@ -1,4 +1,4 @@
-"""How a rank computes its shards of a mini-batch, in groups that fit its cache."""
+"""A rank's shards of a mini-batch, in groups that fit its cache."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from distnet.parallel.shards import real_rows, shard_rows
 from distnet.runtime.arrays import Array
 from distnet.training.configuration import TrainingConfig
 
-CACHE = 32 << 20  # bytes that a rank's workspace may take before it works through its shards in groups
+CACHE = 32 << 20  # bytes; a larger workspace is divided into groups of shards
 
 
 class Group(NamedTuple):
     """Shards that a rank computes at once, and their memory.
 
-    rows: of the mini-batch. gradients: (shards, inputs + 1, outputs) per layer, views into the exchange's.
+    rows: of the mini-batch. gradients: for each layer (shards, inputs + 1, outputs), views of the exchange's gradients.
     """
 
     rows: slice
@@ -29,10 +29,10 @@ class Group(NamedTuple):
 
 
 class Batch:
-    """A rank's shards `own` of mini-batches of `size` rows, group by group.
+    """A rank's shards `own` of mini-batches of `size` rows, in groups of `config.stack` shards.
 
-    shards: of the mini-batch, on all ranks. A group is `config.stack` shards, or what is left. All groups of one
-    length share memory.
+    shards: of the mini-batch, on all ranks. gradients: (own shards, N), to be filled. Groups of the same shape share
+    a workspace.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Batch:
 
 
 def count_cached_shards(sizes: Sequence[int], rows: int, itemsize: int) -> int:
-    """How many shards of so many rows fit into the cache, at least 1."""
+    """How many shards, of `rows` rows each, fit into the cache; at least 1."""
     return max(1, CACHE // (rows * (sizes[0] + 4 * sum(sizes[1:])) * itemsize))
 
 
 def build_dropout(propagation: Propagation, sizes: Sequence[int], probability: float) -> Dropout | None:
-    """Masks for the hidden layers of a workspace; None without dropout."""
+    """Dropout for the hidden layers of a workspace; None if there is nothing to drop."""
     if not probability or not propagation.hidden:
         return None
     rows, dtype = len(propagation.inputs), propagation.inputs.dtype

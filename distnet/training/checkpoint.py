@@ -18,7 +18,7 @@ FORMAT, VERSION = "distnet checkpoint", 1
 NAME = re.compile(r"checkpoint-(\d{10})\.npz")
 COMPLETED = "completed.json"
 TEMPORARY = re.compile(r"\.(checkpoint-\d{10}\.npz|completed\.json|probe)[.-].*")
-# What a run writes into its folder.
+# The files that a run writes into its checkpoint folder.
 OURS = re.compile(rf"{NAME.pattern}|completed\.json|failure-.*\.txt|\.lock")
 DTYPES = (np.float32, np.float64)
 COUNTS = ("epochs_done", "steps_done", "optimizer_steps", "shards")

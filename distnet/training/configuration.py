@@ -11,10 +11,10 @@ from distnet.training.history import EarlyStopping
 
 @dataclass(frozen=True)
 class Regularisation:
-    """What prevents overfitting. It applies to training samples alone.
+    """What prevents overfitting. It applies to training samples only.
 
-    dropout: probability of leaving out a hidden neuron. label_smoothing: ε; targets become (1 - ε) y + ε / K for K
-    classes (Szegedy et al. 2016, section 7). augmentation: random changes of inputs, which have to be images.
+    dropout: probability of dropping a hidden neuron. label_smoothing: ε; targets become (1 - ε) y + ε / K for K
+    classes (Szegedy et al. 2016, section 7). augmentation: random changes of the inputs, which must be images.
     Raises InputError (on every rank) for invalid values.
     """
 
@@ -28,11 +28,11 @@ class Regularisation:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """All that a training depends on beside the network and the data.
+    """Everything that training depends on, beside the network and the data.
 
-    batch_size: rows of a mini-batch on all ranks together. seed: of the order of samples, dropout and augmentation.
-    shards: parts of every mini-batch, see docs/design.md; None for the default. stack: how many shards a rank works
-    through at once; None for as many as its cache holds. early_stopping: see there; needs a validation set.
+    batch_size: rows of a mini-batch, on all ranks together. seed: of the order of samples, dropout and augmentation.
+    shards: parts of each mini-batch, see docs/design.md; None for the default. stack: how many shards a rank computes
+    at once; None for as many as fit into its cache. early_stopping: needs a validation set.
     Raises InputError (on every rank) for invalid values.
     """
 

@@ -1,4 +1,4 @@
-"""Accuracy and loss on a data set, exact and the same on any ranks: no sample is counted twice."""
+"""Accuracy, loss and predictions on a data set, the same bits on any number of ranks."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,9 +20,9 @@ BLOCK_ROWS = 250
 
 
 class Scores(NamedTuple):
-    """accuracy: share of rows whose most probable class is right. loss: mean cross-entropy, in nats.
+    """accuracy: share of rows whose most probable class is correct. loss: mean cross-entropy, in nats.
 
-    tutorial_loss: the tutorial's form, if requested.
+    tutorial_loss: the loss as the tutorial defines it, if requested.
     """
 
     accuracy: float
@@ -31,7 +31,7 @@ class Scores(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Per row: the right class, the most probable class, its probability, and the cross-entropy in nats."""
+    """For each row: the true class, the most probable class, its probability, and the cross-entropy in nats."""
 
     truths: NDArray[np.int64]
     guesses: NDArray[np.int64]
@@ -40,9 +40,9 @@ class Predictions(NamedTuple):
 
 
 class Evaluation:
-    """A data set cut into fixed blocks of rows; each rank takes a run of blocks, always with the same shapes.
+    """A data set in fixed blocks of rows. Each rank evaluates a run of blocks.
 
-    model: its parameters are read at every call. chosen: which rows of the split to evaluate; None for all.
+    model: its parameters are read at every call. chosen: indices of the rows to evaluate; None for all.
     """
 
     def __init__(self, world: World, model: Model, split: Split, chosen: NDArray[np.int64] | None = None) -> None:
@@ -86,7 +86,7 @@ class Evaluation:
 
     def position(self) -> str:
         """The block reached, as text."""
-        return f"at block {self._at} of the {len(self._blocks)} that are its own"
+        return f"at block {self._at} of its {len(self._blocks)}"
 
     def _passes(self) -> Iterator[tuple[slice, Array, Propagation]]:
         """The blocks of this rank, each with its probabilities and its workspace after the forward pass."""
@@ -103,7 +103,7 @@ class Evaluation:
 
 
 def summarise(predictions: Predictions, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
-    """Accuracy, loss, errors by class, confusion matrix and so many of the worst mistakes, as JSON represents it."""
+    """Summarise as JSON: accuracy, loss, errors by class, confusion matrix, and `mistakes` errors of highest loss."""
     truths, guesses, probabilities, losses = predictions
     count = len(classes)
     confusion = np.bincount(truths * count + guesses, minlength=count * count).reshape(count, count)

@@ -1,4 +1,4 @@
-"""What the epochs of a run came to: the history, its best epoch, and when to stop early."""
+"""The results of the epochs, the best epoch, and early stopping."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,10 +8,11 @@ from distnet.training.evaluation import Scores
 
 
 class Epoch(NamedTuple):
-    """What an epoch came to. number: from 1 up. loss: mean over its samples, each at its own step.
+    """The results of an epoch.
 
-    learning_rate: of its last step. seconds: of training alone, without the evaluation. test, validation: None
-    where there is no such set.
+    number: from 1. loss: mean over its samples, each at its own step. learning_rate: of the last step. samples,
+    seconds: of training, without evaluation, and without the part before a resume. test, validation: None without such
+    a set.
     """
 
     number: int
@@ -40,7 +41,7 @@ class Record(TypedDict):
 
 @dataclass
 class History:
-    """The metrics of all epochs that are done, one record per epoch, the same on every rank."""
+    """The metrics of all completed epochs, one record per epoch; but for times, the same on every rank."""
 
     records: list[Record] = field(default_factory=list)
 
@@ -64,9 +65,9 @@ class History:
         self.records.append(record)
 
     def best_epoch(self) -> int:
-        """The number of the epoch with the lowest validation loss, NaN aside; 0 before the first epoch.
+        """The number of the epoch with the lowest validation loss; 0 before the first epoch. NaN counts as infinite.
 
-        Without a validation set it is the last epoch.
+        Without a validation set, it is the last epoch.
         """
         losses = [record["validation_loss"] for record in self.records if "validation_loss" in record]
         if not losses:
@@ -74,16 +75,19 @@ class History:
         return losses.index(min(losses, key=lambda loss: math.inf if math.isnan(loss) else loss)) + 1
 
     def best(self) -> Record:
-        """The record of the best epoch. There has to be one."""
+        """The record of the best epoch. It needs a completed epoch."""
         return self.records[self.best_epoch() - 1]
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Keep the best epoch's parameters; stop after `patience` epochs without a lower validation loss, if given."""
+    """Keep the best epoch's parameters, and stop after `patience` epochs without a lower validation loss.
+
+    patience: None to train to the end.
+    """
 
     patience: int | None = None
 
     def is_due(self, history: History) -> bool:
-        """Whether the last epochs, as many as there is patience for, were no better than one before them."""
+        """Whether the best epoch is at least `patience` epochs ago."""
         return self.patience is not None and len(history.records) - history.best_epoch() >= self.patience

@@ -1,4 +1,4 @@
-"""The loop: for every mini-batch forward, backprop, reduce-scatter, update, allgather."""
+"""The training loop: for each mini-batch forward, backprop, reduce-scatter, update, allgather."""
 
 import math
 import time
@@ -31,9 +31,10 @@ from distnet.training.signals import Interrupts
 
 
 class Splits(NamedTuple):
-    """The data of a training, shared by the ranks of each node.
+    """The data sets, each shared by the ranks of a node.
 
-    validation: for early stopping and the best epoch. chosen: which samples of `train` to learn; None for all.
+    validation: for early stopping and the best epoch. chosen: indices of the samples of `train` to train on; None for
+    all.
     """
 
     train: Split
@@ -45,11 +46,11 @@ class Splits(NamedTuple):
 class Trainer:
     """A network in training on the ranks of a world.
 
-    model: what to start from, the same on every rank; its parameters are copied. lap: called with the name of each
+    model: the initial model, the same on every rank; its parameters are copied. lap: called with the name of each
     phase that ends, see `Stopwatch`.
-    history: of all completed epochs. diverged: why training can't continue, such as "the loss is NaN in epoch 3"; the
-    same on every rank.
-    The constructor is collective. Raises InputError if there are fewer shards than ranks.
+    history: all completed epochs. diverged: why training can't continue, such as "the loss is NaN in epoch 3", or "";
+    the same on every rank.
+    Raises InputError if there are fewer shards than ranks. Collective.
     """
 
     def __init__(
@@ -83,13 +84,13 @@ class Trainer:
         self.diverged = ""
         self.evaluation = Evaluation(world, model, splits.test) if splits.test else None
         self.validation = Evaluation(world, model, splits.validation) if splits.validation else None
-        # This rank's slice of the parameters of the epoch that was the best so far on the validation set.
+        # The best parameters so far on the validation set: this rank's slice.
         self.best = self.exchange.slice.copy() if splits.validation else None
 
     def step(self, samples: NDArray[np.int64], first: int) -> None:
-        """One update from one mini-batch.
+        """Update the parameters from one mini-batch.
 
-        samples: its rows in the training set. first: its position in the epoch. Collective.
+        samples: indices into the training set. first: the position of the first in the epoch. Collective.
         """
         batch = self.batches[len(samples)]
         rate = self.rate(self.global_step)
@@ -120,7 +121,7 @@ class Trainer:
         self.exchange.allgather()
 
     def regularise(self, group: Group, own: NDArray[np.int64]) -> list[Array]:
-        """Regularise the group's inputs and targets, those of samples `own`; returns the dropout masks."""
+        """Regularise the inputs and targets of a group, in place. own: its samples. Returns the dropout masks."""
         regularisation, seed, epoch = self.config.regularisation, self.config.seed, self.epochs_done + 1
         if regularisation.augmentation is not None:
             images = group.inputs[:, : self.train_set.features]
@@ -134,12 +135,12 @@ class Trainer:
         return group.dropout.masks
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0 over all epochs."""
+        """The learning rate of a step. step: from 0, over all epochs."""
         return self.config.learning_rate * self.config.schedule.factor(step, self.steps_per_epoch)
 
     @property
     def global_step(self) -> int:
-        """Steps since the run began, in all epochs."""
+        """The number of steps so far, over all epochs."""
         return self.epochs_done * self.steps_per_epoch + self.steps_done
 
     def position(self) -> str:
@@ -147,7 +148,7 @@ class Trainer:
         return f"in epoch {self.epochs_done + 1}, after step {self.steps_done} of {self.steps_per_epoch}"
 
     def epoch(self, on_step: Callable[[], bool] | None, tutorial_loss: bool = False) -> Epoch | None:
-        """Train to the end of a pass over the samples, in an order drawn from (seed, epoch); then evaluate.
+        """Train to the end of the epoch, in an order drawn from (seed, epoch), then evaluate.
 
         Returns None if `on_step` stopped it. Collective.
         """
@@ -157,9 +158,8 @@ class Trainer:
         order = self.chosen[np.random.default_rng([self.config.seed, number]).permutation(count)]
         if not before:
             self.losses.fill(0)
-        with np.errstate(
-            over="ignore", divide="ignore", invalid="ignore"
-        ):  # limits are exact, and nan shows in the loss
+        # Limits are exact, and NaN shows in the loss.
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             for first in range(before * self.batch_size, count, self.batch_size):
                 with self.interrupts:
                     self.step(order[first : first + self.batch_size], first)
@@ -169,7 +169,7 @@ class Trainer:
                         self.diverged = f"the parameters are not finite {self.position()}"
                     return None
         seconds = time.perf_counter() - start
-        finite = self.is_finite()  # before the next collective: then no rank can be changing them
+        finite = self.is_finite()  # before the next collective call, while no rank can change the parameters
         loss = float(self.world.total(self.losses).sum() / count)
         test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
         validation = self.validation.scores() if self.validation else None
@@ -189,12 +189,11 @@ class Trainer:
         on_step: Callable[[], bool] | None = None,
         tutorial_loss: bool = False,
     ) -> bool:
-        """Train until `epochs` epochs are done; returns False if `on_step` stopped the training before.
+        """Train until `epochs` epochs are done. Returns False if `on_step` stopped training.
 
-        on_epoch: called after each epoch; if it returns True, training ends. on_step: called after each step; if it
-        returns True, training stops. Both must return the same on every rank. Training also ends after an epoch that
-        sets `diverged`.
-        On one rank, an exception and Ctrl-C leave the parameters of the last complete step. On several, they abort all
+        on_epoch: called after each epoch; training ends if it returns True. on_step: called after each step; training
+        stops if it returns True. Both must return the same on every rank. Training also ends when it has diverged.
+        On one rank, an exception or Ctrl-C leaves the parameters of the last complete step. On several, it aborts all
         ranks. Collective.
         """
         alone = self.world.size == 1
@@ -225,42 +224,42 @@ class Trainer:
         return self.epochs_done >= epochs or bool(early_stopping and early_stopping.is_due(self.history))
 
     def is_finite(self) -> bool:
-        """Whether all parameters are finite; the same on every rank between two steps."""
+        """Whether all parameters are finite. Between steps, it is the same on every rank."""
         parameters = self.exchange.parameters
         return bool(np.isfinite(parameters.min()) and np.isfinite(parameters.max()))
 
     def snapshot_best(self) -> None:
-        """Copy the current parameters as the best so far. There has to be a validation set."""
+        """Copy the current parameters as the best so far. It needs a validation set."""
         assert self.best is not None
         self.best[:] = self.exchange.slice
 
     def restore_best(self) -> None:
-        """Go back to the last snapshot. Collective."""
+        """Restore the last snapshot. Collective."""
         self.exchange.slice[:] = self.best
         self.exchange.allgather()
 
     def training_scores(self) -> Scores:
-        """Accuracy and loss on the training samples with the current parameters, measured as on the test set."""
+        """Accuracy and loss on the training samples, measured as on the test set. Collective."""
         chosen = self.chosen if len(self.chosen) < len(self.train_set.inputs) else None
         return Evaluation(self.world, self.model, self.train_set, chosen).scores()
 
     def predictions(self) -> Predictions:
-        """The predictions for the test set, which there has to be, with the current parameters. Collective."""
+        """The predictions for the test set, with the current parameters. It needs a test set. Collective."""
         assert self.evaluation is not None
         return self.evaluation.predictions()
 
     def state(self) -> dict[str, Array]:
-        """All vectors that a resumed training needs, name -> vector, on rank 0; nothing on the others. Collective."""
+        """The vectors that a resumed run needs, name -> vector, on rank 0; empty on other ranks. Collective."""
         arrays = {name: self.exchange.gather(part) for name, part in self.parts().items()}
         if self.steps_done:
             arrays["losses"] = self.world.total(self.losses.copy())
         if self.world.rank == 0:
             arrays["parameters"] = self.exchange.parameters.copy()
-        self.world.node_barrier()  # nobody writes to the parameters before they are copied
+        self.world.node_barrier()  # no rank changes the parameters before they are copied
         return {name: array for name, array in arrays.items() if array is not None} if self.world.rank == 0 else {}
 
     def restore(self, epochs_done: int, steps_done: int, optimizer_steps: int, arrays: dict[str, Array]) -> None:
-        """Continue from what `state` returned. arrays: needed on rank 0 only. Collective."""
+        """Continue from a state. arrays: what `state` returned, on rank 0. Collective."""
         self.epochs_done, self.steps_done, self.optimizer.steps = epochs_done, steps_done, optimizer_steps
         if self.world.rank == 0:
             self.exchange.parameters[:] = arrays["parameters"]
@@ -271,23 +270,23 @@ class Trainer:
             self.exchange.scatter(arrays.get(name), part)
 
     def parts(self) -> dict[str, Array]:
-        """Slices, this rank's, of the vectors to save: name -> slice."""
+        """The vectors to save, name -> this rank's slice."""
         return self.optimizer.state | ({"best_parameters": self.best} if self.best is not None else {})
 
     def close(self) -> Array:
-        """The parameters, (N,); the trainer can't be used afterwards. Collective."""
+        """Free shared memory. Returns the parameters, (N,). The trainer can't be used afterwards. Collective."""
         return self.exchange.close()
 
 
 def check_shards(shards: int | None, ranks: int) -> int:
-    """The number of shards to use. Raises InputError if there are fewer than ranks."""
+    """The number of shards: `shards`, or the default if None. Raises InputError if there are fewer than ranks."""
     if shards is None:
         return default_shards(ranks)
     shard_count.check("shards", shards)
     if shards < ranks:
         raise InputError(
             f"--shards {shards}",
-            f"{ranks} ranks need a shard each",
+            f"{ranks} ranks need at least one each",
             f"use {ranks} shards or more, or {shards} ranks or fewer",
             on_every_rank=True,
         )

@@ -306,7 +306,7 @@ def test_an_evaluation_that_goes_on_is_at_another_place_with_every_block():
     made = Split(np.ones((501, 16), np.float32), np.eye(2, dtype=np.float32)[[0] * 501], 3)
     evaluation = Evaluation(World(), Model((3, 2), "relu", np.zeros(8, np.float32)), made)
     places = [evaluation.position(), *(evaluation.position() for _ in evaluation._passes())]
-    assert places == [f"at block {number} of the 3 that are its own" for number in range(4)]
+    assert places == [f"at block {number} of its 3" for number in range(4)]
 
 
 def test_a_model_that_is_not_there_or_no_model_is_one_line_on_all_ranks(tmp_path):

@@ -182,7 +182,7 @@ def test_a_damaged_file_ends_all_ranks_with_one_line(train, digits, tmp_path, na
     [
         (["--batch-size", "0"], ["--batch-size: expected a positive integer, got '0'"]),
         (["--no-such-option"], ["--no-such-option: there is no such option"]),
-        (["--shards", "2"], ["--shards 2: 3 ranks need a shard each", "3 shards or more", "2 ranks or fewer"]),
+        (["--shards", "2"], ["--shards 2: 3 ranks need at least one each", "3 shards or more", "2 ranks or fewer"]),
         (["--config", "missing"], ["--config missing: can't be read"]),
         (["--dataset", "csv:missing"], ["--dataset csv:missing: can't be read (No such file or directory)"]),
         (["--model", "missing/a.pkl"], ["--model missing/a.pkl: there is no folder missing"]),

@@ -104,7 +104,7 @@ footer { margin-top: 3rem; }
 
 
 def render_document(title: str, parts: Iterable[str]) -> str:
-    """The whole file. parts: HTML, in which all foreign text is escaped."""
+    """Render a whole page. parts: HTML, in which all foreign text is escaped."""
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -119,12 +119,12 @@ def render_document(title: str, parts: Iterable[str]) -> str:
 
 
 def render_section(heading: str, *parts: str) -> str:
-    """A part of the page with a heading."""
+    """Render a section with a heading. parts: HTML."""
     return "\n".join([f"<section>\n<h2>{escape(heading)}</h2>", *parts, "</section>"])
 
 
 def render_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, reflows: bool = False) -> str:
-    """Rows below a head. On a narrow screen it scrolls, or, if it reflows, each row becomes a block of named values."""
+    """Render a table. reflows: whether, on a narrow screen, each row becomes a block of named values."""
     lines = ["".join(f'<th scope="col">{escape(each)}</th>' for each in head)]
     for row in rows:
         cells = zip(head, row, strict=True)
@@ -134,16 +134,16 @@ def render_table(head: Sequence[object], rows: Iterable[Sequence[object]], *, re
 
 
 def render_pairs(pairs: Iterable[tuple[str, object]]) -> str:
-    """A table of names, each with its value."""
+    """Render a table of names and values."""
     lines = [f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in pairs]
     return '<table class="plain">\n' + "\n".join(lines) + "\n</table>"
 
 
 def render_key(label: str, colour: int, kind: str = "") -> str:
-    """An entry of a legend. kind: "dashed", "box" or "dot"; a line if empty."""
+    """Render an entry of a legend. kind: "dashed", "box" or "dot"; a line if empty."""
     return f'<span class="key c{colour}"><i class="{kind}"></i>{escape(label)}</span>'
 
 
 def render_figure(caption: str, content: str) -> str:
-    """A picture below its caption. caption: HTML."""
+    """Render a picture below its caption. caption, content: HTML."""
     return f"<figure><figcaption>{caption}</figcaption>{content}</figure>"

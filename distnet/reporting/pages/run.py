@@ -234,25 +234,17 @@ def render_matrix(names: Sequence[object], counts: Sequence[Sequence[int]]) -> s
 
 
 def render_mistakes(run: Run) -> str:
-    """Render the errors with the highest loss, as pictures, or as a table if the samples are no images."""
+    """Render the errors with the highest loss, as pictures, or as a table if the samples are not images."""
     mistakes = run.findings["mistakes"]
     if not mistakes:
         return "<p>None.</p>"
     note = "Test samples with the lowest probability of their own class, numbered from 0"
     if run.images is None:
-        rows = [
-            (
-                f"{each['index']:,}",
-                each["class"],
-                each["predicted"],
-                f"{each['probability']:.4f}",
-                f"{each['loss']:.4f}",
-            )
-            for each in mistakes
-        ]
-        return f'<p class="small">{note}.</p>\n' + render_table(
-            ("row", "class", "predicted", "probability of that", "loss"), rows
-        )
+        columns = ("index", "class", "predicted", "probability", "loss")
+        forms = (",", "", "", ".4f", ".4f")
+        rows = [[format(each[name], form) for name, form in zip(columns, forms, strict=True)] for each in mistakes]
+        head = ("row", "class", "predicted", "probability of that", "loss")
+        return f'<p class="small">{note}.</p>\n{render_table(head, rows)}'
     figures = []
     for each, image in zip(mistakes, run.images, strict=True):
         true, guess = escape(each["class"]), escape(each["predicted"])
@@ -267,7 +259,7 @@ def render_mistakes(run: Run) -> str:
 
 
 def render_weights(weights: Array) -> str:
-    """Render the first layer's weights as pictures, for the neurons with the largest."""
+    """Render the weights of the first layer as pictures, for the neurons with the largest weights."""
     finite = np.nan_to_num(weights.astype(np.float64), posinf=0, neginf=0)
     strengths = np.abs(finite).max(axis=(1, 2))
     with np.errstate(over="ignore"):
@@ -290,7 +282,7 @@ def render_weights(weights: Array) -> str:
 
 
 def build_weight_palette() -> Bytes:
-    """Colours from the most negative weight through 0, which is transparent, to the most positive."""
+    """Colours from the most negative weight to the most positive; 0 is transparent."""
     palette = np.zeros((2 * LEVELS + 1, 4), np.uint8)
     palette[:LEVELS, :3], palette[LEVELS + 1 :, :3] = NEGATIVE, POSITIVE
     palette[:, 3] = np.rint(np.abs(np.arange(-LEVELS, LEVELS + 1)) * (255 / LEVELS))
@@ -298,7 +290,7 @@ def build_weight_palette() -> Bytes:
 
 
 def restore_pixels(inputs: Array, mean: float, deviation: float, shape: tuple[int, int]) -> Bytes:
-    """The image that these inputs, (rows * columns,), were standardised from."""
+    """The image, (rows, columns), whose standardised pixels are `inputs`, (rows * columns,)."""
     values: NDArray[np.float64] = inputs.astype(np.float64) * deviation + mean
     return np.rint(np.clip(values, 0, 255)).astype(np.uint8).reshape(shape)
 
