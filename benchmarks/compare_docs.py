@@ -59,7 +59,7 @@ def rows_table(rows: Sequence[Row]) -> str:
         return "yes" if row.reached >= row.wanted else f"no, {1 - row.reached / row.wanted:.0%} short"
 
     lines = [[row.case, row.ratio, f"{row.wanted:g}", f"{row.reached:.2f}", verdict(row)] for row in rows]
-    return table(["network, batch", "ratio", "wanted", "reached", ""], lines)
+    return table(["network, batch", "ratio", "target", "reached", ""], lines)
 
 
 def plot(found: dict[str, dict[str, list[float]]], path: Path) -> None:

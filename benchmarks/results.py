@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 ROWS = {
     "mnist": Row(
-        ("--preset", "mnist"), (0, 1, 2, 3, 4), 0.019, "the time to 98 % beside scikit-learn: docs/performance.md"
+        ("--preset", "mnist"), (0, 1, 2, 3, 4), 0.019, "time to 98 %, compared with scikit-learn: docs/performance.md"
     ),
     "wide": Row(("--preset", "wide"), (0, 1, 2, 3, 4), 0.016, "Simard et al. 2003: 1.6 %"),
     "simard": Row(("--preset", "simard"), (0, 1, 2), 0.007, "Simard et al. 2003: 0.7 %"),
@@ -102,7 +102,7 @@ def took(runs: list[dict[str, Any]]) -> str:
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """A line a row."""
     lines = [
-        "| `mpirun -n 2 python -m distnet.train` with | test error (each seed) | wanted | reference | seconds |",
+        "| `mpirun -n 2 python -m distnet.train` with | test error (each seed) | target | reference | seconds |",
         "| --- | --- | ---: | --- | ---: |",
     ]
     for name, runs in found.items():

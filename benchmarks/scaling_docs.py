@@ -70,7 +70,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def check_table(checks: Sequence[dict[str, Any]]) -> str:
-    """Measured steps, and how far off the model was."""
+    """Measured steps, and the error of the model."""
     places = list(dict.fromkeys((each["hosts"], each["ranks_per_host"]) for each in checks))
     rows: dict[tuple[str, int], list[str]] = {}
     ratios: dict[str, list[float]] = {}
@@ -80,20 +80,21 @@ def check_table(checks: Sequence[dict[str, Any]]) -> str:
         row.append(f"{each['measured']:,.0f} ({ratio:.2f})")
         kind = "hosts" if each["hosts"] > 1 else f"{'1 and 2' if each['ranks_per_host'] < 3 else '3 and 4'} ranks"
         ratios.setdefault(kind, []).append(ratio)
-    words = [f"{k} {min(v):.2f} to {max(v):.2f}, median {statistics.median(v):.2f}" for k, v in ratios.items()]
+    lines = [f"- {k}: {min(v):.2f} to {max(v):.2f}, median {statistics.median(v):.2f}" for k, v in ratios.items()]
     head = ["network", "batch", *(f"{hosts} × {ranks}" for hosts, ranks in places)]
     table = markdown(head, ([network, f"{batch:,}", *row] for (network, batch), row in rows.items()))
-    return f"{table}\n\nPredicted over measured: {'; '.join(words)}."
+    return "\n".join([table, "", "Predicted over measured time:", "", *lines])
 
 
 def ring_words(rings: Sequence[dict[str, Any]]) -> str:
-    """How far off the ring was."""
-    words = [
-        f"{each['measured']:,.0f} µs on {each['hosts']} host{'s' * (each['hosts'] > 1)}, and the ring "
-        f"{each['predicted']:,.0f}"
+    """Measured allreduces, and the model's prediction."""
+    lines = [
+        f"- on {each['hosts']} host{'s' * (each['hosts'] > 1)}: {each['measured']:,.0f} µs; the model's ring: "
+        f"{each['predicted']:,.0f} µs"
         for each in rings
     ]
-    return f"MPICH's Allreduce and the update, of {told(rings[0]['network'])} on two ranks, took {'; '.join(words)}."
+    head = f"MPICH's Allreduce and the update of {told(rings[0]['network'])}, measured on two ranks:"
+    return "\n".join([head, "", *lines])
 
 
 def tables(found: dict[str, Any], machine: Machine) -> dict[str, str]:
