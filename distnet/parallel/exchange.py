@@ -100,7 +100,7 @@ class Exchange:
         self._own_squares = self._squares[self.columns.start // BLOCK : -(-self.columns.stop // BLOCK)]
 
         self.lane_comm: MPI.Intracomm | None = None
-        self._crowded = division.crowded
+        self._uneven_nodes = division.uneven_nodes
         if world.nodes > 1:
             self._plan_messages(division, roots)
         world.node_barrier()
@@ -155,13 +155,13 @@ class Exchange:
         for left, right in self._node_tree:
             np.add(left, right, out=left)
         if self.world.nodes > 1:
-            if self._crowded:
+            if self._uneven_nodes:
                 self.world.node_barrier()
             if self.lane_comm is not None:
                 for place, root in self._packing:
                     np.copyto(place, root)
                 self.world.wait(self.lane_comm.Ialltoallv(self._send, self._receive))
-            if self._crowded:
+            if self._uneven_nodes:
                 self.world.node_barrier()
             for left, right in self._final_tree:
                 np.add(left, right, out=left)
@@ -186,7 +186,7 @@ class Exchange:
         if len(self._total_requests):
             self._all_requests[:] = self._total_requests
         if self.world.nodes > 1:
-            if self._crowded:
+            if self._uneven_nodes:
                 self.world.node_barrier()
             if self.lane_comm is not None:
                 self.world.wait(self.lane_comm.Iallgatherv(self._in_place, self._lane_parameters))

@@ -37,8 +37,8 @@ class Division(NamedTuple):
 
     own: its slice. lane: the lane of this slice. leads: whether this rank transfers for its node in the lane.
     adds: the columns over which it adds the gradient rows of its node. places: [lane][node], the columns that a node
-    owns in a lane. runs: [node], the shards whose gradients a node holds. crowded: whether some rank
-    transfers what others of its node own, so that they have to wait for each other.
+    owns in a lane. runs: [node], the shards whose gradients a node holds. uneven_nodes: whether
+    nodes differ in their numbers of ranks: some ranks then transfer what others of their node own, and wait for them.
     """
 
     own: slice
@@ -47,7 +47,7 @@ class Division(NamedTuple):
     adds: slice
     places: list[list[slice]]
     runs: list[range]
-    crowded: bool
+    uneven_nodes: bool
 
 
 def divide(columns: int, shards: int, node_sizes: Sequence[int], node: int, node_rank: int) -> Division:
@@ -85,5 +85,5 @@ def divide(columns: int, shards: int, node_sizes: Sequence[int], node: int, node
         adds=in_blocks(range(first + part.start, first + part.stop)),
         places=places,
         runs=runs,
-        crowded=len(set(node_sizes)) > 1,
+        uneven_nodes=len(set(node_sizes)) > 1,
     )

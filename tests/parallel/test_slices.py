@@ -54,5 +54,5 @@ def test_on_equal_nodes_every_rank_transfers_its_own_slice_alone(nodes, ranks, c
     for node, node_rank in all_ranks([ranks] * nodes):
         d = divide(columns, 32, [ranks] * nodes, node, node_rank)
         assert d.leads
-        assert not d.crowded
+        assert not d.uneven_nodes
         assert d.own == d.places[d.lane][node]
