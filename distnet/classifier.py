@@ -184,8 +184,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         losses, accuracies = self._train(world, network, config, rows, targets)
         if not np.isfinite(network.parameters).all():  # interrupted in an epoch that had diverged
             raise InputError(
-                f"learning_rate_init {network.learning_rate!r}",
-                "the parameters grew without bound",
+                "learning_rate_init",
+                f"the parameters grew without bound, with {network.learning_rate:g}",
                 "use a smaller one",
                 on_every_rank=True,
             )
@@ -230,7 +230,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         held, chosen = None, None
         if held_out:
             names = network.about["classes"]
-            held, chosen = hold_out(world, split, held_out, config.seed, names, "early_stopping True")
+            held, chosen = hold_out(world, split, held_out, config.seed, names, "early_stopping")
         trainer = Trainer(world, network.model, Splits(split, None, held, chosen), config)
         losses: list[float] = []
         accuracies: list[float] = []
@@ -260,8 +260,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if trainer.diverged:
             if not held or best == -np.inf:
                 raise InputError(
-                    f"learning_rate_init {network.learning_rate:g}",
-                    trainer.diverged,
+                    "learning_rate_init",
+                    f"{trainer.diverged}, with {network.learning_rate:g}",
                     "use a smaller one, or scale X",
                     on_every_rank=True,
                 )
@@ -293,7 +293,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_shards(self.shards, world.size)
         if self._count_held_out(samples) >= samples:
             raise InputError(
-                "early_stopping True",
+                "early_stopping",
                 f"none of the {samples} samples remains for training",
                 "use more samples, or early_stopping=False",
                 on_every_rank=True,

@@ -14,7 +14,7 @@ import numpy as np
 from distnet.config.options import Config
 from distnet.config.parser import Parser
 from distnet.config.values import dataset_name, file_path
-from distnet.datasets.csv_tables import Learned, as_number
+from distnet.datasets.csv_tables import Learned
 from distnet.datasets.dataset import ROWS_AT_ONCE, Dataset, Split, empty_split
 from distnet.datasets.loading import load
 from distnet.datasets.names import HEADERS, TABLES
@@ -183,10 +183,7 @@ def table_options(trained: Trained, options: argparse.Namespace) -> TableOptions
         header=options.header or (read_option(config, "header", str, None) if as_trained else None),
         ignore=tuple(ignore),
         test_share=test_share,
-        split_seed=read_option(
-            config, "split_seed", seed_number, read_option(config, "seed", seed_number, Config.seed)
-        ),
-        by_class="split_seed" in config or not config,  # models of before have held out other rows
+        split_seed=read_option(config, "split_seed", seed_number, Config.split_seed),
         learned=Learned(trained.columns, trained.label, label, frozenset(map(str, trained.classes or ()))),
     )
 
@@ -238,7 +235,7 @@ def match_classes(trained: Trained, classes: Sequence[Class]) -> list[int]:
     places = {str(name): place for place, name in enumerate(trained.classes)} | {
         name: place for place, name in enumerate(trained.classes)
     }
-    found = [places.get(name, places.get(str(name), places.get(to_number(name)))) for name in classes]
+    found = [places.get(name, places.get(str(name))) for name in classes]
     if None in found:
         shown = ", ".join(map(str, trained.classes[:10])) + ", ..." * (len(trained.classes) > 10)
         raise InputError(
@@ -248,12 +245,6 @@ def match_classes(trained: Trained, classes: Sequence[Class]) -> list[int]:
             on_every_rank=True,
         )
     return [place for place in found if place is not None]
-
-
-def to_number(name: Class) -> Class:
-    """A class name as a number, if it is one: older models took -2 and -2.0 for one class."""
-    number = as_number(name) if isinstance(name, str) else None
-    return name if number is None else number
 
 
 def print_summary(trained: Trained, data: Dataset, about: dict[str, Any], summary: dict[str, Any]) -> None:

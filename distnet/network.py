@@ -95,10 +95,9 @@ class NeuralNetwork:
         """`values` as an array of (rows, columns), checked. Raises InputError."""
         array: Array = np.asarray(values)
         if array.ndim != 2 or array.shape[1] != columns or array.shape[0] != (rows or array.shape[0]):
-            wanted = f"({rows or 'rows'}, {columns})"
-            raise InputError(f"{name} of shape {array.shape}", f"this network needs {wanted}")
+            raise InputError(name, f"expected shape ({rows or 'rows'}, {columns}), got {array.shape}")
         if len(array) == 0:
-            raise InputError(f"{name} of shape {array.shape}", "it has no rows")
+            raise InputError(name, f"expected one row or more, got shape {array.shape}")
         return array
 
     def forward(self, X: ArrayLike) -> Array:
@@ -195,8 +194,8 @@ class NeuralNetwork:
                     self.parameters[:] = parameters
         if trainer.diverged:
             raise InputError(
-                f"learning_rate {config.learning_rate:g}",
-                trainer.diverged,
+                "learning_rate",
+                f"{trainer.diverged}, with {config.learning_rate:g}",
                 "use a smaller one, or scale X",
                 on_every_rank=True,
             )

@@ -62,12 +62,6 @@ def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: in
                 f"{path} was made with {then[name]}",
                 "give it the same, or start over with another --checkpoint-dir",
             )
-    if config.validation and "split_seed" not in header["config"]:
-        raise InputError(
-            f"--validation {config.validation}",
-            f"{path} was made by a distnet that held out other samples",
-            "start over with another --checkpoint-dir",
-        )
     done = header["epochs_done"]
     if (done, header["steps_done"]) > (config.epochs, 0):
         raise InputError(f"--epochs {config.epochs}", f"{path} is beyond that, in epoch {done + 1}", "use more epochs")

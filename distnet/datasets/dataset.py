@@ -124,7 +124,10 @@ def hold_out(
     samples = len(split.inputs)
     if count >= samples:
         raise InputError(
-            option, f"none of {samples} training samples is left to learn from", "hold out fewer", on_every_rank=True
+            option,
+            f"holding out {count} of {samples} training samples leaves none to learn from",
+            "hold out fewer",
+            on_every_rank=True,
         )
     codes = split.targets.argmax(axis=1)
     if (single := find_single(codes)) is not None:

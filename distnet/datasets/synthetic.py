@@ -145,7 +145,7 @@ def synthetic_digits(count: int, seed: int, first: int = 0) -> tuple[NDArray[np.
     """
     for name, value, least in (("count", count, 1), ("seed", seed, 0), ("first", first, 0)):
         if value < least:
-            raise InputError(f"{name} {value}", "too small for synthetic digits", f"give {least} or more")
+            raise InputError(name, f"expected {least} or more, got {value}")
     blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
     images = np.empty((len(blocks), BLOCK, SIDE, SIDE), np.uint8)
     labels = np.empty((len(blocks), BLOCK), np.uint8)

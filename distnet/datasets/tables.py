@@ -22,8 +22,8 @@ class TableOptions:
     """How to read a table.
 
     label, header, ignore: of CSV, see `read_csv`. test_share: of each class, the rows to hold out where the file has no
-    test part; None for no split: all rows are for training. split_seed: draws them. by_class: whether each class has
-    its share; False for models from before that was so. learned: of the model to evaluate, None to train one.
+    test part; None for no split: all rows are for training. split_seed: draws them. learned: of the model to evaluate,
+    None to train one.
     """
 
     label: str | None = None
@@ -31,7 +31,6 @@ class TableOptions:
     ignore: tuple[str, ...] = ()
     test_share: float | None = 0.2
     split_seed: int = 0
-    by_class: bool = True
     learned: Learned | None = None
 
 
@@ -120,9 +119,6 @@ def split_rows(
         return order[:first_test], order[first_test:]
     seed = [options.split_seed, *HELD_OUT]
     count = min(max(round(options.test_share * len(codes)), 1), len(codes) - 1)
-    if not options.by_class:
-        order = np.random.default_rng(seed).permutation(len(codes))
-        return order[count:], order[:count]
     single = find_single(codes)
     if single is not None:
         remedy = "evaluate --part all" if options.learned else "add rows of it, or leave it out"

@@ -39,7 +39,6 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     except TypeError:
         layers = ()
     if len(layers) < 2 or any(not isinstance(size, (int, np.integer)) or size < 1 for size in layers):
-        raise InputError(
-            f"sizes {sizes!r}", "expected inputs, hidden layers and outputs, each 1 or more", on_every_rank=True
-        )
+        problem = f"expected inputs, hidden layers and outputs, each 1 or more, got {sizes!r}"
+        raise InputError("sizes", problem, on_every_rank=True)
     return tuple(map(int, layers))

@@ -42,7 +42,7 @@ class Hyperparameters:
         try:
             first, second = self.betas
         except (TypeError, ValueError):
-            raise InputError(f"betas {self.betas!r}", "expected two numbers", on_every_rank=True) from None
+            raise InputError("betas", f"expected two numbers, got {self.betas!r}", on_every_rank=True) from None
         object.__setattr__(self, "betas", (fraction.check("betas", first), fraction.check("betas", second)))
         check_fields(self, clip_norm=positive_rate, momentum=fraction, epsilon=positive_rate, weight_decay=rate_or_zero)
 

@@ -65,7 +65,7 @@ def initial_parameters(
     with suppress(TypeError):
         floating = np.dtype(dtype) in (np.float32, np.float64)
     if not floating:
-        raise InputError(f"dtype {dtype!r}", "expected float32 or float64", on_every_rank=True)
+        raise InputError("dtype", f"expected float32 or float64, got {dtype!r}", on_every_rank=True)
     vector = np.zeros(parameter_count(sizes), dtype)
     generator = np.random.default_rng(seed)
     initialisation = initialisation or ("tutorial" if activation == "sigmoid" else "torch")

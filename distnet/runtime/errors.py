@@ -5,7 +5,8 @@ class InputError(ValueError):
     """A bad option, file or launch. As text: `SUBJECT: PROBLEM; REMEDY`, one line.
 
     Commands print the line on standard error (rank 0 only) and exit with status 2.
-    subject: the option, parameter or file. problem: a clause. remedy: an imperative, where there is one.
+    subject: the option (`--learning-rate`), parameter (`learning_rate`) or file; an option whose value is a file is
+    followed by it (`--model a.npz`). problem: a clause, with the value. remedy: an imperative, if there is one.
     on_every_rank: whether all ranks raise it at the same place, so that no rank needs to abort the others.
     """
 

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -42,7 +42,7 @@ class Number(Generic[T]):
                 number = self.kind(value)  # type: ignore[arg-type]
                 if self.allowed(number):
                     return number
-        raise InputError(f"{name} {value!r}", f"expected {self.right}", on_every_rank=True)
+        raise InputError(name, f"expected {self.right}, got {value!r}", on_every_rank=True)
 
 
 def check_fields(instance: Any, **numbers: Number[Any]) -> None:
@@ -59,7 +59,12 @@ def check_fields(instance: Any, **numbers: Number[Any]) -> None:
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Raise InputError (on every rank) that names the parameter where its value is none of the choices."""
     if not isinstance(value, str | bool) or value not in choices:
-        raise InputError(f"{name} {value!r}", f"choose from {', '.join(map(str, choices))}", on_every_rank=True)
+        raise InputError(name, describe_bad_choice(value, choices), on_every_rank=True)
+
+
+def describe_bad_choice(value: Any, choices: Iterable[Any]) -> str:
+    """The problem with a value that is none of the choices."""
+    return f"expected one of {', '.join(map(str, choices))}, got {value!r}"
 
 
 positive_count = Number(int, lambda value: 1 <= value < 2**31, "a positive integer")

@@ -285,8 +285,8 @@ def check_shards(shards: int | None, ranks: int) -> int:
     shard_count.check("shards", shards)
     if shards < ranks:
         raise InputError(
-            f"--shards {shards}",
-            f"{ranks} ranks need at least one each",
+            "--shards",
+            f"{ranks} ranks need one shard each, got {shards}",
             f"use {ranks} shards or more, or {shards} ranks or fewer",
             on_every_rank=True,
         )
