@@ -1,4 +1,4 @@
-"""python -m distnet.train: load, train on all ranks, evaluate, report, save."""
+"""Train a network on all ranks: python -m distnet.train."""
 
 from distnet.runtime import command, failure, logs
 from distnet.training.signals import stop_requests
@@ -15,9 +15,8 @@ from typing import NamedTuple
 
 from distnet.config.building import build_trainer, load_dataset
 from distnet.config.options import Config
-from distnet.config.outputs import check_outputs
 from distnet.config.reading import read_config
-from distnet.config.results import Results
+from distnet.config.results import Results, check_outputs
 from distnet.config.resuming import find_checkpoint
 from distnet.network import NeuralNetwork
 from distnet.parallel.launched import launched_world, together
@@ -35,14 +34,14 @@ from distnet.training.trainer import Trainer, check_shards
 
 
 class Outcome(NamedTuple):
-    """How a run ended. status: of the process. network: the trained one; None unless the run is complete."""
+    """How a run ended. status: the exit status. network: the trained network; None unless the run is complete."""
 
     status: int
     network: NeuralNetwork | None
 
 
 def main() -> int:
-    """Train as the command line says; returns the status. Collective."""
+    """Run the command; returns the exit status. Collective."""
     arguments = sys.argv[1:]
     config = read_config(arguments)
     if config.checkpoint_dir is None:
@@ -58,14 +57,13 @@ def train(
     on_epoch: Callable[[Epoch], object] | None = None,
     on_checkpoint: Callable[[Path], object] | None = None,
 ) -> Outcome:
-    """Train as the command with these arguments does, from a program that has other things to do, too.
+    """Train from a program, as the command does with these arguments.
 
     on_step: called on every rank after every update; it must not change the trainer. on_epoch: called on every rank
-    after every epoch, with the same values; training ends there if it returns True on every rank. on_checkpoint: called
-    on rank 0, in a thread of its own, with each checkpoint that is on the disk; at the end it is waited for, up to
-    --stall-timeout.
-    Raises InputError where the command would print one.
-    Collective: every rank calls it with the same arguments.
+    after every epoch, with the same values; training ends if it returns True on every rank. on_checkpoint: called on
+    rank 0, in a thread of its own, with the path of each checkpoint after it was written; `train` waits for the last
+    call, up to --stall-timeout.
+    Raises InputError for invalid arguments and files. Collective, with the same arguments on every rank.
     """
     logs.open_streams()
     config = read_config(arguments)
@@ -79,7 +77,7 @@ def train(
 
 
 def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks, watchdog: failure.Watchdog) -> Outcome:
-    """Train from the options to the network. arguments: as typed. Collective."""
+    """Train with this configuration. arguments: as typed, for the report. Collective."""
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.to_dict())
     check_shards(config.shards, world.size)
@@ -92,11 +90,11 @@ def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks, wat
 def run_locked(
     world: World, arguments: Sequence[str], config: Config, program: ProgramCallbacks, watchdog: failure.Watchdog
 ) -> Outcome:
-    """Train as the one run that may write into the checkpoint directory. Collective."""
+    """Train, while no other run writes into the checkpoint directory. Collective."""
     logger.info(f"node {world.node + 1} of {world.nodes}, MPI {world.library}")
     found = find_checkpoint(world, config) if config.resume is not None else None
     data = load_dataset(world, config)
-    logger.info(f"{data.name} is there, sha256 {data.fingerprint}")
+    logger.info(f"loaded {data.name}, sha256 {data.fingerprint}")
     profile = Profile(bool(config.profile or config.timeline or config.report), config.timeline is not None)
     network, trainer = build_trainer(
         world, config, data, found.header["shards"] if found else config.shards, profile.lap
@@ -127,19 +125,18 @@ def run_locked(
         checkpointer.prepare()
         stop_requests.listen()
         callbacks.append(checkpointer)
-    callbacks.append(profile)  # the last, so that its clocks start when nothing is left to prepare
+    callbacks.append(profile)  # last, so that its clocks start after all preparation
     is_complete = train_with(trainer, config.epochs, callbacks, config.tutorial_loss)
-    results = Results(config, console, trainer, profile)
+    results = Results(config, arguments, data, network, trainer, profile, console, header)
     if trainer.diverged:
         outcome = Outcome(results.report_divergence(checkpointer.finish_diverged() if checkpointer else None), None)
     elif checkpointer and not is_complete:
         outcome = Outcome(checkpointer.finish_stopped(trainer), None)
         results.write_timeline()
     else:
-        status = results.write(data, network, header, arguments)
-        outcome = Outcome(
-            max(status, checkpointer.finish_complete(trainer, results.sha256) if checkpointer else 0), network
-        )
+        status = results.write()
+        status = max(status, checkpointer.finish_complete(trainer, results.sha256) if checkpointer else 0)
+        outcome = Outcome(status, network)
     trainer.close()
     return outcome
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
-from distnet.config.reading import dashed
+from distnet.config.options import to_flag
 from distnet.config.resuming import MAY_CHANGE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +93,7 @@ def section(command: str) -> str:
     for group in parser._action_groups:
         if rows := table(group._group_actions):
             lines += [f"### {group.title}", "", *rows]
-    anew = ", ".join(f"`--{dashed(name)}`" for name in sorted(MAY_CHANGE))
+    anew = ", ".join(f"`{to_flag(name)}`" for name in sorted(MAY_CHANGE))
     told = f"With `--resume`, a run may change {anew}, and no other option."
     return "\n".join([*lines, told + " With `--schedule cosine`, `--epochs` must stay, too.", ""])
 

@@ -1,4 +1,4 @@
-"""Build what a configuration describes: the data set, the network, its trainer."""
+"""Build what a configuration describes: data set, network and trainer."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -23,7 +23,7 @@ from distnet.training.trainer import Splits, Trainer
 
 
 def load_dataset(world: World, config: Config) -> Dataset:
-    """The data that the options name, on every node. Collective."""
+    """The data set of this configuration, on every node. Collective."""
     return load(
         world,
         config.dataset,
@@ -39,17 +39,12 @@ def load_dataset(world: World, config: Config) -> Dataset:
 def build_trainer(
     world: World, config: Config, data: Dataset, shards: int | None, lap: Callable[[str], None]
 ) -> tuple[NeuralNetwork, Trainer]:
-    """The network as it is at the start, and its trainer. Collective."""
+    """The untrained network, and its trainer. Collective."""
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
     validation, chosen = None, None
     if config.validation:
         validation, chosen = hold_out(
-            world,
-            data.train,
-            config.validation,
-            config.split_seed,
-            data.classes,
-            f"--validation {config.validation}",
+            world, data.train, config.validation, config.split_seed, data.classes, "--validation"
         )
     rows = min(config.batch_size, len(data.train.inputs if chosen is None else chosen))
     rate = config.learning_rate * (rows / (config.scale_learning_rate or rows))
@@ -71,15 +66,12 @@ def build_trainer(
 
 
 def build_augmentation(config: Config, data: Dataset) -> Augmentation | None:
-    """What changes training images, where that is wanted. Raises InputError where they are none."""
+    """The random changes of training images; None if none are requested. Raises InputError if rows are not images."""
     if not config.augment:
         return None
     if data.shape is None:
         raise InputError(
-            f"--augment {' '.join(config.augment)}",
-            f"rows of {data.source} are numbers, not images",
-            "leave it out",
-            on_every_rank=True,
+            "--augment", f"rows of {data.source} are numbers, not images", "leave it out", on_every_rank=True
         )
     strengths = {name: float(value) for name, value in (word.split("=") for word in config.augment)}
     background = (0 - np.asarray(data.mean, config.dtype)) / np.asarray(data.deviation, config.dtype)
@@ -88,10 +80,9 @@ def build_augmentation(config: Config, data: Dataset) -> Augmentation | None:
 
 
 def reproducible_config(config: Config, data: Dataset, trainer: Trainer) -> Config:
-    """What it takes to get the same bits again: the shards of this run, and the digits that stood in for others.
+    """The configuration that gives the same bits again, with the shards and the data set that this run used.
 
-    Where this run wrote isn't part of that, or the next one would write over it; nor is a folder of data by its
-    absolute path, which is another one on another machine.
+    It has no output files, which would be overwritten, and no absolute data folder, which other machines don't have.
     """
     outputs: dict[str, Any] = {
         each.name: each.default for each in fields(Config) if each.metadata["group"] in ("output", "recovery")

@@ -1,22 +1,15 @@
-"""Every option with its meaning, its default and its check, from the command line, a file or a preset."""
+"""Every option of training with its meaning, its default and its check."""
 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distnet.config.values import (
-    checkpoint_name,
-    dataset_name,
-    file_path,
-    model_path,
-    page_path,
-    read_counts,
-    read_interval,
-    read_strengths,
-)
+from distnet.config.values import dataset_name, file_path, path_ending_in, read_counts, read_interval, read_strengths
 from distnet.datasets.names import DATASETS, DEFAULT, HEADERS, OWN
+from distnet.models.model_file import MODEL_ENDINGS
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, OPTIMIZERS
 from distnet.nn.parameters import INITIALISATIONS
@@ -34,7 +27,7 @@ from distnet.runtime.numbers import (
     shard_count,
 )
 
-SEVERAL = (2, "*", "+")  # nargs of options that have several words
+SEVERAL = (2, "*", "+")  # nargs of options that take several words
 PRESET_FOLDER = Path(__file__).parent / "presets"
 PRESETS = tuple(sorted(name.removesuffix(".toml") for name in os.listdir(PRESET_FOLDER) if name.endswith(".toml")))
 
@@ -47,11 +40,16 @@ def option(
     whole: Callable[[Sequence[Any]], Any] = tuple,
     **more: Any,
 ) -> Any:
-    """A field of Config that is an option on the command line as well.
+    """A field of Config that is also an option of the command.
 
-    read: makes a value of one word. whole: makes one of several such values. more: as argparse takes them.
+    read: converts one word. whole: combines the converted words of an option that takes several. more: for argparse.
     """
     return field(default=default, metadata={"group": group, "help": meaning, "type": read, "whole": whole, **more})
+
+
+def to_flag(name: str) -> str:
+    """The option of a field of Config: "--learning-rate" for learning_rate."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,7 @@ class Config:
         metavar="NAME",
     )
     data_dir: Path | None = option(
-        None,
-        "data",
-        "folder of the IDX files or of mnist.npz (default: $DISTNET_DATA, else data)",
-        file_path,
+        None, "data", "folder of the data set's files (default: $DISTNET_DATA, else data)", file_path, metavar="DIR"
     )
     train_limit: int | None = option(
         None, "data", "number of training samples to use, from the first on (default: all)", positive_count, metavar="K"
@@ -79,42 +74,23 @@ class Config:
         60_000, "data", "number of training samples to draw (synthetic only)", positive_count, metavar="K"
     )
     label: str | None = option(
-        None,
-        "data",
-        "column of the classes, by its name or its number from 1 (csv only) (default: the last one)",
-        metavar="COLUMN",
+        None, "data", "column of the classes, by name or number from 1 (csv only) (default: the last)", metavar="COLUMN"
     )
     header: str | None = option(
-        None,
-        "data",
-        "whether the first line is a header (csv only) (default: inferred from its cells)",
-        choices=HEADERS,
+        None, "data", "whether the first line is a header (csv only) (default: inferred)", choices=HEADERS
     )
     ignore: tuple[str, ...] = option(
-        (),
-        "data",
-        "columns to leave out, by their names or their numbers from 1 (csv only)",
-        nargs="*",
-        metavar="COLUMN",
+        (), "data", "columns to leave out, by name or number from 1 (csv only)", nargs="*", metavar="COLUMN"
     )
     test_share: float = option(
-        0.2,
-        "data",
-        "share of each class held out as the test set (csv, and npz without a test part)",
-        part,
-        metavar="SHARE",
+        0.2, "data", "share of each class in the test set (csv, and npz without a test part)", part, metavar="SHARE"
     )
-    split_seed: int = option(0, "data", "random seed of the rows held out as test and validation set", seed_number)
-    raw_inputs: bool = option(
-        False,
-        "data",
-        "inputs as they are: images not standardised as a whole, nor tables by column",
-        action="store_true",
-    )
+    split_seed: int = option(0, "data", "random seed of the split into training, validation and test set", seed_number)
+    raw_inputs: bool = option(False, "data", "inputs without standardisation", action="store_true")
     hidden: tuple[int, ...] = option(
         (256, 128),
         "network",
-        "neurons of each hidden layer; none for no hidden layer",
+        "neurons of each hidden layer; without K, no hidden layer",
         read_counts,
         whole=lambda words: sum(words, ()),
         nargs="*",
@@ -156,43 +132,28 @@ class Config:
     decay_epochs: float = option(
         10.0, "training", "epochs per decay of the learning rate (step, exponential only)", positive_rate, metavar="K"
     )
-    batch_size: int = option(
-        128, "training", "rows per mini-batch, over all ranks together", positive_count, metavar="B"
-    )
+    batch_size: int = option(128, "training", "rows per mini-batch, of all ranks together", positive_count, metavar="B")
     optimizer: str = option(DEFAULTS.optimizer, "training", "rule that updates the parameters", choices=OPTIMIZERS)
     momentum: float = option(
         DEFAULTS.momentum, "training", "momentum coefficient (momentum, nesterov only)", fraction, metavar="RATE"
     )
     betas: tuple[float, float] = option(
-        DEFAULTS.betas,
-        "training",
-        "decay rates of the two moments (adam, adamw only)",
-        fraction,
-        nargs=2,
-        metavar="RATE",
+        DEFAULTS.betas, "training", "decay rates of the moments (adam, adamw only)", fraction, nargs=2, metavar="RATE"
     )
     epsilon: float = option(
         DEFAULTS.epsilon, "training", "term added to the divisor (adam, adamw only)", positive_rate, metavar="E"
     )
     weight_decay: float = option(
-        0.0,
-        "training",
-        "weight decay, without biases: L2, or decoupled from the gradient with adamw",
-        rate_or_zero,
-        metavar="RATE",
+        0.0, "training", "weight decay, not of biases: L2, or decoupled with adamw", rate_or_zero, metavar="RATE"
     )
     clip_norm: float | None = option(
-        None,
-        "training",
-        "largest norm of the gradient over all parameters",
-        positive_rate,
-        metavar="NORM",
+        None, "training", "largest norm of the gradient over all parameters", positive_rate, metavar="NORM"
     )
     dropout: float = option(
         0.0, "regularisation", "probability that a step leaves out a hidden neuron", fraction, metavar="P"
     )
     label_smoothing: float = option(
-        0.0, "regularisation", "share of each target that is spread over all classes", fraction, metavar="PART"
+        0.0, "regularisation", "share of each target that is spread over all classes", fraction, metavar="SHARE"
     )
     augment: tuple[str, ...] = option(
         (),
@@ -231,32 +192,31 @@ class Config:
     stack: int | None = option(
         None,
         "parallelism",
-        "shards that a rank computes at once; more take more memory, and the bits stay the same "
-        "(default: as many as fit its cache)",
+        "shards that a rank computes at once, for speed and memory only (default: as many as fit its cache)",
         positive_count,
         metavar="K",
     )
     ranks_per_node: int | None = option(
         None,
         "parallelism",
-        "ranks per simulated node, to test on one machine what happens between nodes",
+        "ranks per simulated node, to test several nodes on one machine",
         positive_count,
         metavar="K",
     )
-    model: Path | None = option(None, "output", "model file, .pkl or .npz", model_path, metavar="FILE")
+    model: Path | None = option(
+        None, "output", "model file, .pkl or .npz", partial(path_ending_in, MODEL_ENDINGS), metavar="FILE"
+    )
     metrics: Path | None = option(None, "output", "metrics file, one JSON object per epoch", file_path, metavar="FILE")
     tensorboard: Path | None = option(None, "output", "TensorBoard log directory", file_path, metavar="DIR")
     profile: bool = option(False, "output", "time of every rank by activity, printed at the end", action="store_true")
     timeline: Path | None = option(
-        None,
-        "output",
-        "trace file of every rank's activity, for Perfetto",
-        file_path,
-        metavar="FILE",
+        None, "output", "trace file of every rank's activity, for Perfetto", file_path, metavar="FILE"
     )
     verbose: bool = option(False, "output", "log messages of every rank, on standard error", action="store_true")
     log_dir: Path | None = option(None, "output", "log directory, one file per rank", file_path, metavar="DIR")
-    report: Path | None = option(None, "output", "HTML report of the run", page_path, metavar="FILE")
+    report: Path | None = option(
+        None, "output", "HTML report of the run", partial(path_ending_in, (".html",)), metavar="FILE"
+    )
     tutorial_loss: bool = option(
         False, "output", "the tutorial's form of the cross-entropy as an additional metric", action="store_true"
     )
@@ -280,7 +240,7 @@ class Config:
         None,
         "recovery",
         "checkpoint to resume from (without FILE, the newest good one)",
-        checkpoint_name,
+        os.path.expanduser,
         nargs="?",
         const="",
         metavar="FILE",
@@ -288,26 +248,26 @@ class Config:
     stall_timeout: float = option(
         STALL_TIMEOUT,
         "recovery",
-        "seconds without a completed step after which all ranks are ended",
+        "seconds without a step before all ranks are aborted",
         positive_rate,
         metavar="SECONDS",
     )
     quiet: bool = option(False, "output", "only the last two lines of output", action="store_true")
 
-    @property
-    def outputs(self) -> dict[str, Path]:
-        """The files that rank 0 writes, by what names them in messages."""
-        names = ("model", "metrics", "timeline", "report")
-        named = {f"--{name}": path for name in names if (path := getattr(self, name)) is not None}
-        if self.model is not None:
-            named["--model: its configuration"] = self.model.with_suffix(".toml")
-        return named
-
     def __post_init__(self) -> None:
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
 
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """The files that rank 0 writes, by their names in messages."""
+        names = ("model", "metrics", "timeline", "report")
+        outputs = {f"--{name}": path for name in names if (path := getattr(self, name)) is not None}
+        if self.model is not None:
+            outputs["--model: its configuration"] = self.model.with_suffix(".toml")
+        return outputs
+
     def to_dict(self) -> dict[str, Any]:
-        """All options, as JSON can hold them; the data set by its name where the user named none."""
+        """All options as JSON represents them, with the name of the default data set if none was given."""
         options = asdict(self) | {"dataset": self.dataset or DEFAULT}
         return {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}

@@ -1,12 +1,13 @@
-"""The parser of commands: one-line errors, and a proposal for an unknown option."""
+"""The parser of all commands: one-line errors, and a suggestion for an unknown option."""
 
 import argparse
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from distnet.runtime.errors import HelpWanted, InputError
+from distnet.runtime.numbers import describe_bad_choice
 
-# What options are called in other libraries, where neither spelling nor beginning leads to ours.
+# Names of options in other libraries that resemble none of ours.
 USUAL_NAMES = {
     "alpha": "weight-decay",
     "bs": "batch-size",
@@ -28,34 +29,40 @@ USUAL_NAMES = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line, and every rank's, and whose --help rank 0 prints alone."""
+    """An argparse parser that raises InputError (on every rank) for errors, and HelpWanted for --help."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise InputError with the option, the value and what would be right."""
+        """Raise InputError for argparse's message."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             known = [name for action in self._actions for name in action.option_strings]
             words = [word.partition("=")[0] for word in unknown.split() if word.startswith("-")]
-            raise InputError(unknown, no_such_option(words, known), f"see {self.prog} --help", on_every_rank=True)
+            problem = describe_unknown_option(words, known)
+            raise InputError(unknown, problem, f"see {self.prog} --help", on_every_rank=True)
         subject, _, problem = message.removeprefix("argument ").partition(": ")
         raise InputError(subject, problem, on_every_rank=True)
 
     def print_help(self, file: object = None) -> NoReturn:
-        """Raise HelpWanted, wherever --help stands among the arguments and whatever is wrong behind it."""
+        """Raise HelpWanted, before the arguments after --help are read."""
         raise HelpWanted(self.format_help())
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Argparse's check of choices, with our message."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, describe_bad_choice(value, action.choices))
 
-def no_such_option(words: Iterable[str], known: Sequence[str]) -> str:
-    """That there is no such option, and which of those that are `known` these words are nearest to."""
-    nearest = dict.fromkeys(match for word in words if (match := nearest_option(word, known)))
+
+def describe_unknown_option(words: Iterable[str], known: Sequence[str]) -> str:
+    """The problem with unknown options, and the known ones nearest to them."""
+    nearest = dict.fromkeys(match for word in words if (match := find_nearest_option(word, known)))
     return "there is no such option" + (f", but {' and '.join(nearest)}" if nearest else "")
 
 
-def nearest_option(word: str, known: Iterable[str]) -> str | None:
-    """The one of the `known` options that somebody may mean who typed `word`; None where it could be any.
+def find_nearest_option(word: str, known: Iterable[str]) -> str | None:
+    """The known option that the user probably meant; None if several could be meant.
 
-    It is what other libraries call so, else the only one that begins with the word or is the word's beginning, else
-    the one whose spelling is most alike.
+    In this order: the usual name in other libraries, the only option that begins with the word or is its beginning, the
+    most similar spelling.
     """
     from difflib import get_close_matches  # few runs need it
 

@@ -1,34 +1,37 @@
-"""Read a configuration from the command line, a file and a preset, and write one."""
+"""Read a configuration from the command line, a TOML file and a preset, and write one as TOML."""
 
-import argparse
+import json
 import os
+import tomllib
+from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from distnet import __version__
-from distnet.config import toml
 from distnet.config.conflicts import find_ineffective
-from distnet.config.options import PRESET_FOLDER, SEVERAL, Config
-from distnet.config.parser import Parser, no_such_option
+from distnet.config.options import PRESET_FOLDER, SEVERAL, Config, to_flag
+from distnet.config.parser import Parser, describe_unknown_option
 from distnet.config.values import file_path
 from distnet.runtime.errors import InputError
+from distnet.runtime.numbers import describe_bad_choice
+from distnet.runtime.text import counted
 
 MOST_USED = ("dataset", "hidden", "epochs", "learning_rate", "model")  # come first in --help
-WRITTEN = "# The configuration of a run of distnet"  # how the files begin that `to_toml` makes
+WRITTEN = "# The configuration of a run of distnet"  # the first words of files that `to_toml` makes
 
 
 def build_parser() -> Parser:
-    """The parser of `python -m distnet.train`; options that nobody typed are absent from its result."""
-    made = Parser(
+    """The parser of `python -m distnet.train`; options that were not given are absent from its result."""
+    parser = Parser(
         prog="python -m distnet.train",
         usage="[mpirun -n N] python -m distnet.train [options]",
-        description="Train a dense network on this process or on all that mpirun starts, to the same bits.",
-        argument_default=argparse.SUPPRESS,
+        description="Train a dense network, with the same bits at every number of ranks.",
+        argument_default=SUPPRESS,
         allow_abbrev=False,
     )
-    groups: dict[str, Any] = {"most used": made.add_argument_group("most used")}
+    groups: dict[str, Any] = {"most used": parser.add_argument_group("most used")}
     preset = read_options(PRESET_FOLDER / f"{Config.preset}.toml")
     for each in fields(Config):
         default = preset.get(each.name, each.default)
@@ -38,63 +41,54 @@ def build_parser() -> Parser:
             group = "most used"
         del details["whole"]
         if group not in groups:
-            groups[group] = made.add_argument_group(group)
+            groups[group] = parser.add_argument_group(group)
         if details.get("action"):
             del details["type"]
         elif "(default: " not in details["help"]:
             shown = default if isinstance(default, tuple) else (default,)
             details["help"] += f" (default: {' '.join('none' if v is None else str(v) for v in shown) or 'none'})"
-        groups[group].add_argument(f"--{dashed(each.name)}", **details)
+        groups[group].add_argument(to_flag(each.name), **details)
     groups["task"].add_argument(
-        "--config",
-        type=file_path,
-        metavar="FILE",
-        help="file of options in TOML, named as here; options typed override it",
+        "--config", type=file_path, metavar="FILE", help="TOML file of options; those on the command line override it"
     )
-    return made
-
-
-def dashed(name: str) -> str:
-    """The name of a field of Config as an option has it."""
-    return name.replace("_", "-")
+    return parser
 
 
 def read_config(arguments: Sequence[str]) -> Config:
-    """The configuration of these command-line arguments, which override the file of --config, and that the preset.
+    """The configuration of these command-line arguments, which override the file of --config, which overrides a preset.
 
-    Raises HelpWanted where --help was among them, and InputError (on every rank) for an option that doesn't
-    exist, a value that can't be, or an option that means nothing beside the others.
-    Every rank reads the same arguments and the same file.
+    Raises HelpWanted for --help, and InputError (on every rank) for an unknown option, an invalid value, or an option
+    that has no effect beside the others. Every rank reads the same arguments and the same file.
     """
-    typed = vars(build_parser().parse_args(arguments))
+    given = vars(build_parser().parse_args(arguments))
     for each in fields(Config):
-        if each.name in typed and each.metadata.get("nargs") in SEVERAL:
+        if each.name in given and each.metadata.get("nargs") in SEVERAL:
             try:
-                typed[each.name] = each.metadata["whole"](typed[each.name])
-            except argparse.ArgumentTypeError as error:
-                raise InputError(f"--{dashed(each.name)}", str(error), on_every_rank=True) from None
-    path = typed.pop("config", None)
+                given[each.name] = each.metadata["whole"](given[each.name])
+            except ArgumentTypeError as error:
+                raise InputError(to_flag(each.name), str(error), on_every_rank=True) from None
+    path = given.pop("config", None)
     file = read_options(path) if path else {}
-    preset = read_options(PRESET_FOLDER / f"{(file | typed).get('preset', Config.preset)}.toml")
-    alone = Config(**merge_options(preset, file))
-    config = Config(**merge_options(preset, file, typed))
+    preset = read_options(PRESET_FOLDER / f"{(file | given).get('preset', Config.preset)}.toml")
+    config = Config(**merge_options(preset, file, given))
     for name, output in config.outputs.items():
         if path is not None and os.path.realpath(output) == os.path.realpath(path):
             raise InputError(f"{name} {output}", "is the file of --config", "name another file", on_every_rank=True)
-    idle = find_ineffective(config)
-    for name, why in idle.items():
-        if name in typed:
-            raise InputError(f"--{dashed(name)}", why, on_every_rank=True)
-        if name in file and name in find_ineffective(alone):
-            raise InputError(f"{path}: {name}", why, on_every_rank=True)
-    # What the file says for another optimizer, say, than the one typed is as if it weren't there.
-    return replace(config, **{name: getattr(Config, name) for name in idle})
+    ineffective = find_ineffective(config)
+    ineffective_in_file = find_ineffective(Config(**merge_options(preset, file)))
+    for name, why in ineffective.items():
+        if name in given:
+            raise InputError(to_flag(name), *why, on_every_rank=True)
+        if name in file and name in ineffective_in_file:
+            raise InputError(f"{path}: {name}", *why, on_every_rank=True)
+    # The file may set options for another optimizer than the one on the command line. These are left out.
+    return replace(config, **{name: getattr(Config, name) for name in ineffective})
 
 
 def merge_options(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """The options of all layers; each overrides the ones before it.
 
-    A learning rate was chosen for an optimizer: where a later layer names another one, the rate is dropped.
+    A learning rate belongs to an optimizer. If a later layer names another optimizer, the rate is dropped.
     """
     options: dict[str, Any] = {"optimizer": Config.optimizer}
     for layer in layers:
@@ -105,77 +99,76 @@ def merge_options(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """The options in a TOML file, by the names of Config's fields, each checked as the command line is.
+    """The options in a TOML file, by the names of Config's fields, checked as on the command line.
 
-    Keys are the options' names, with dashes or underscores. Raises InputError (on every rank) that names file,
-    key and value.
+    Keys are the options' names, with dashes or underscores. Raises InputError (on every rank), which names the file
+    and the key.
     """
     try:
-        found = toml.parse(path.read_bytes())
+        with path.open("rb") as file:
+            content = tomllib.load(file)
     except OSError as error:
-        raise InputError(
-            f"--config {path}",
-            f"can't be read ({error.strerror})",
-            "name a file of options in TOML",
-            on_every_rank=True,
-        ) from None
-    except ValueError as error:
-        raise InputError(
-            f"--config {path}", str(error), "write options as in epochs = 3, one per line", on_every_rank=True
-        ) from None
+        problem, remedy = f"can't be read ({error.strerror})", "name a file of options in TOML"
+        raise InputError(f"--config {path}", problem, remedy, on_every_rank=True) from None
+    except (ValueError, RecursionError) as error:
+        problem, remedy = " ".join(str(error).split()), "write options as in epochs = 3, one per line"
+        raise InputError(f"--config {path}", problem, remedy, on_every_rank=True) from None
     known = {each.name: each for each in fields(Config)}
     options: dict[str, Any] = {}
-    for key, value in found.items():
+    for key, value in content.items():
         name = key.replace("-", "_")
         if name not in known:
-            told = no_such_option([name], list(known))
-            raise InputError(f"{path}: {key}", told, "see python -m distnet.train --help", on_every_rank=True)
+            problem = describe_unknown_option([name], list(known))
+            raise InputError(f"{path}: {key}", problem, "see python -m distnet.train --help", on_every_rank=True)
         if name in options:
-            raise InputError(f"{path}: {key}", "is there twice", "remove one", on_every_rank=True)
+            raise InputError(f"{path}: {key}", "occurs twice", "remove one", on_every_rank=True)
         try:
-            given = option_value(known[name].metadata, value)
-        except (argparse.ArgumentTypeError, ValueError) as error:  # ValueError: too long to be told
+            checked = read_value(known[name].metadata, value)
+        except (ArgumentTypeError, ValueError) as error:  # ValueError: an integer too long for a message
             raise InputError(f"{path}: {key}", str(error), on_every_rank=True) from None
-        if given is not None:
-            options[name] = given
+        if checked is not None:
+            options[name] = checked
     return options
 
 
-def option_value(option: Mapping[str, Any], value: Any) -> Any:
-    """What a value in a file means to the option with these metadata, None where it leaves it out.
+def read_value(option: Mapping[str, Any], value: Any) -> Any:
+    """The value of an option, given by its metadata, from its value in TOML; None to leave the option out.
 
-    Raises ArgumentTypeError where the option can't have it.
+    Raises ArgumentTypeError for an invalid value.
     """
     nargs = option.get("nargs")
     if option.get("action"):
         if not isinstance(value, bool):
-            raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
+            raise ArgumentTypeError(f"expected true or false, got {value!r}")
         return value
     if nargs == "?" and isinstance(value, bool):
         return option["const"] if value else None
-    given = value if isinstance(value, list) else [value]
-    if any(isinstance(each, bool) or not isinstance(each, str | int | float) for each in given):
-        raise argparse.ArgumentTypeError(f"{value!r} is no number or string that this option can have")
-    words = [each if isinstance(each, str) else repr(each) for each in given]
-    wanted = nargs if isinstance(nargs, int) else None if nargs in SEVERAL else 1
-    if wanted not in (None, len(words)) or (nargs == "+" and not words):
-        raise argparse.ArgumentTypeError(f"expected {wanted or 'a'} value{'s' * ((wanted or 1) > 1)}, not {value!r}")
-    read = [option["type"](word) for word in words]
+    values = value if isinstance(value, list) else [value]
+    if any(isinstance(each, bool) or not isinstance(each, str | int | float) for each in values):
+        raise ArgumentTypeError(f"expected numbers or strings, got {value!r}")
+    count = nargs if isinstance(nargs, int) else 1
+    if nargs not in ("*", "+") and len(values) != count:
+        raise ArgumentTypeError(f"expected {counted(count, 'value')}, got {value!r}")
+    read = [option["type"](each if isinstance(each, str) else repr(each)) for each in values]
     for each in read:
         if each not in option.get("choices", read):
-            raise argparse.ArgumentTypeError(f"invalid choice: {each!r} (choose from {', '.join(option['choices'])})")
+            raise ArgumentTypeError(describe_bad_choice(each, option["choices"]))
     return option["whole"](read) if nargs in SEVERAL else read[0]
 
 
 def to_toml(config: Config) -> str:
     """The configuration as a TOML file that `read_config` reads back to the same.
 
-    Options that are none, or mean nothing beside the others, aren't in it.
+    Options that are None, or have no effect beside the others, are not in it.
     """
-    idle = find_ineffective(config)
-    values = {k: v for k, v in config.to_dict().items() if getattr(config, k) is not None and k not in idle}
+    ineffective = find_ineffective(config)
+    values = {k: v for k, v in config.to_dict().items() if getattr(config, k) is not None and k not in ineffective}
     if "checkpoint_every" in values:
         values["checkpoint_every"] = " ".join(map(str, config.checkpoint_every))
     if values.get("resume") == "":
         values["resume"] = True
-    return f"{WRITTEN} ({__version__}), for --config\n{toml.format_values(values)}"
+    # JSON has the same strings, finite numbers, booleans and lists, but does not escape DEL.
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", r"\u007f") for key, value in values.items()
+    ]
+    return f"{WRITTEN} ({__version__}), for --config\n{''.join(lines)}"

@@ -1,6 +1,4 @@
-"""Find the checkpoint to resume from, and check that it is of the same run."""
-
-from __future__ import annotations
+"""Find the checkpoint to resume from, and check that it belongs to the same run."""
 
 import json
 from dataclasses import fields
@@ -8,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distnet.config.conflicts import find_ineffective
-from distnet.config.options import Config
+from distnet.config.options import Config, to_flag
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
@@ -16,15 +14,15 @@ from distnet.runtime.logs import warn
 from distnet.training.checkpoint import newest_good, read_checkpoint
 from distnet.training.checkpointer import Found
 
-# Options that a resumed run may give anew; all others are part of what is computed.
+# Options that may change when a run is resumed. All others decide what is computed.
 MAY_CHANGE = {each.name for each in fields(Config) if each.metadata["group"] in ("output", "recovery")}
 MAY_CHANGE |= {"data_dir", "epochs", "patience", "preset", "ranks_per_node", "shards", "stack"}
 
 
 def find_checkpoint(world: World, config: Config) -> Found | None:
-    """The checkpoint that config.resume asks for; None where there is none at all. Collective.
+    """The checkpoint that --resume requests; None if there is none at all. Collective.
 
-    Raises InputError where none is good, or where it is of another run, naming the option that differs.
+    Raises InputError if no checkpoint is good, or it belongs to another run.
     """
     arrays: dict[str, Array] = {}
 
@@ -47,37 +45,24 @@ def find_checkpoint(world: World, config: Config) -> Found | None:
 
 
 def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: int) -> None:
-    """Raise InputError where a checkpoint is of another run than `config`'s, naming what differs."""
-    now, default = (json.loads(json.dumps(each.to_dict())) for each in (config, Config()))
-    then = default | header["config"]  # an option that is newer than the checkpoint
+    """Raise InputError, which names what differs, if a checkpoint belongs to another run than `config`'s."""
+    now, then = json.loads(json.dumps(config.to_dict())), header["config"]
     # Half a cosine wave is as long as the run.
     decisive = set(now) - MAY_CHANGE | ({"epochs"} if config.schedule == "cosine" else set())
-    follows = {"learning_rate", *find_ineffective(config)}  # reset or chosen by another option, which is named first
+    follows = {"learning_rate", *find_ineffective(config)}  # changed by another option, which is named first
     for name in sorted(decisive, key=lambda name: (name in follows, name)):
-        # A table may have moved: its sha256 is compared once it is read.
-        is_moved = name == "dataset" and without_path(now[name]) == without_path(then[name])
-        if now[name] != then[name] and not is_moved:
-            raise InputError(
-                f"--{name.replace('_', '-')} {now[name]}",
-                f"{path} was made with {then[name]}",
-                "give it the same, or start over with another --checkpoint-dir",
-            )
+        # A table may have moved: its sha256 is compared when it is read.
+        kind, colon, _ = str(now[name]).partition(":")
+        is_moved = name == "dataset" and colon and str(then.get(name)).startswith(f"{kind}:")
+        if now[name] != then.get(name) and not is_moved:
+            problem = f"got {now[name]}, but {path} was made with {then.get(name)}"
+            raise InputError(to_flag(name), problem, "use the same value, or start over with another --checkpoint-dir")
     done = header["epochs_done"]
     if (done, header["steps_done"]) > (config.epochs, 0):
-        raise InputError(f"--epochs {config.epochs}", f"{path} is beyond that, in epoch {done + 1}", "use more epochs")
+        raise InputError("--epochs", f"got {config.epochs}, but {path} is in epoch {done + 1}", "use more epochs")
     if config.shards not in (None, header["shards"]):
-        raise InputError(
-            f"--shards {config.shards}", f"{path} was made with {header['shards']}", f"use --shards {header['shards']}"
-        )
+        problem = f"got {config.shards}, but {path} was made with {header['shards']}"
+        raise InputError("--shards", problem, f"use --shards {header['shards']}")
     if header["shards"] < ranks:
-        raise InputError(
-            path,
-            f"was made with {header['shards']} shards, and {ranks} ranks need one each",
-            f"use {header['shards']} ranks or fewer",
-        )
-
-
-def without_path(dataset: object) -> str:
-    """What is to be learned, as --dataset has it, but for where a table is: "csv:" of "csv:FILE"."""
-    kind, colon, _ = str(dataset).partition(":")
-    return kind + colon
+        problem = f"was made with {header['shards']} shards, and {ranks} ranks need one each"
+        raise InputError(path, problem, f"use {header['shards']} ranks or fewer")

@@ -1,68 +1,53 @@
 """Read the values of options from words."""
 
-import argparse
 import os
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 
 from distnet.datasets.augmentation import STRENGTHS
 from distnet.datasets.names import DATASETS, OWN, TABLES
-from distnet.models.model_file import MODEL_ENDINGS
-from distnet.runtime.numbers import positive_count, rate_or_zero
+from distnet.runtime.numbers import describe_bad_choice, positive_count, rate_or_zero
 
 
 def read_counts(word: str) -> tuple[int, ...]:
-    """Positive counts with commas between them, such as 256,128; one at the end is no matter."""
+    """Positive integers separated by commas, such as "256,128"; a trailing comma is allowed."""
     return tuple(positive_count(text) for text in word.removesuffix(",").split(","))
 
 
 def read_strengths(words: Sequence[str]) -> tuple[str, ...]:
-    """Kinds of augmentation with their strengths, each as in "shift=1"; one without has its own in STRENGTHS."""
+    """Kinds of augmentation, each as "shift=1"; a kind without a strength gets its default."""
     found: dict[str, float] = {}
     for word in (word for several in words for word in several.split(",")):
         name, has_value, text = word.partition("=")
         if name not in STRENGTHS:
-            raise argparse.ArgumentTypeError(
-                f"{word!r} is none of {', '.join(STRENGTHS)}, nor one of them with =NUMBER"
-            )
+            raise ArgumentTypeError(describe_bad_choice(word, [f"{each}[=NUMBER]" for each in STRENGTHS]))
         found[name] = rate_or_zero(text) if has_value else STRENGTHS[name]
     if found.get("scale", 0) >= 100 or not 0.5 <= found.get("sigma", 1) <= 100:
-        raise argparse.ArgumentTypeError("scale has to be below 100, and sigma from 0.5 to 100")
+        raise ArgumentTypeError("expected scale below 100 and sigma from 0.5 to 100")
     if "sigma" in found and "elastic" not in found:
-        raise argparse.ArgumentTypeError("sigma means nothing without elastic; name elastic, too")
+        raise ArgumentTypeError("sigma has no effect without elastic; add elastic")
     return tuple(f"{name}={value!r}".removesuffix(".0") for name, value in found.items())
 
 
 def dataset_name(text: str) -> str:
-    """A data set that is known by its name, or a kind of file and its path."""
+    """The name of a data set, or the kind and the path of a table."""
     kind, _, path = text.partition(":")
     if text not in DATASETS and (kind not in TABLES or not path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a data set (choose from {', '.join(DATASETS)}, {OWN})")
+        raise ArgumentTypeError(describe_bad_choice(text, (*DATASETS, OWN)))
     return f"{kind}:{os.path.expanduser(path)}" if path else text
 
 
 def file_path(text: str) -> Path:
-    """A path, in which ~ is the home folder: shells know it at the start of a word alone, and files of options not."""
+    """A path. ~ is the home folder, also in files of options and behind an equals sign, where no shell expands it."""
     return Path(os.path.expanduser(text))
 
 
-def checkpoint_name(text: str) -> str:
-    """The same for a checkpoint to resume from, where an empty name is the newest."""
-    return os.path.expanduser(text)
-
-
-def model_path(text: str) -> Path:
-    """A file name that says in which form the model is to be written."""
-    if Path(text).suffix not in MODEL_ENDINGS:
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(MODEL_ENDINGS)}")
-    return file_path(text)
-
-
-def page_path(text: str) -> Path:
-    """A file name that a browser knows as a page."""
-    if Path(text).suffix != ".html":
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in .html")
+def path_ending_in(endings: Sequence[str], text: str) -> Path:
+    """A path whose name has one of these extensions. Raises ArgumentTypeError."""
+    if Path(text).suffix not in endings:
+        raise ArgumentTypeError(f"expected a name that ends in {' or '.join(endings)}, got {text!r}")
     return file_path(text)
 
 
@@ -72,5 +57,5 @@ def read_interval(words: Sequence[str]) -> tuple[int, str]:
     text = " ".join(words)
     found = re.fullmatch(r"([1-9]\d*) *([a-z]+)", text)
     if found is None or found[2] not in units:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an interval such as 1 epoch, 500 steps or 60 s")
+        raise ArgumentTypeError(f"expected an interval such as 1 epoch, 500 steps or 60 s, got {text!r}")
     return int(found[1]), units[found[2]]

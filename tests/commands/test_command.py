@@ -20,8 +20,8 @@ import pytest
 from helpers import LAST_LINES, ROOT, check_same_bits, command, fault, mpirun
 
 from distnet import NeuralNetwork
-from distnet.config.outputs import check_outputs
 from distnet.config.reading import read_config
+from distnet.config.results import check_outputs
 from distnet.datasets.idx import FILES
 from distnet.datasets.loading import load
 from distnet.nn.parameters import parameters_sha256

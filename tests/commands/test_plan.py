@@ -127,7 +127,10 @@ def test_no_hidden_layer_and_one_rank_are_a_plan_too():
         (["--nodes", "0"], "--nodes: expected an integer from 1 to 65536, got '0'"),
         (["--batch-size", "x"], "--batch-size: expected a positive integer, got 'x'"),
         (["--hidden", "-5"], "--hidden: expected a positive integer, got '-5'"),
-        (["--interconnect", "pigeon"], "--interconnect: invalid choice: 'pigeon'"),
+        (
+            ["--interconnect", "pigeon"],
+            "--interconnect: expected one of ethernet-1g, ethernet-10g, ethernet-100g, infiniband-hdr, got 'pigeon'",
+        ),
         (["--node", "2"], "--node 2: there is no such option"),
     ],
 )

@@ -107,5 +107,5 @@ def test_a_bad_argument_is_named_with_its_value_and_the_remedy(
     name: str, count: int, seed: int, first: int, least: int
 ) -> None:
     value = {"count": count, "seed": seed, "first": first}[name]
-    with pytest.raises(InputError, match=rf"^{name} {value}: too small for synthetic digits; give {least} or more$"):
+    with pytest.raises(InputError, match=rf"^{name}: expected {least} or more, got {value}$"):
         synthetic_digits(count, seed, first)

@@ -259,7 +259,12 @@ def test_damaged_safetensors_are_refused(tmp_path):
         ("model.npz", "model.onnx", ("--standardise",), "--standardise: .* holds no mean and deviation"),
         ("model.npz", "model.safetensors", ("--standardise",), "--standardise: .* can't hold it"),
         ("model.npz", "model.onnx", ("--activation", "tanh"), "--activation tanh: .* was trained with relu"),
-        ("model.npz", "model.onnx", ("--activation", "step"), "--activation: invalid choice: 'step'"),
+        (
+            "model.npz",
+            "model.onnx",
+            ("--activation", "step"),
+            "--activation: expected one of sigmoid, tanh, relu, leaky-relu, gelu, got 'step'",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, source, target, options, told):

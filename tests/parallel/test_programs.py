@@ -175,7 +175,7 @@ for rows in (X[:, :2], own, X[: 9 - rank]):
 network.train(X, Y)
 """)
     assert ended.status == 0, ended.err
-    shape = "X of shape (9, 2): this network needs (rows, 4)"
+    shape = "X: expected shape (rows, 4), got (9, 2)"
     value = "X: not all of its values are numbers (could not convert string to float: 'x') (on rank 1)"
     others = "X and Y: rank 1 has others than rank 0; give all ranks the same arrays"
     assert sorted(ended.out.splitlines()) == sorted([shape, f"{value}; convert or remove the others", others] * 2)

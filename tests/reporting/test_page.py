@@ -243,7 +243,7 @@ def test_where_the_disk_refuses_the_page_the_file_that_was_there_stays_and_the_r
 @pytest.mark.parametrize(
     ("place", "why"),
     [
-        ("report.txt", "does not end in .html"),
+        ("report.txt", "expected a name that ends in .html"),
         ("missing/report.html", "there is no folder"),
         ("folder.html", "is a folder"),
         ("/proc/report.html", "can't be written"),

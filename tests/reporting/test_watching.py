@@ -65,7 +65,7 @@ def test_verbose_ranks_tell_under_their_own_number_and_in_files_of_their_own(ran
     for rank in range(ranks or 1):
         told = (folder / f"rank-{rank}.log").read_text().splitlines()
         assert all(f" rank {rank} on " in line for line in told)
-        for what in ("process ", "node 1 of 1, MPI ", "is there, sha256 ", "owns shards ", "epoch 3/3, loss "):
+        for what in ("process ", "node 1 of 1, MPI ", "loaded mnist, sha256 ", "owns shards ", "epoch 3/3, loss "):
             assert sum(what in line for line in told) == 1, what
         assert sum("is on the disk" in line for line in told) == (3 if rank == 0 else 0)
         assert sorted(line for line in ended.err.splitlines() if f" rank {rank} on " in line) == sorted(told)
