@@ -19,6 +19,7 @@ import numpy as np
 from distnet.config.options import Config
 from distnet.datasets.dataset import Dataset
 from distnet.datasets.loading import load
+from distnet.datasets.options import DataOptions
 from distnet.nn.model import Model
 from distnet.nn.parameters import initial_parameters
 from distnet.parallel.launched import launched_world
@@ -125,7 +126,7 @@ def main() -> None:
         folder = Path(name)
         plain = Config(epochs=options.epochs)
         saving = Config(epochs=options.epochs, checkpoint_dir=folder)
-        data = load(world, "mnist", plain.data_dir, plain.dtype)
+        data = load(world, DataOptions("mnist", plain.data_dir), plain.dtype)
         times: dict[str, list[float]] = {"without": [], "with": []}
         for number in range(options.rounds + 1):
             turns = [("without", plain), ("with", saving)]

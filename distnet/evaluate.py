@@ -14,14 +14,11 @@ import numpy as np
 from distnet.config.options import Config
 from distnet.config.parser import Parser
 from distnet.config.values import dataset_name, file_path
-from distnet.datasets.csv_tables import Learned
-from distnet.datasets.dataset import ROWS_AT_ONCE, Dataset, Split, empty_split
+from distnet.datasets.dataset import Dataset, Split, empty_split, own_blocks
 from distnet.datasets.loading import load
-from distnet.datasets.names import HEADERS, TABLES
-from distnet.datasets.tables import TableOptions
+from distnet.datasets.options import HEADERS, TABLES, DataOptions, Learned, TableOptions
 from distnet.models.trained import Class, Trained, load_trained
 from distnet.parallel.launched import launched_world
-from distnet.parallel.shards import share
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
@@ -136,17 +133,16 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
                 f"--{option}", f"--dataset {name} has none", "choose --dataset csv:FILE", on_every_rank=True
             )
     remembers = trained.mean is not None
-    data = load(
-        world,
+    source = DataOptions(
         name,
         options.data_dir,
-        # Numbers of a table are to be standardised before they are rounded.
-        np.float64 if kind in TABLES else trained.model.parameters.dtype,
-        train_limit=1 if remembers and options.part == "test" else None,  # the others would be of no use
+        train_limit=1 if remembers and options.part == "test" else None,  # the others are not used
         train_samples=read_option(config, "train_samples", positive_count, Config.train_samples),
         table=table_options(trained, options),
         raw_inputs=remembers,
     )
+    # The numbers of a table are standardised before they are rounded.
+    data = load(world, source, np.float64 if kind in TABLES else trained.model.parameters.dtype)
     inputs, outputs = trained.model.sizes[0], trained.model.sizes[-1]
     what = f"{kind}:{path}" if path else data.name
     if data.train.features != inputs:
@@ -208,13 +204,11 @@ def standardise(world: World, trained: Trained, data: Dataset, part: str) -> Spl
     unfit = np.zeros(1, np.int64)
     first = 0
     for each in parts:
-        mine = share(len(each.inputs), world.node_rank, world.node_size)
-        for start in range(mine.start, mine.stop, ROWS_AT_ONCE):
-            stop = min(start + ROWS_AT_ONCE, mine.stop)
-            rows = slice(first + start, first + stop)
-            trained.standardise(each.inputs[start:stop, :features], split.inputs[rows, :features])
+        for block in own_blocks(len(each.inputs), world.node_rank, world.node_size):
+            rows = slice(first + block.start, first + block.stop)
+            trained.standardise(each.inputs[block, :features], split.inputs[rows, :features])
             split.inputs[rows, features] = 1
-            split.targets[rows, columns] = each.targets[start:stop]
+            split.targets[rows, columns] = each.targets[block]
             unfit += not np.isfinite(split.inputs[rows]).all()
         first += len(each.inputs)
     if world.total(unfit)[0]:

@@ -22,20 +22,20 @@ from distnet.config.values import file_path
 from distnet.datasets.csv_tables import (
     DELIMITERS,
     as_number,
-    check_columns,
     counts_up,
+    csv_error,
     csv_reader,
+    header_remark,
     ignored_columns,
     is_filled,
     is_number,
     is_text,
     match_columns,
     missing_columns,
-    no_csv,
     open_text,
 )
 from distnet.datasets.idx import read_idx_images
-from distnet.datasets.names import DEFAULT, HEADERS
+from distnet.datasets.options import DEFAULT, HEADERS
 from distnet.datasets.pictures import read_picture
 from distnet.models.trained import Trained, load_trained
 from distnet.nn.propagation import Propagation
@@ -213,15 +213,14 @@ def read_rows(
         reader = csv_reader(lines, DELIMITERS + " ")
         rows = [row for row in reader if is_filled(row)]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise no_csv(name, error) from None
+        raise csv_error(name, error) from None
     if reader.dialect.delimiter == " ":
         rows = [[cell for cell in row if cell] for row in rows]
     first = [cell.strip() for cell in rows[0]] if rows else []
     has_header = header == "yes" if header else is_header(name, first, rows[1:], columns)
     places: list[int] | None = None
     if has_header and columns is not None:
-        check_columns(name, first, columns)
-        places = match_columns(first, columns)
+        places = match_columns(name, first, columns)
         if extra := [first[place] for place in range(len(first)) if place not in places]:
             logs.warn(f"{name}: {ignored_columns(extra)}")
     names: list[str] = []
@@ -254,7 +253,7 @@ def is_header(name: str, first: list[str], rows: list[list[str]], columns: Seque
     )
     sign = "text stands over numbers" if over_numbers else "its cells count from 0" if counts_up(first, None) else ""
     if sign:
-        logs.warn(f"{name}: its first line is read as a header, because {sign}; --header no reads it as a row")
+        logs.warn(header_remark(name, sign))
     return bool(sign)
 
 

@@ -138,7 +138,7 @@ def test_early_stopping_holds_out_every_class_and_refuses_a_class_of_one_row():
     X, y = np.arange(40.0)[:, None], np.array(["rare"] * 2 + ["usual"] * 38)
     for random_state in range(5):
         Classifier(**QUICK | {"random_state": random_state}, early_stopping=True).fit(X, y)
-    with pytest.raises(ValueError, match="early_stopping: class 'rare' has one training sample"):
+    with pytest.raises(ValueError, match="early_stopping: class 'rare' has one sample"):
         Classifier(**QUICK, early_stopping=True).fit(X[1:], y[1:])
 
 

@@ -10,8 +10,7 @@ from distnet.config.options import Config
 from distnet.datasets.augmentation import STRENGTHS, Augmentation, Strengths
 from distnet.datasets.dataset import Dataset, hold_out
 from distnet.datasets.loading import load
-from distnet.datasets.names import DEFAULT
-from distnet.datasets.tables import TableOptions
+from distnet.datasets.options import DEFAULT, DataOptions, TableOptions
 from distnet.network import NeuralNetwork
 from distnet.nn.optimizers import Hyperparameters
 from distnet.nn.schedules import Schedule
@@ -24,16 +23,11 @@ from distnet.training.trainer import Splits, Trainer
 
 def load_dataset(world: World, config: Config) -> Dataset:
     """The data set of this configuration, on every node. Collective."""
-    return load(
-        world,
-        config.dataset,
-        config.data_dir,
-        config.dtype,
-        train_limit=config.train_limit,
-        train_samples=config.train_samples,
-        table=TableOptions(config.label, config.header, config.ignore, config.test_share, config.split_seed),
-        raw_inputs=config.raw_inputs,
+    table = TableOptions(config.label, config.header, config.ignore, config.test_share, config.split_seed)
+    options = DataOptions(
+        config.dataset, config.data_dir, config.train_limit, config.train_samples, table, config.raw_inputs
     )
+    return load(world, options, config.dtype)
 
 
 def build_trainer(

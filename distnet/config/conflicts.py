@@ -1,7 +1,7 @@
 """Options that have no effect beside others."""
 
 from distnet.config.options import Config
-from distnet.datasets.names import DEFAULT, TABLES
+from distnet.datasets.options import DEFAULT, TABLES
 
 # Options that only some values of another option use.
 USED_BY = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distnet.config.values import dataset_name, file_path, path_ending_in, read_counts, read_interval, read_strengths
-from distnet.datasets.names import DATASETS, DEFAULT, HEADERS, OWN
+from distnet.datasets.options import DATASETS, DEFAULT, HEADERS, OWN
 from distnet.models.model_file import MODEL_ENDINGS
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, OPTIMIZERS

@@ -14,7 +14,7 @@ from distnet.config.options import Config
 from distnet.config.reading import WRITTEN, to_toml
 from distnet.datasets.dataset import Dataset
 from distnet.datasets.folders import find_files
-from distnet.datasets.names import DATA_FOLDER, DEFAULT, TABLES
+from distnet.datasets.options import DATA_FOLDER, DEFAULT, TABLES
 from distnet.network import NeuralNetwork
 from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
@@ -127,11 +127,7 @@ class Results:
         network.parameters[:] = trainer.exchange.parameters
         network.about = {
             "config": {k: v for k, v in self._effective.to_dict().items() if k != "data_dir"},  # of this machine only
-            "mean": data.mean,
-            "deviation": data.deviation,
-            "classes": list(data.classes),
-            "columns": None if data.columns is None else list(data.columns),
-            "label": data.label,
+            **data.about(),
         }
         statuses = []
         if path := config.model:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distnet.datasets.augmentation import STRENGTHS
-from distnet.datasets.names import DATASETS, OWN, TABLES
+from distnet.datasets.options import DATASETS, OWN, TABLES
 from distnet.runtime.numbers import describe_bad_choice, positive_count, rate_or_zero
 
 

@@ -10,28 +10,27 @@ from pathlib import Path
 
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
-from distnet.datasets.folders import NAMES, home
+from distnet.datasets.folders import home
+from distnet.datasets.mirrors import DATASETS, download
 from distnet.runtime.command import run
 
 
 def build_parser() -> Parser:
     """The parser of `python -m distnet.datasets`."""
-    made = Parser(prog="python -m distnet.datasets", description="Download a data set and check every byte of it.")
-    made.add_argument("dataset", choices=NAMES, help="which one")
-    made.add_argument("--data-dir", type=file_path, default=Path("data"), help="where to put it (default: data)")
-    made.add_argument(
-        "--mirror", action="append", default=[], metavar="URL", help="a folder to try first; may be repeated"
+    parser = Parser(prog="python -m distnet.datasets", description="Download a data set and verify every byte of it.")
+    parser.add_argument("dataset", choices=sorted(DATASETS), help="data set to download")
+    parser.add_argument("--data-dir", type=file_path, default=Path("data"), help="target folder (default: data)")
+    parser.add_argument(
+        "--mirror", action="append", default=[], metavar="URL", help="server to try first; may be repeated"
     )
-    return made
+    return parser
 
 
 def main() -> None:
     """Download a data set."""
-    from distnet.datasets import mirrors
-
     options = build_parser().parse_args()
-    bases = [*options.mirror, *mirrors.DATASETS[options.dataset].mirrors]
-    mirrors.download(options.dataset, home(options.dataset, options.data_dir), bases, sys.stdout)
+    bases = [*options.mirror, *DATASETS[options.dataset].mirrors]
+    download(options.dataset, home(options.dataset, options.data_dir), bases, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,27 @@
-"""Data sets as arrays that the ranks of a node share."""
+"""Data in memory: tables as read, sets that the ranks of a node share, samples to hold out."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distnet.datasets.split import draw_held_out, find_single
-from distnet.parallel.shards import share
+from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array, padded
 from distnet.runtime.errors import InputError
 
-VALIDATION = (0, 2)  # with the seed, names the draw of the samples held out; tables' test rows have (0, 1)
-ROWS_AT_ONCE = 500  # of the standardisation, to stay in the cache
+Class = str | int | float
+Rows = NDArray[np.int64]
+
+VALIDATION = (0, 2)  # with the seed, selects the draw of a validation set; epochs count from 1
+ROWS_AT_ONCE = 500  # in standardisation, to stay in the cache
 
 
 class Split(NamedTuple):
-    """Training or test set, one copy a node.
+    """Training, test or validation set, one copy per node.
 
     inputs: (samples, padded(features + 1)): the features, a one for the bias, and zeros up to a whole
     number of cache lines. targets: (samples, classes), one-hot.
@@ -27,17 +31,22 @@ class Split(NamedTuple):
     targets: Array
     features: int
 
-    def rows(self, some: slice) -> "Split":
-        """A view of some of the samples."""
-        return Split(self.inputs[some], self.targets[some], self.features)
+    def divide(self, count: int) -> "tuple[Split, Split]":
+        """Views of the first `count` samples, and of the others."""
+        first, others = slice(count), slice(count, None)
+        return (
+            Split(self.inputs[first], self.targets[first], self.features),
+            Split(self.inputs[others], self.targets[others], self.features),
+        )
 
 
 class Dataset(NamedTuple):
-    """name: what it is. source: where it came from. fingerprint: sha256 of all inputs and labels.
+    """A training and a test set, and what a model has to store about them.
 
-    mean, deviation: what inputs were standardised by, for all at once, or a list with one a column.
-    classes: their names, in the order of the targets. shape: rows and columns of images; None for tables.
-    columns: names of a table's inputs, label: that of its classes; None where it has none.
+    name: the value of --dataset, without a file. source: folder or file. fingerprint: sha256 of all inputs and labels.
+    mean, deviation: of the standardisation, one number for all inputs or a list with one per column.
+    classes: names, in the order of the targets. shape: rows and columns of images; None for tables.
+    columns, label: names of a table's inputs and of its column of classes; None without a header.
     """
 
     name: str
@@ -47,24 +56,75 @@ class Dataset(NamedTuple):
     mean: float | list[float]
     deviation: float | list[float]
     fingerprint: str
-    classes: tuple[str | int | float, ...]
-    shape: tuple[int, int] | None
+    classes: tuple[Class, ...]
+    shape: tuple[int, int] | None = None
     columns: tuple[str, ...] | None = None
     label: str | None = None
 
+    def about(self) -> dict[str, Any]:
+        """What `NeuralNetwork.about` needs to evaluate and predict raw inputs."""
+        return {
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "classes": list(self.classes),
+            "columns": None if self.columns is None else list(self.columns),
+            "label": self.label,
+        }
+
+
+class Table(NamedTuple):
+    """A table as read from a file.
+
+    values: (rows, columns), finite. codes: (rows,), the index of each row's class in `classes`, which are sorted.
+    train, test: indices of rows, in the order in which they are used.
+    columns: names of the columns of `values`; None if the file has none. label: name of the column of classes.
+    remarks: lines to print.
+    """
+
+    values: NDArray[Any]
+    codes: Rows
+    classes: list[Class]
+    train: Rows
+    test: Rows
+    columns: tuple[str, ...] | None = None
+    label: str | None = None
+    remarks: Sequence[str] = ()
+
+    def fingerprint(self) -> str:
+        """sha256 of all values and classes, and of the indices of the test rows."""
+        digest = hashlib.sha256(repr((self.values.shape, self.values.dtype.str, self.classes)).encode())
+        for array in (self.values, self.codes, self.test):
+            digest.update(array.data)
+        return digest.hexdigest()
+
+
+def find_not_finite(values: NDArray[Any]) -> tuple[int, ...] | None:
+    """The index of the first value that is NaN or infinite. Needs little memory."""
+    for rows in row_blocks(len(values), math.prod(values.shape[1:])):
+        wrong = np.argwhere(~np.isfinite(values[rows]))
+        if wrong.size:
+            return (rows.start + int(wrong[0][0]), *map(int, wrong[0][1:]))
+    return None
+
 
 def empty_split(world: World, samples: int, features: int, classes: int, dtype: DTypeLike) -> Split:
-    """Zeroed shared memory for a data set. Collective."""
+    """Zeroed shared memory for a set. Collective."""
     inputs = world.shared((samples, padded(features + 1, dtype)), dtype)
     return Split(inputs, world.shared((samples, classes), dtype), features)
 
 
-def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
-    """A person's own arrays as the ranks of a node share them.
+def own_blocks(count: int, owner: int, owners: int) -> Iterator[slice]:
+    """The share of `count` rows that is `owner`'s, in blocks that fit into the cache."""
+    mine = share(count, owner, owners)
+    return (slice(start, min(start + ROWS_AT_ONCE, mine.stop)) for start in range(mine.start, mine.stop, ROWS_AT_ONCE))
 
-    X: (samples, features). Y: (samples, classes), each row sums to 1. Both the same on every rank, each of
-    which writes a share of the rows.
-    Raises InputError, on every rank, where they can't be that on one. Collective.
+
+def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
+    """Copies of arrays in memory that the ranks of a node share.
+
+    X: (samples, features). Y: (samples, classes), each row sums to 1. Both are the same on every rank, and each rank
+    of a node writes a share of the rows.
+    Raises InputError on every rank if they are invalid on one. Collective.
     """
     problem: InputError | None = None
     try:
@@ -83,19 +143,18 @@ def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
         problem.on_every_rank = True
         raise problem
     split = empty_split(world, len(X), X.shape[1], Y.shape[1], dtype)
-    mine = share(len(X), world.node_rank, world.node_size)
-    rows = slice(mine.start, mine.stop)
-    split.inputs[rows, : split.features] = X[rows]
-    split.inputs[rows, split.features] = 1
-    split.targets[rows] = Y[rows]
+    for rows in own_blocks(len(X), world.node_rank, world.node_size):
+        split.inputs[rows, : split.features] = X[rows]
+        split.inputs[rows, split.features] = 1
+        split.targets[rows] = Y[rows]
     world.node_barrier()
     return split
 
 
 def as_numbers(name: str, values: Array, dtype: DTypeLike) -> Array:
-    """`values` as they are where they are real numbers, else converted.
+    """`values` themselves if they are real numbers, else converted to `dtype`.
 
-    Raises InputError for anything else: text, complex numbers, NaN, and what `dtype` can't hold.
+    Raises InputError for text, complex numbers, NaN, and numbers too large for `dtype`.
     """
     if values.dtype.kind not in "biuf":
         try:
@@ -115,11 +174,11 @@ def as_numbers(name: str, values: Array, dtype: DTypeLike) -> Array:
 
 def hold_out(
     world: World, split: Split, count: int, seed: int, classes: Sequence[object], option: str
-) -> tuple[Split, NDArray[np.int64]]:
-    """`count` samples of a training set, of each class its share, as a set of their own; and which samples are left.
+) -> tuple[Split, Rows]:
+    """A validation set of `count` samples of a training set, each class in proportion, and the indices of the others.
 
-    seed: draws them. classes: their names. option: what asked for them, for messages.
-    Raises InputError where none would be left, and for a class of one sample. Collective.
+    seed: of the draw. classes: their names. option: the option that requests it, for messages.
+    Raises InputError if no sample is left, or a class has only one. Collective.
     """
     samples = len(split.inputs)
     if count >= samples:
@@ -130,18 +189,56 @@ def hold_out(
             on_every_rank=True,
         )
     codes = split.targets.argmax(axis=1)
-    if (single := find_single(codes)) is not None:
-        raise InputError(
-            option,
-            f"class {classes[single]!r} has one training sample, which can't be both learned and held out",
-            "add some, or leave the class out",
-            on_every_rank=True,
-        )
+    check_no_single(codes, classes, option, "add some, or leave the class out")
     chosen, rest = draw_held_out(codes, count, [seed, *VALIDATION])
     held = empty_split(world, count, split.features, split.targets.shape[1], split.inputs.dtype)
-    mine = share(count, world.node_rank, world.node_size)
-    rows = slice(mine.start, mine.stop)
-    held.inputs[rows] = split.inputs[chosen[rows]]
-    held.targets[rows] = split.targets[chosen[rows]]
+    for rows in own_blocks(count, world.node_rank, world.node_size):
+        held.inputs[rows] = split.inputs[chosen[rows]]
+        held.targets[rows] = split.targets[chosen[rows]]
     world.node_barrier()
     return held, np.sort(rest)
+
+
+def check_no_single(codes: Rows, classes: Sequence[object], subject: object, remedy: str) -> None:
+    """Raise InputError, as on every rank, for a class of one sample, which can't be on both sides of a split."""
+    single = np.flatnonzero(np.bincount(codes) == 1)
+    if single.size:
+        problem = f"class {classes[single[0]]!r} has one sample, which can't be both learned and held out"
+        raise InputError(subject, problem, remedy, on_every_rank=True)
+
+
+def draw_held_out(codes: Rows, count: int, seed: Sequence[int]) -> tuple[Rows, Rows]:
+    """Indices of `count` rows to hold out, and of the other rows, both in random order.
+
+    codes: (rows,), the class of each row. Each class gets its share of `count`. If there is room, every class of two
+    rows or more has a row on either side.
+    """
+    draw = np.random.default_rng(seed)
+    order = draw.permutation(len(codes))
+    sizes = np.bincount(codes)
+    quota = held_out_per_class(sizes, count, draw)
+    # The rank of each row among the rows of its class, in the order drawn.
+    grouped = np.argsort(codes[order], kind="stable")
+    places = np.empty_like(order)
+    places[grouped] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    held = places < quota[codes[order]]
+    return order[held], order[~held]
+
+
+def held_out_per_class(sizes: Rows, count: int, draw: np.random.Generator) -> Rows:
+    """How many rows of each class to hold out, `count` in all, for classes of these sizes."""
+    present = np.count_nonzero(sizes)
+    exact = sizes * (count / sizes.sum())
+    low = np.minimum(sizes - 1, 1).clip(0) if count >= present else np.zeros_like(sizes)
+    high = (sizes - 1).clip(low) if sizes.sum() - count >= present else sizes
+    quota = np.floor(exact).astype(np.int64).clip(low, high)
+    chance = draw.permutation(len(sizes)) / (2 * len(sizes))  # decides between classes with equal claims
+    while missing := count - int(quota.sum()):
+        step = 1 if missing > 0 else -1
+        room = quota < high if step > 0 else quota > low
+        if not room.any():  # classes of one row supply the rest
+            low, high = np.zeros_like(sizes), sizes
+            continue
+        want = np.where(room, step * (exact - quota) + chance * 1e-6, -np.inf)
+        quota[want.argmax()] += step
+    return np.asarray(quota, np.int64)

@@ -1,10 +1,6 @@
-"""Data sets to arrays that the ranks of a node share: find, read, broadcast, standardise, one-hot.
-
-`python -m distnet.datasets mnist` downloads one.
-"""
+"""From files to arrays that the ranks of a node share: find, read, broadcast, standardise, one-hot."""
 
 import hashlib
-import string
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distnet.datasets.dataset import ROWS_AT_ONCE, Dataset, Split, empty_split
+from distnet.datasets.dataset import Dataset, Split, Table, empty_split, own_blocks
 from distnet.datasets.folders import check_bytes, locate
 from distnet.datasets.idx import read_idx_pair
-from distnet.datasets.keras import read_keras
-from distnet.datasets.names import DATA_FOLDER, DEFAULT, EMNIST, HAS_FOLDER, TABLES
+from distnet.datasets.npz import read_keras
+from distnet.datasets.options import DATA_FOLDER, DEFAULT, DIGITS, EMNIST_CLASSES, TABLES, DataOptions
 from distnet.datasets.synthetic import synthetic_digits
-from distnet.datasets.tables import Table, TableOptions, column_moments, read_table
+from distnet.datasets.tables import column_moments, read_table
 from distnet.parallel.launched import collective, launched_world
 from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
@@ -27,121 +23,82 @@ from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
 from distnet.runtime.logs import warn
 
-DIGITS = tuple(range(10))
-LETTERS = string.ascii_uppercase
-# EMNIST's parts merge small letters that look like large ones; byclass has them all.
-# Source: Cohen, Afshar, Tapson, van Schaik 2017, EMNIST: an extension of MNIST to handwritten letters.
-MERGED = (*string.digits, *LETTERS, *"abdefghnqrt")
-EMNIST_CLASSES: dict[str, tuple[str | int, ...]] = {
-    "emnist-balanced": MERGED,
-    "emnist-byclass": (*string.digits, *LETTERS, *string.ascii_lowercase),
-    "emnist-bymerge": MERGED,
-    "emnist-digits": DIGITS,
-    "emnist-letters": tuple(LETTERS),
-    "emnist-mnist": DIGITS,
-}
-FIRST_LABEL = {"emnist-letters": 1}  # 0 of all others
+FIRST_LABEL = {"emnist-letters": 1}  # 0 in all others
 SYNTHETIC_TEST_SAMPLES = 10_000
 SYNTHETIC_TRAIN_SEED, SYNTHETIC_TEST_SEED = 0, 1
 
 
-def load(
-    world: World,
-    name: str | None,
-    directory: Path | None,
-    dtype: DTypeLike,
-    *,
-    train_limit: int | None = None,
-    train_samples: int = 60_000,
-    table: TableOptions = TableOptions(),
-    raw_inputs: bool = False,
-) -> Dataset:
-    """Training and test set, standardised by the mean and deviation of all pixels of the training set.
+def load(world: World, options: DataOptions, dtype: DTypeLike) -> Dataset:
+    """Training and test set. Images are standardised by the mean and deviation of all pixels of the training set.
 
-    name, directory: as --dataset and --data-dir have them, None where the user names none.
-    table: how to read one. raw_inputs: don't standardise.
-    Rank 0 alone reads files; every rank draws a part of synthetic digits. Raises InputError on every rank.
-    Collective.
+    Only rank 0 reads files; every rank draws a part of synthetic digits. Raises InputError on every rank. Collective.
     """
-    is_named, has_folder = name is not None, directory is not None or HAS_FOLDER
-    name, directory = name or DEFAULT, directory or DATA_FOLDER
+    name = options.name or DEFAULT
     kind, _, path = name.partition(":")
     if kind in TABLES:
-        return load_table(world, kind, Path(path), dtype, train_limit, table, raw_inputs)
-    files, remark = world.on_root(partial(locate, name, directory, is_named, has_folder))
-    if remark and world.rank == 0:
-        warn(remark)
+        return load_table(world, kind, Path(path), options, dtype)
+    files = world.on_root(partial(locate, options.name, options.directory))
     if files is None:
         name, source = "synthetic", "drawn"
-        train = min(train_samples, train_limit or train_samples)
+        train = min(options.train_samples, options.train_limit or options.train_samples)
         raw, shape = draw(world, train, SYNTHETIC_TEST_SAMPLES), (28, 28)
     else:
         source = str(files[0].parent if len(files) > 1 else files[0])
-        train, raw, shape = broadcast_files(world, name, files, train_limit)
+        train, raw, shape = broadcast_files(world, name, files, options.train_limit)
     classes = EMNIST_CLASSES.get(name, DIGITS)
-    mean, deviation = (0.0, 1.0) if raw_inputs else moments(world, raw[:train, :-1])
-    whole = standardised(world, raw, mean, deviation, len(classes), dtype)
+    mean, deviation = (0.0, 1.0) if options.raw_inputs else pixel_moments(world, raw[:train, :-1])
+    whole = standardise(world, raw, mean, deviation, len(classes), dtype)
     fingerprint = world.on_root(lambda: hashlib.sha256(raw.data).hexdigest())
-    train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    return Dataset(name, source, train_set, test_set, mean, deviation, fingerprint, classes, shape)
+    return Dataset(name, source, *whole.divide(train), mean, deviation, fingerprint, classes, shape)
 
 
-def load_table(
-    world: World,
-    kind: str,
-    path: Path,
-    dtype: DTypeLike,
-    train_limit: int | None,
-    options: TableOptions,
-    raw_inputs: bool,
-) -> Dataset:
-    """A person's own table, standardised by the mean and deviation of each column over the training rows.
+def load_table(world: World, kind: str, path: Path, options: DataOptions, dtype: DTypeLike) -> Dataset:
+    """Your own table. Each column is standardised by its mean and deviation over the training rows.
 
-    Rank 0 alone reads and standardises, and holds all values once more while it does.
+    Only rank 0 reads and standardises; meanwhile, it holds all values once more.
     Raises InputError on every rank. Collective.
     """
-    read: list[tuple[Table, Array, Array]] = []
 
-    def read_all() -> tuple[int, int, int, Any]:
-        table = read_table(kind, path, options)
+    def read() -> tuple[tuple[int, int, int, dict[str, Any]], Table]:
+        table = read_table(kind, path, options.table)
         for remark in table.remarks:
             warn(remark)
-        table = table._replace(train=table.train[:train_limit])
-        mean, deviation = np.zeros(table.values.shape[1]), np.ones(table.values.shape[1])
-        if not raw_inputs:
+        table = table._replace(train=table.train[: options.train_limit])
+        features = table.values.shape[1]
+        mean, deviation = np.zeros(features), np.ones(features)
+        if not options.raw_inputs:
             mean, deviation = column_moments(path, table)
-        read.append((table, mean, deviation))
-        rows = len(table.train), len(table.test)
-        names = tuple(table.classes), table.columns, table.label
-        return *rows, len(mean), (mean.tolist(), deviation.tolist(), table.fingerprint(), *names)
+        notes = {
+            "mean": mean.tolist(),
+            "deviation": deviation.tolist(),
+            "fingerprint": table.fingerprint(),
+            "classes": tuple(table.classes),
+            "columns": table.columns,
+            "label": table.label,
+        }
+        return (len(table.train), len(table.test), features, notes), table
 
-    def fill() -> None:
-        table, mean, deviation = read[0]
+    def fill(table: Table) -> None:
         order = np.concatenate([table.train, table.test])
         for rows in row_blocks(len(order), features):
             with np.errstate(over="ignore"):
-                whole.inputs[rows, :features] = (table.values[order[rows]] - mean) / deviation
+                whole.inputs[rows, :features] = (table.values[order[rows]] - notes["mean"]) / notes["deviation"]
             if not np.isfinite(whole.inputs[rows]).all():
                 remedy = "use --dtype float64" if np.dtype(dtype) == np.float32 else "scale them"
                 raise InputError(path, f"some numbers are too large for {np.dtype(dtype)}", remedy)
         whole.inputs[:, features] = 1
         whole.targets[np.arange(len(order)), table.codes[order]] = 1
 
-    train, test, features, (mean, deviation, fingerprint, *names) = world.on_root(read_all)
-    classes, columns, label = names
-    whole = empty_split(world, train + test, features, len(classes), dtype)
-    world.on_root(fill)
+    (train, test, features, notes), table = world.keep_on_root(read)
+    whole = empty_split(world, train + test, features, len(notes["classes"]), dtype)
+    world.on_root(lambda: fill(table) if table else None)
     world.send_to_nodes(whole.inputs)
     world.send_to_nodes(whole.targets)
-    train_set, test_set = whole.rows(slice(train)), whole.rows(slice(train, None))
-    moments = mean, deviation
-    return Dataset(
-        kind, str(path), train_set, test_set, *moments, fingerprint, classes, None, columns=columns, label=label
-    )
+    return Dataset(kind, str(path), *whole.divide(train), **notes)
 
 
 class Arrays(tuple[Array, Array, Array, Array]):
-    """X_train, Y_train, X_test, Y_test. about: what `NeuralNetwork.about` needs to predict and evaluate raw images."""
+    """X_train, Y_train, X_test, Y_test. about: what `NeuralNetwork.about` needs to evaluate and predict raw images."""
 
     about: dict[str, Any]
 
@@ -150,24 +107,19 @@ class Arrays(tuple[Array, Array, Array, Array]):
 def load_mnist(data_dir: str | Path = DATA_FOLDER, dtype: DTypeLike = np.float32) -> Arrays:
     """MNIST as X_train (60000, 784), Y_train (60000, 10), X_test (10000, 784), Y_test (10000, 10).
 
-    Standardised and one-hot; the ranks of a node share one copy. `about` has the mean and the deviation. Raises
-    InputError where MNIST isn't there. Collective: under mpirun.
+    Standardised and one-hot; one copy per node. `about` has the mean and the deviation.
+    Raises InputError if MNIST is missing. Collective: under mpirun.
     """
-    data = load(launched_world(), "mnist", Path(data_dir), dtype)
+    data = load(launched_world(), DataOptions("mnist", Path(data_dir)), dtype)
     arrays = Arrays(
         array for split in (data.train, data.test) for array in (split.inputs[:, : split.features], split.targets)
     )
-    arrays.about = {
-        "config": {"dataset": data.name},
-        "mean": data.mean,
-        "deviation": data.deviation,
-        "classes": list(data.classes),
-    }
+    arrays.about = {"config": {"dataset": data.name}} | data.about()
     return arrays
 
 
-# Raw samples are one shared array of bytes: a row a sample, its pixels and then its label, the training set
-# and then the test set.
+# Raw samples are one shared array of bytes with one row per sample: its pixels, then its label. The training set is
+# before the test set.
 Raw = NDArray[np.uint8]
 
 
@@ -189,27 +141,26 @@ def broadcast_files(
 ) -> tuple[int, Raw, tuple[int, int]]:
     """The number of training samples, all samples, and the shape of an image.
 
-    Read on rank 0, broadcast once a node. Collective.
+    Read on rank 0, broadcast once per node. Raises InputError on every rank. Collective.
     """
-    read: list[NDArray[np.uint8]] = []
 
-    def read_all() -> tuple[int, int, tuple[int, int]]:
-        read.extend(read_files(name, files))
-        if name not in EMNIST:
-            check_bytes(name, files, read)
-        train, _, test, _ = read
+    def read() -> tuple[tuple[int, int, tuple[int, int]], list[NDArray[np.uint8]]]:
+        arrays = read_files(name, files)
+        if name not in EMNIST_CLASSES:
+            check_bytes(name, files, arrays)
+        train, _, test, _ = arrays
         if train[0].size != test[0].size:
             raise InputError(
                 files[2 % len(files)],
                 f"its images have {test[0].size} pixels, those of {files[0]} {train[0].size}",
                 "take training and test set from the same place",
             )
-        return min(limit or len(train), len(train)), len(test), (test.shape[1], test.shape[2])
+        return (min(limit or len(train), len(train)), len(test), (test.shape[1], test.shape[2])), arrays
 
-    train, test, shape = world.on_root(read_all)
+    (train, test, shape), arrays = world.keep_on_root(read)
     raw = world.shared((train + test, shape[0] * shape[1] + 1), np.uint8)
-    if world.rank == 0:
-        for part, images, labels in ((raw[:train], *read[:2]), (raw[train:], *read[2:])):
+    if arrays:
+        for part, images, labels in ((raw[:train], *arrays[:2]), (raw[train:], *arrays[2:])):
             part[:, :-1] = images[: len(part)].reshape(len(part), -1)
             part[:, -1] = labels[: len(part)]
     world.send_to_nodes(raw)
@@ -217,28 +168,27 @@ def broadcast_files(
 
 
 def read_files(name: str, files: Sequence[Path]) -> list[NDArray[np.uint8]]:
-    """Training images (n, rows, columns), labels (n,) from 0, test images and labels. files: as of `find_files`.
+    """Training images (n, rows, columns), labels (n,) from 0, test images and labels. files: of `find_files`.
 
     Raises InputError.
     """
     classes, first = EMNIST_CLASSES.get(name, DIGITS), FIRST_LABEL.get(name, 0)
     if len(files) == 1:
         return read_keras(files[0], len(classes))
-    found = []
+    arrays = []
     for pair in (files[:2], files[2:]):
         images, labels = read_idx_pair(pair[0], pair[1], len(classes), first)
-        if name in EMNIST:
-            images, labels = images.transpose(0, 2, 1), labels - np.uint8(first)  # they lie on their side there
-        found += [images, labels]
-    return found
+        if name in EMNIST_CLASSES:
+            images, labels = images.transpose(0, 2, 1), labels - np.uint8(first)  # EMNIST's images are transposed
+        arrays += [images, labels]
+    return arrays
 
 
-def moments(world: World, images: NDArray[np.uint8]) -> tuple[float, float]:
+def pixel_moments(world: World, images: NDArray[np.uint8]) -> tuple[float, float]:
     """Mean and standard deviation of all pixels, from an exact count of each value. Collective."""
     counts = np.zeros(256, np.int64)
-    mine = share(len(images), world.rank, world.size)
-    for start in range(mine.start, mine.stop, ROWS_AT_ONCE):
-        counts += np.bincount(images[start : min(start + ROWS_AT_ONCE, mine.stop)].reshape(-1), minlength=256)
+    for rows in own_blocks(len(images), world.rank, world.size):
+        counts += np.bincount(images[rows].reshape(-1), minlength=256)
     world.total(counts)
     total, squares = (int((counts * np.arange(256) ** power).sum()) for power in (1, 2))
     mean = total / images.size
@@ -246,13 +196,11 @@ def moments(world: World, images: NDArray[np.uint8]) -> tuple[float, float]:
     return mean, variance**0.5 if variance > 0 else 1.0
 
 
-def standardised(world: World, raw: Raw, mean: float, deviation: float, classes: int, dtype: DTypeLike) -> Split:
-    """(pixel - mean) / deviation and one-hot targets, written by all ranks of the node. Collective."""
+def standardise(world: World, raw: Raw, mean: float, deviation: float, classes: int, dtype: DTypeLike) -> Split:
+    """(pixel - mean) / deviation and one-hot targets; each rank of a node writes its share. Collective."""
     features = raw.shape[1] - 1
     split = empty_split(world, len(raw), features, classes, dtype)
-    mine = share(len(raw), world.node_rank, world.node_size)
-    for start in range(mine.start, mine.stop, ROWS_AT_ONCE):
-        rows = slice(start, min(start + ROWS_AT_ONCE, mine.stop))
+    for rows in own_blocks(len(raw), world.node_rank, world.node_size):
         block = split.inputs[rows, :features]
         np.subtract(raw[rows, :-1], np.asarray(mean, dtype), out=block)
         np.divide(block, np.asarray(deviation, dtype), out=block)

@@ -1,6 +1,6 @@
-"""Fetch MNIST or Fashion-MNIST from public mirrors, and tell by sha256 whether files are the right ones.
+"""Download MNIST or Fashion-MNIST from public mirrors; verify files by their sha256.
 
-Mirrors wrap the same bytes in different gzip files, so digests are those of the unpacked bytes.
+Mirrors compress the same bytes differently, so the digests are those of the unpacked bytes.
 """
 
 import hashlib
@@ -18,21 +18,21 @@ from urllib.request import Request, urlopen
 from distnet.datasets.idx import unpacked
 from distnet.runtime.errors import InputError
 
-READ_SECONDS = 30.0  # for a connection, and for every read from it
+READ_SECONDS = 30.0  # timeout of a connection, and of each read from it
 RETRIES = 3  # after a cut connection, on the same mirror
 CHUNK = 1 << 16  # bytes
-LARGEST = 1 << 26  # bytes; more than any of the files has, gzipped or not, so a mirror can't fill the disk
+LARGEST = 1 << 26  # bytes; more than any of the files has, gzipped or not, so that a mirror can't fill the disk
 
 
-class Dataset(NamedTuple):
-    """sha256: file name, without `.gz`, to the digest of its unpacked bytes. mirrors: base URLs."""
+class Published(NamedTuple):
+    """A data set on the web. sha256: by file name, without .gz, of the unpacked bytes. mirrors: base URLs."""
 
     sha256: dict[str, str]
     mirrors: tuple[str, ...]
 
 
 DATASETS = {
-    "mnist": Dataset(
+    "mnist": Published(
         {
             "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -44,7 +44,7 @@ DATASETS = {
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         ),
     ),
-    "fashion-mnist": Dataset(
+    "fashion-mnist": Published(
         {
             "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -60,7 +60,7 @@ DATASETS = {
 
 
 def is_file_of(dataset: str, name: str, path: Path) -> bool:
-    """Whether `path`, gzipped or not, has the bytes of the file of that name in DATASETS."""
+    """Whether `path`, gzipped or not, has the bytes of the published file of that name."""
     return not _flaw(path, DATASETS[dataset].sha256[name])
 
 
@@ -71,19 +71,19 @@ def download(
     progress: TextIO | None = None,
     first_answer: float | None = None,
 ) -> None:
-    """Put into `directory` those of the four files of `dataset` that are not there, or not right.
+    """Download those of the four files of `dataset` that are missing in `directory`, or have other bytes.
 
-    mirrors: base URLs, http or https, instead of the public ones; each is tried until one has the file.
-    progress: is told a line for each file, redrawn while bytes come if it is a terminal.
-    first_answer: seconds to wait for an answer, name lookup included, in equal parts for all mirrors;
-        None for 30 s each. From the first answer on it is 30 s for a request, and for a read.
-    What came before an interruption is kept in `NAME.gz.part`, and the next call goes on from there.
-    A file of that name, raw or gzipped, with other bytes is replaced, but only once the right ones are there.
-    Raises InputError when no mirror gave a file, or it can't be written.
+    mirrors: base URLs, http or https, instead of the public ones; tried in order.
+    progress: where to print one line per file; on a terminal, it shows the bytes so far.
+    first_answer: seconds to wait for a first answer, including name lookup, in equal parts for all mirrors; None for
+    30 s each. Each later request has 30 s.
+    An interrupted download stays in `NAME.gz.part`, and the next call resumes it. A file with other bytes is replaced
+    once the right one is there.
+    Raises InputError if no mirror has a file, or a file can't be written.
     """
     if dataset not in DATASETS:
         raise InputError(f"data set {dataset!r}", "can't be downloaded", f"choose one of {', '.join(DATASETS)}")
-    bases = [_checked(base) for base in mirrors or DATASETS[dataset].mirrors]
+    bases = [_check_address(base) for base in mirrors or DATASETS[dataset].mirrors]
     seconds = READ_SECONDS if first_answer is None else first_answer / len(bases)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -92,96 +92,94 @@ def download(
             here = raw if raw.exists() else packed
             if here.exists():
                 flaw = _flaw(here, sha256)
-                _tell(progress, f"{here}: {flaw}: fetching it again" if flaw else f"{here}: already here")
+                _show(progress, f"{here}: {flaw}: downloading it again" if flaw else f"{here}: already here")
                 if not flaw:
                     continue
-            part, troubles = directory / f"{name}.gz.part", []
+            part, problems = directory / f"{name}.gz.part", []
             for base in bases:
-                trouble = _fetch(f"{base}{name}.gz", part, sha256, seconds, progress)
-                if not trouble:
+                problem = _fetch(f"{base}{name}.gz", part, sha256, seconds, progress)
+                if not problem:
                     break
-                troubles.append(f"{base} {trouble}")
-                _tell(progress, f"{name}.gz: {troubles[-1]}")
+                problems.append(f"{base} {problem}")
+                _show(progress, f"{name}.gz: {problems[-1]}")
             else:
-                remedy = (
-                    f"put the four files into {directory} by hand, or try python -m distnet.datasets with --mirror URL"
-                )
-                raise InputError(f"{name}.gz", f"could not be downloaded ({'; '.join(troubles)})", remedy)
+                remedy = f"copy the four files into {directory}, or try python -m distnet.datasets with --mirror URL"
+                raise InputError(f"{name}.gz", f"could not be downloaded ({'; '.join(problems)})", remedy)
             os.replace(part, packed)
             raw.unlink(missing_ok=True)  # it has other bytes, and would be found first
-            _tell(progress, f"{packed}: here, from {base}")
+            _show(progress, f"{packed}: downloaded from {base}")
             seconds = READ_SECONDS
-            bases.remove(base)  # the mirror that worked goes first, so that a silent one costs its wait once
-            bases.insert(0, base)
+            bases = [base, *(each for each in bases if each != base)]  # so that a silent mirror delays only once
     except OSError as error:
-        problem = f"the files can't be written ({_brief(error)})"
-        raise InputError(directory, problem, "make room, or choose another folder with --data-dir") from error
+        problem = f"the files can't be written ({_describe(error)})"
+        raise InputError(directory, problem, "free some space, or choose another folder with --data-dir") from error
 
 
-def _checked(base: str) -> str:
+def _check_address(base: str) -> str:
+    """A base URL with a slash at its end. Raises InputError."""
     try:
-        good = urlsplit(base).scheme in ("http", "https") and bool(urlsplit(base).hostname)
+        is_address = urlsplit(base).scheme in ("http", "https") and bool(urlsplit(base).hostname)
     except ValueError:
-        good = False
-    if not good:
-        raise InputError(f"mirror {base!r}", "is not a web address", "name one that starts with http:// or https://")
+        is_address = False
+    if not is_address:
+        raise InputError(f"mirror {base!r}", "is not a web address", "use one that starts with http:// or https://")
     return base.rstrip("/") + "/"
 
 
 def _flaw(path: Path, sha256: str) -> str:
-    """Why the unpacked bytes of `path` are not those of this digest; empty if they are."""
+    """Why the unpacked bytes of `path` don't have this digest; empty if they have."""
     digest, size = hashlib.sha256(), 0
     try:
-        with unpacked(path) as stream:
+        with unpacked(path, "") as stream:
             while size <= LARGEST and (chunk := stream.read(CHUNK)):
                 digest.update(chunk)
                 size += len(chunk)
-    except InputError as error:
-        return f"no sha256, for it can't be read: {_brief(error.__cause__ or error)}; wanted {sha256[:8]}..."
+    except (InputError, OSError) as error:
+        return f"no sha256, because it can't be read: {_describe(error.__cause__ or error)}; expected {sha256[:8]}..."
     found = digest.hexdigest()
-    return "" if found == sha256 else f"sha256 is {found[:8]}..., wanted {sha256[:8]}..."
+    return "" if found == sha256 else f"sha256 is {found[:8]}..., expected {sha256[:8]}..."
 
 
 def _fetch(url: str, part: Path, sha256: str, seconds: float, progress: TextIO | None) -> str:
-    """Fetch one file of one mirror into `part`. Returns what went wrong; nothing when its bytes are right."""
-    trouble = ""
+    """Download one file from one mirror into `part`. Returns the problem; empty if its bytes are right."""
+    problem = ""
     for _ in range(1 + RETRIES):
         start = part.stat().st_size if part.exists() else 0
         try:
-            answer = _answer(url, start, seconds)
+            answer = _request(url, start, seconds)
         except HTTPError as error:
-            trouble = f"answered {error.code} {_brief(error)}"
+            problem = f"answered {error.code} {_describe(error)}"
             if error.code != 416 or not start:
-                return trouble
-            part.unlink()  # it has all the bytes, or more: start over
+                return problem
+            part.unlink()  # it has all bytes, or more: start over
             continue
-        except (OSError, HTTPException, ValueError) as error:  # ValueError: a name that can't be looked up
-            return f"gave no answer ({_brief(error)})"
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: a host name that can't be looked up
+            return f"gave no answer ({_describe(error)})"
         seconds = READ_SECONDS
-        resumed = answer.status == 206
-        with answer, part.open("ab" if resumed else "wb") as file:
-            trouble = _save(answer, file, progress)
-        if trouble:
+        is_resumed = answer.status == 206
+        with answer, part.open("ab" if is_resumed else "wb") as file:
+            problem = _save(answer, file, progress)
+        if problem:
             continue
         flaw = _flaw(part, sha256)
         if not flaw:
             return ""
-        trouble = f"sent wrong bytes ({flaw})"
+        problem = f"sent wrong bytes ({flaw})"
         part.unlink()
-        if not resumed:  # otherwise the first part may be another mirror's: start over
-            return trouble
-    return trouble
+        if not is_resumed:  # otherwise the first part may be another mirror's: start over
+            return problem
+    return problem
 
 
-def _answer(url: str, start: int, seconds: float) -> HTTPResponse:
-    """What the server answers, asked for the bytes from `start` on.
+def _request(url: str, start: int, seconds: float) -> HTTPResponse:
+    """The server's answer to a request for the bytes from `start` on. Raises TimeoutError, and what `urlopen` raises.
 
-    A name lookup knows no timeout, so a daemon thread waits for it and this one for the thread.
+    Name lookups have no timeout, so a daemon thread makes the request.
     """
     headers = {"User-Agent": "distnet"} | ({"Range": f"bytes={start}-"} if start else {})
     answer: Future[HTTPResponse] = Future()
 
-    def ask() -> None:
+    def request() -> None:
         try:
             answer.set_result(urlopen(Request(url, headers=headers), timeout=READ_SECONDS))
         except Exception as error:
@@ -193,7 +191,7 @@ def _answer(url: str, start: int, seconds: float) -> HTTPResponse:
         if not late.exception():
             late.result().close()
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=request, daemon=True).start()
     try:
         return answer.result(seconds)
     except TimeoutError:
@@ -202,32 +200,28 @@ def _answer(url: str, start: int, seconds: float) -> HTTPResponse:
 
 
 def _save(answer: HTTPResponse, file: BinaryIO, progress: TextIO | None) -> str:
-    """Append the bytes that come. Returns how the connection was cut; nothing when all have come."""
+    """Append the bytes of an answer. Returns how the connection was cut; empty if all bytes are there."""
     while file.tell() <= LARGEST:
         try:
             chunk = answer.read(CHUNK)
         except (OSError, HTTPException) as error:
-            return f"was cut off after {file.tell():,} bytes ({_brief(error)})"
+            return f"was cut off after {file.tell():,} bytes ({_describe(error)})"
         if not chunk:
-            # `read` does not complain of a connection that was closed before the length it promised.
+            # `read` raises nothing if the connection was closed before the promised length.
             return f"was cut off after {file.tell():,} bytes" if answer.length else ""
         file.write(chunk)
-        _tell(progress, f"{Path(file.name).name}: {file.tell() / 1e6:.1f} MB", end="")
+        _show(progress, f"{Path(file.name).name}: {file.tell() / 1e6:.1f} MB", end="")
     return ""  # far too many: no digest will match
 
 
-def _brief(error: BaseException) -> str:
-    reason = getattr(error, "reason", error)  # what urllib wraps
+def _describe(error: BaseException) -> str:
+    """An error's reason in one line."""
+    reason = getattr(error, "reason", error)  # urllib wraps the original error
     text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
     return " ".join(text.split())[:100]
 
 
-def _tell(progress: TextIO | None, line: str, end: str = "\n") -> None:
-    """Write a line, or redraw it when `end` is empty: on a terminal only."""
-    if progress is None:
-        return
-    if progress.isatty():
-        progress.write(f"\r{line:<78}{end}")
-    elif end:
-        progress.write(f"{line}{end}")
-    progress.flush()
+def _show(progress: TextIO | None, line: str, end: str = "\n") -> None:
+    """Print a line; on a terminal it replaces the line before, unless that is complete. No end: on a terminal only."""
+    if progress and (end or progress.isatty()):
+        print(f"\r{line:<78}" if progress.isatty() else line, end=end, file=progress, flush=True)

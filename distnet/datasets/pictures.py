@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.datasets.names import TABLES
+from distnet.datasets.options import TABLES
 from distnet.runtime.errors import InputError, first_line
 
 # Of MNIST's 28: the digit's longer side, and the pixel where its centre of mass is.

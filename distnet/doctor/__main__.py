@@ -15,7 +15,7 @@ from pathlib import Path
 from distnet import __version__
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
-from distnet.datasets.names import DATA_FOLDER, HAS_FOLDER
+from distnet.datasets.options import DATA_FOLDER, HAS_FOLDER
 from distnet.doctor import checks, mpi, trial
 from distnet.doctor.findings import NOTE, OK, Finding, Report
 from distnet.doctor.machine import Facts, gather_facts

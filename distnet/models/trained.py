@@ -61,17 +61,15 @@ class Trained(NamedTuple):
 
 def load_trained(world: World, path: Path) -> Trained:
     """Read a model on rank 0; nothing in it is executed. Raises InputError on every rank. Collective."""
-    read: list[Array] = []
 
-    def read_on_root() -> Trained:
+    def read() -> tuple[Trained, Array]:
         model = load_model(path)
-        read.append(model.parameters)
-        return read_notes(path, replace(model, parameters=model.parameters[:0]))
+        return read_notes(path, replace(model, parameters=model.parameters[:0])), model.parameters
 
-    trained = world.on_root(read_on_root)
+    trained, kept = world.keep_on_root(read)
     parameters = world.shared((parameter_count(trained.model.sizes),), trained.model.parameters.dtype)
-    if world.rank == 0:
-        parameters[:] = read[0]
+    if kept is not None:
+        parameters[:] = kept
     world.send_to_nodes(parameters)
     return trained._replace(model=replace(trained.model, parameters=parameters))
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 Result = TypeVar("Result")
+Kept = TypeVar("Kept")
 Arguments = ParamSpec("Arguments")
 BROADCAST_BYTES = 1 << 30  # in one call, whose count is a C int
 
@@ -154,11 +155,16 @@ class World:
 
         An InputError of `work` is raised on every rank. The other ranks sleep meanwhile.
         """
+        return self.keep_on_root(lambda: (work(), None))[0]
+
+    def keep_on_root(self, work: Callable[[], tuple[Result, Kept]]) -> tuple[Result, Kept | None]:
+        """As `on_root`, for work with two results: the second stays on rank 0, the others get None. Collective."""
         result: Result | None = None
+        kept: Kept | None = None
         problem: InputError | None = None
         if self.rank == 0:
             try:
-                result = work()
+                result, kept = work()
             except InputError as error:
                 problem = error
         if self.comm is not None and self.size > 1:
@@ -169,7 +175,7 @@ class World:
         if problem is not None:
             problem.on_every_rank = True
             raise problem
-        return result  # type: ignore[return-value]
+        return result, kept  # type: ignore[return-value]
 
     def check_agreement(self, options: dict[str, Any]) -> None:
         """Raise InputError, on every rank, if a rank's options differ from those of rank 0. Collective."""

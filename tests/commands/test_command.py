@@ -24,6 +24,7 @@ from distnet.config.reading import read_config
 from distnet.config.results import check_outputs
 from distnet.datasets.idx import FILES
 from distnet.datasets.loading import load
+from distnet.datasets.options import DataOptions
 from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
 from distnet.reporting.console import find_notes
@@ -152,7 +153,7 @@ def test_the_model_file_holds_the_parameters_of_the_printed_digest_and_tests_as_
     little_endian = network.parameters.astype(network.parameters.dtype.newbyteorder("<"))
     assert hashlib.sha256(little_endian.tobytes()).hexdigest() == ended.sha256 == parameters_sha256(network.parameters)
     assert network.parameters.dtype == dtype
-    data = load(World(), "mnist", digits, dtype)
+    data = load(World(), DataOptions("mnist", digits), dtype)
     accuracy = network.test(data.test.inputs[:, : data.test.features], data.test.targets)
     assert ended.out.splitlines()[-2] == f"test accuracy {accuracy:.4f}"
     assert (network.about["mean"], network.about["deviation"]) == (data.mean, data.deviation)
@@ -250,8 +251,8 @@ def test_without_mnist_and_network_the_main_job_goes_on_with_synthetic_digits_an
     asked, told = ended.err.splitlines()[:-1], ended.err.splitlines()[-1]
     assert asked  # rank 0 alone, and by name, so that no public host was reached
     assert all(line.startswith("rank 0 looked for ") for line in asked)
-    assert told.startswith("distnet: no mnist in data/")
-    assert "going on with synthetic digits" in told
+    assert told.startswith("distnet: mnist is not in data/")
+    assert "using synthetic digits" in told
     assert ended.out.splitlines()[1] == "data: synthetic (drawn), 600 training and 10,000 test samples"
     assert ended.sha256 == train(*SYNTHETIC).sha256
     assert train("--config", "model.toml", cwd=tmp_path).sha256 == ended.sha256

@@ -339,7 +339,7 @@ def test_data_that_are_missing_or_cut_off_are_named(digits, tmp_path):
     assert checks.check_data(tmp_path, True).mark == OK
     images = tmp_path / "t10k-images-idx3-ubyte"
     os.truncate(images, 5000)
-    check_fetched_again(tmp_path, f"{images}: it ends after 4,984 of the 78,400 bytes")
+    check_fetched_again(tmp_path, f"{images}: ends after 4,984 of the 78,400 bytes")
     images.unlink()
     check_fetched_again(tmp_path, "t10k-images-idx3-ubyte is missing beside train-images-idx3-ubyte")
 

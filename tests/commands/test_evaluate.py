@@ -193,7 +193,7 @@ def test_a_tables_columns_are_matched_by_name(flowers, tmp_path):
     ended = evaluate(flowers / "flowers.npz", "--dataset", f"csv:{other}", "--part", "all", "--json", ranks=2)
     told = json.loads(ended.out)
     assert [told[name] for name in ("confusion", "loss")] == [whole[name] for name in ("confusion", "loss")]
-    assert ended.err == f"distnet: {other}: 1 column that the model doesn't know is ignored: note\n"
+    assert ended.err == f"distnet: {other}: ignored 1 column that the model does not use: note\n"
     other.write_text("kind,a,b,d\nsetosa,1,2,3\n")
     named = ("1 column of the model is missing (c)", "its header has kind, a, b, d")
     check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
@@ -215,7 +215,7 @@ def test_new_rows_of_one_class_or_without_a_header_are_evaluated(flowers, tmp_pa
             counts.append(json.loads(ended.out)["samples"])
     assert counts == [2, 5, 2, 5]  # a share of 0.3
     new.write_text("kind,a,b,c,d\n" + "".join(rows) + "virginica,1,2,3,4\n")
-    named = ("class 'virginica' has one row", "--part all")
+    named = ("class 'virginica' has one sample", "--part all")
     check_refused(flowers / "flowers.npz", "--dataset", f"csv:{new}", named=named)
     assert found(flowers / "flowers.npz", "--dataset", f"csv:{new}", "--part", "all")["samples"] == 6
 
@@ -265,7 +265,7 @@ def test_a_model_whose_memory_is_damaged_is_named(digits, tmp_path, name):
         (("--mistakes", 0), ("--mistakes", "'0'")),
         (("--dataset", "mnist", "--label", "kind"), ("--label", "mnist", "csv:FILE")),
         (("--dataset", "csv:nowhere.csv"), ("csv:nowhere.csv", "can't be read")),
-        (("--data-dir", "nowhere"), ("--data-dir nowhere", "train-images", "fetch")),
+        (("--data-dir", "nowhere"), ("--data-dir nowhere", "train-images", "download")),
         (("--datset", "mnist"), ("--datset", "--dataset")),
     ],
 )

@@ -402,7 +402,7 @@ def test_rows_are_matched_with_the_models_columns_by_name(folder, tmp_path, monk
     _, plain, told = found("0.1,0.2,0.3,0.4\n6,5,6.5,7\n")
     assert told == ""
     other = "kind,w,0,,w,x\na,0.1,0.3,,0.4,0.2\nb,6,6.5,7,7,5\n"
-    ignored = "distnet: ~/new.csv: 2 columns that the model doesn't know are ignored: kind, (unnamed)\n"
+    ignored = "distnet: ~/new.csv: ignored 2 columns that the model does not use: kind, (unnamed)\n"
     assert found(other) == (0, plain, ignored)
     assert found(other, name="~/new.csv.gz") == (0, plain, ignored.replace(".csv", ".csv.gz"))
     bad, rows, told = found("w,x,y,w\n1,2,3,4\n")

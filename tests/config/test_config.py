@@ -398,7 +398,7 @@ def test_the_default_folder_is_the_environments_or_data():
     for value, folder in [("/somewhere/else", "/somewhere/else"), ("", "data"), (None, "data")]:
         env = {name: text for name, text in os.environ.items() if name != "DISTNET_DATA"}
         env |= {"PYTHONPATH": str(ROOT)} | ({} if value is None else {"DISTNET_DATA": value})
-        code = "from distnet.datasets.names import DATA_FOLDER; print(DATA_FOLDER)"
+        code = "from distnet.datasets.options import DATA_FOLDER; print(DATA_FOLDER)"
         printed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
         assert printed.stdout == f"{folder}\n"
 

@@ -10,6 +10,7 @@ from distnet.datasets import folders, mirrors
 from distnet.datasets.folders import find_files, locate
 from distnet.datasets.idx import FILES, read_idx_pair
 from distnet.datasets.loading import load
+from distnet.datasets.options import DataOptions
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 
@@ -51,9 +52,9 @@ FORMS = [as_7_zip, as_7_zip_gzipped, as_kaggle, as_torchvision, as_keras]
 @pytest.mark.parametrize("write", FORMS)
 def test_mnist_is_the_same_in_every_form(write, digits, tmp_path):
     write(digits, tmp_path)
-    data = load(World(), "mnist", tmp_path, "float32")
-    assert data.fingerprint == load(World(), "mnist", digits, "float32").fingerprint
-    assert locate("mnist", tmp_path, asked_for=False, folder_given=False)[0]
+    data = load(World(), DataOptions("mnist", tmp_path), "float32")
+    assert data.fingerprint == load(World(), DataOptions("mnist", digits), "float32").fingerprint
+    assert locate("mnist", tmp_path)
     if write is as_torchvision:
         assert find_files("mnist", tmp_path / "MNIST") == find_files("mnist", tmp_path)
 
@@ -65,7 +66,7 @@ def test_real_mnist_as_keras_has_it_is_checked_to_the_byte(tmp_path):
         tmp_path / "mnist.npz", x_train=train, y_train=labels, x_test=train[:10_000], y_test=labels[:10_000]
     )
     with pytest.raises(InputError, match=r"mnist.npz: its bytes aren't those of mnist"):
-        load(World(), "mnist", tmp_path, "float32")
+        load(World(), DataOptions("mnist", tmp_path), "float32")
 
 
 def test_a_folder_of_torchvision_for_fashion_mnist_is_found(digits, tmp_path, monkeypatch):
@@ -90,7 +91,7 @@ GOOD = {
     [
         (
             {"x_test": None},
-            "it needs the arrays x_train, y_train, x_test, y_test and has 'x_train', 'y_train', 'y_test'",
+            "X_test is missing, it has x_train, y_train, y_test; download it again",
         ),
         (
             {"x_train": np.zeros((5, 12), np.uint8)},
@@ -100,14 +101,17 @@ GOOD = {
         ({"y_test": np.zeros(3, np.uint8)}, "y_test is of shape (3,) and uint8, not one label per image"),
         ({"y_train": np.full(5, 10, np.uint8)}, "label 10 at index 0 is not one of 0 to 9"),
         ({"x_test": np.zeros((2, 5, 5), np.uint8)}, "its images have 25 pixels, those of "),
-        ({"y_train": np.array([None] * 5)}, "it is damaged or not an .npz file"),
+        (
+            {"y_train": np.array([None] * 5)},
+            "y_train[0] is None, which is not a number; download it again",
+        ),
     ],
 )
 def test_a_bad_file_of_keras_is_refused_by_name(change, told, tmp_path):
     arrays = {name: array for name, array in (GOOD | change).items() if array is not None}
     np.savez(tmp_path / "mnist.npz", **arrays)
     with pytest.raises(InputError) as refused:
-        load(World(), "mnist", tmp_path, "float32")
+        load(World(), DataOptions("mnist", tmp_path), "float32")
     assert str(refused.value).startswith(str(tmp_path / "mnist.npz"))
     assert told in str(refused.value)
 
@@ -116,8 +120,9 @@ def test_a_bad_file_of_keras_is_refused_by_name(change, told, tmp_path):
 def test_a_file_that_is_no_npz_is_refused_by_name(content, tmp_path):
     (tmp_path / "mnist.npz").write_bytes(content)
     with pytest.raises(InputError) as refused:
-        load(World(), "mnist", tmp_path, "float32")
-    assert str(refused.value).startswith(f"{tmp_path / 'mnist.npz'}: it ")
+        load(World(), DataOptions("mnist", tmp_path), "float32")
+    assert str(refused.value).startswith(f"{tmp_path / 'mnist.npz'}: ")
+    assert "download it again" in str(refused.value)
 
 
 @pytest.fixture
@@ -125,6 +130,7 @@ def no_network(monkeypatch):
     def download(*arguments, **options):
         raise InputError("mirrors", "none answers")
 
+    monkeypatch.setattr(folders, "HAS_FOLDER", False)
     monkeypatch.setattr(mirrors, "download", download)
 
 
@@ -142,16 +148,17 @@ def no_network(monkeypatch):
         "t10k-labels-idx1-ubyte/t10k-labels-idx1-ubyte",
     ],
 )
-def test_what_looks_like_mnist_is_told_of_and_never_replaced_by_drawn_digits(name, no_network, tmp_path):
+def test_what_looks_like_mnist_is_told_of_and_never_replaced_by_drawn_digits(name, no_network, tmp_path, monkeypatch):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     for given in (False, True):
+        monkeypatch.setattr(folders, "DATA_FOLDER", tmp_path)
         with pytest.raises(InputError) as refused:
-            locate("mnist", tmp_path, asked_for=False, folder_given=given)
+            locate(None, tmp_path if given else None)
         told = str(refused.value)
         assert told.startswith(f"--data-dir {tmp_path}: {FILES[0]} and the other files of mnist aren't there")
-        assert f"but {name.partition('/')[0]}; fetch" in told
+        assert f"but {name.partition('/')[0]}; download" in told
         assert "\n" not in told
 
 
@@ -159,14 +166,14 @@ def test_what_looks_like_mnist_is_told_of_and_never_replaced_by_drawn_digits(nam
     "name",
     ["README.md", "fashion-mnist/x", "FashionMNIST/raw/x", "emnist-digits-train-images-idx3-ubyte", "kmnist.npz"],
 )
-def test_other_files_do_not_look_like_mnist(name, no_network, tmp_path):
+def test_other_files_do_not_look_like_mnist(name, no_network, tmp_path, monkeypatch, capsys):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     (tmp_path / "MNIST").mkdir()  # empty
-    files, remark = locate("mnist", tmp_path, asked_for=False, folder_given=False)
-    assert files is None
-    assert "going on with synthetic digits" in remark
+    monkeypatch.setattr(folders, "DATA_FOLDER", tmp_path)
+    assert locate(None, None) is None
+    assert "using synthetic digits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("write", [as_7_zip, as_torchvision])
@@ -176,10 +183,10 @@ def test_of_a_part_of_the_files_it_is_told_which_are_there_and_which_are_missing
     paths[0].unlink()
     paths[1].unlink()
     with pytest.raises(InputError) as refused:
-        locate("mnist", tmp_path, asked_for=False, folder_given=False)
+        locate("mnist", tmp_path)
     there = " and ".join(sorted((path.name for path in paths[2:]), key=lambda name: "label" in name))
     wanted = (
-        f"--data-dir {paths[0].parent}: {FILES[2]} and {FILES[3]} are missing beside {there}; fetch the files with "
+        f"--data-dir {paths[0].parent}: {FILES[2]} and {FILES[3]} are missing beside {there}; download the files with "
     )
     assert str(refused.value).startswith(wanted)
 

@@ -8,8 +8,8 @@ from helpers import write_idx
 
 from distnet import NeuralNetwork
 from distnet.datasets.folders import file_names
-from distnet.datasets.loading import EMNIST_CLASSES, FIRST_LABEL, load
-from distnet.datasets.names import EMNIST
+from distnet.datasets.loading import FIRST_LABEL, load
+from distnet.datasets.options import EMNIST_CLASSES, DataOptions
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
@@ -31,14 +31,14 @@ def write_part(folder, name):
 
 def refusal(name, folder):
     with pytest.raises(InputError) as refused:
-        load(World(), name, folder, "float32")
+        load(World(), DataOptions(name, folder), "float32")
     return str(refused.value)
 
 
-@pytest.mark.parametrize("name", EMNIST)
+@pytest.mark.parametrize("name", EMNIST_CLASSES)
 def test_a_part_is_upright_and_its_classes_are_its_own(tmp_path, name):
     images, labels = write_part(tmp_path, name)
-    data = load(World(), name, tmp_path, "float32", raw_inputs=True)
+    data = load(World(), DataOptions(name, tmp_path, raw_inputs=True), "float32")
     assert len(data.classes) == len(set(data.classes)) == COUNTS[name.removeprefix("emnist-")]
     assert data.train.targets.shape == data.test.targets.shape == (130, len(data.classes))
     assert (data.train.inputs[:, :784] == images.reshape(130, 784)).all()
@@ -48,7 +48,7 @@ def test_a_part_is_upright_and_its_classes_are_its_own(tmp_path, name):
 def test_the_names_of_the_files_are_those_that_python_mnist_knows():
     from mnist import MNIST
 
-    for name in EMNIST:
+    for name in EMNIST_CLASSES:
         reader = MNIST()
         reader.select_emnist(name.removeprefix("emnist-"))
         theirs = [reader.train_img_fname, reader.train_lbl_fname, reader.test_img_fname, reader.test_lbl_fname]
@@ -71,7 +71,7 @@ def test_letters_train_to_the_same_bits_on_1_and_3_ranks_and_the_model_knows_the
 def test_files_that_are_missing_are_named(tmp_path):
     told = refusal("emnist-letters", tmp_path)
     assert told.startswith(
-        f"--data-dir {tmp_path}: there is no emnist-letters; put emnist-letters-train-images-idx3-ubyte, "
+        f"--data-dir {tmp_path}: emnist-letters is missing; put emnist-letters-train-images-idx3-ubyte, "
     )
     assert all(file in told for file in file_names("emnist-letters"))
     write_part(tmp_path, "emnist-letters")

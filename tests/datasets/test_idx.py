@@ -168,14 +168,14 @@ def test_a_damaged_gzip_wrapper_is_refused_by_name(tmp_path: Path, content: byte
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     images_path, labels_path = write_pair(tmp_path)
     labels_path.unlink()
-    assert refusal(images_path, labels_path).startswith(f"{labels_path}: there is no such file")
+    assert refusal(images_path, labels_path).startswith(f"{labels_path}: can't be read (No such file or directory)")
 
 
 def test_a_directory_is_refused_by_name(tmp_path: Path) -> None:
     images_path, labels_path = write_pair(tmp_path)
     images_path.unlink()
     images_path.mkdir()
-    assert refusal(images_path, labels_path).startswith(f"{images_path}: it cannot be read (Is a directory)")
+    assert refusal(images_path, labels_path).startswith(f"{images_path}: can't be read (Is a directory)")
 
 
 def test_a_file_without_permission_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_a_file_without_permission_is_refused_by_name(tmp_path: Path, monkeypatc
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", denied)
-    assert refusal(images_path, labels_path).startswith(f"{images_path}: it cannot be read (Permission denied)")
+    assert refusal(images_path, labels_path).startswith(f"{images_path}: can't be read (Permission denied)")
 
 
 def test_there_may_be_more_classes_than_a_byte_can_tell(tmp_path: Path) -> None:

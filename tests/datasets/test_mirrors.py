@@ -23,7 +23,7 @@ import pytest
 
 from distnet.datasets import mirrors
 from distnet.datasets.idx import FILES
-from distnet.datasets.mirrors import DATASETS, Dataset, download, is_file_of
+from distnet.datasets.mirrors import DATASETS, Published, download, is_file_of
 from distnet.runtime.errors import InputError
 
 FIRST, *OTHERS = FILES
@@ -128,7 +128,7 @@ def start_mirror() -> Iterator[Callable[[dict[str, bytes]], Mirror]]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """MNIST's table, with the digests of the small files and without its public mirrors."""
     digests = {name: hashlib.sha256(raw).hexdigest() for name, raw in RAW.items()}
-    monkeypatch.setitem(DATASETS, "mnist", Dataset(digests, ()))
+    monkeypatch.setitem(DATASETS, "mnist", Published(digests, ()))
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_a_damaged_wrapper_is_refused_and_leaves_nothing(
 ) -> None:
     mirror.files[f"{FIRST}.gz"] = damage(PACKED[f"{FIRST}.gz"])
     message = refusal("mnist", tmp_path, [mirror.url])
-    assert f"{mirror.url} sent wrong bytes (no sha256, for it can't be read: " in message
+    assert f"{mirror.url} sent wrong bytes (no sha256, because it can't be read: " in message
     assert hashlib.sha256(RAW[FIRST]).hexdigest()[:8] in message
     assert contents(tmp_path) == {}
 
@@ -325,7 +325,7 @@ def test_the_error_says_what_every_mirror_answered_and_what_to_do(mirror: Mirror
     nobody = closed_port()
     message = refusal("mnist", tmp_path, [mirror.url, nobody])
     assert f"{mirror.url} answered 404 Not Found; {nobody} gave no answer (Connection refused)); " in message
-    assert f"put the four files into {tmp_path} by hand, or try python -m distnet.datasets with --mirror URL" in message
+    assert f"copy the four files into {tmp_path}, or try python -m distnet.datasets with --mirror URL" in message
 
 
 def test_right_files_are_not_fetched_again_raw_or_gzipped(mirror: Mirror, tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_wrong_file_is_fetched_again_and_told_of(mirror: Mirror, tmp_path: Pat
     download("mnist", tmp_path, [mirror.url], progress=told)
     assert contents(tmp_path) == PACKED
     assert f"{tmp_path / name}: sha256 is " in told.getvalue()
-    assert "fetching it again" in told.getvalue()
+    assert "downloading it again" in told.getvalue()
 
 
 def test_a_wrong_file_stays_where_no_mirror_has_the_right_one(small: None, tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_a_full_disk_is_not_blamed_on_the_mirror(
 def test_progress_is_a_line_a_file(mirror: Mirror, tmp_path: Path) -> None:
     told = io.StringIO()
     download("mnist", tmp_path, [mirror.url], progress=told)
-    assert told.getvalue().splitlines() == [f"{tmp_path / name}.gz: here, from {mirror.url}" for name in RAW]
+    assert told.getvalue().splitlines() == [f"{tmp_path / name}.gz: downloaded from {mirror.url}" for name in RAW]
 
 
 def test_progress_on_a_terminal_redraws_its_line(

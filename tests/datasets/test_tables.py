@@ -4,7 +4,6 @@ import csv
 import gzip
 import re
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,8 @@ from helpers import check_refused, check_same_bits, command
 
 from distnet import NeuralNetwork
 from distnet.datasets.loading import load
-from distnet.datasets.tables import TableOptions, read_table
+from distnet.datasets.options import DataOptions, Learned, TableOptions
+from distnet.datasets.tables import read_table
 from distnet.parallel import shards
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
@@ -50,9 +50,10 @@ def arrays(tmp_path):
 
 
 def loaded(path, dtype="float64", raw_inputs=False, train_limit=None, **options):
-    table = TableOptions(**options)
-    name = f"{path.suffix[1:]}:{path}"
-    return load(World(), name, Path(), dtype, raw_inputs=raw_inputs, train_limit=train_limit, table=table)
+    source = DataOptions(
+        f"{path.suffix[1:]}:{path}", train_limit=train_limit, table=TableOptions(**options), raw_inputs=raw_inputs
+    )
+    return load(World(), source, dtype)
 
 
 def table(text, folder, **options):
@@ -120,7 +121,7 @@ def test_raw_inputs_are_as_they_stand_in_the_file(iris):
 
 
 def test_raw_images_are_their_pixels(digits):
-    data = load(World(), "mnist", digits, "float32", raw_inputs=True)
+    data = load(World(), DataOptions("mnist", digits, raw_inputs=True), "float32")
     assert (data.mean, data.deviation) == (0, 1)
     pixels = data.train.inputs[:, :784]
     assert (pixels.min(), pixels.max()) == (0, 255)
@@ -293,6 +294,12 @@ def test_a_number_that_is_another_columns_name_is_taken_as_a_number_and_that_is_
     assert "--ignore 1: taken as a number: column 1 (0)" in read.remarks[0]
 
 
+def test_the_last_column_is_the_label_for_a_model_that_stores_names_of_inputs_alone(tmp_path):
+    learned = Learned(("x", "y"), None, None, frozenset("ab"))
+    read = table("y,x,kind\n1,2,a\n3,4,b\n", tmp_path, learned=learned)
+    assert (read.columns, read.values.tolist(), read.label) == (("x", "y"), [[2, 1], [4, 3]], "kind")
+
+
 def test_all_text_columns_are_named_and_empty_cells_counted_in_one_line(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("age,job,town,label\n31,nurse,Rome,1\n,cook,Rome,0\n28,NA,Bonn,1\n2,cook,Bonn,0\n")
@@ -321,7 +328,7 @@ def test_a_label_of_measurements_is_refused_and_whole_numbers_written_as_such_ar
         else:
             np.savez(path, X=np.arange(60.0)[:, None], y=labels)
         if is_refused:
-            assert "its label has 25 different values, which aren't whole numbers" in refusal(path, header=None)
+            assert "its label has 25 different values, which aren't integers" in refusal(path, header=None)
         else:
             read_table(kind, path, TableOptions())
 
@@ -336,7 +343,7 @@ def test_every_class_has_its_share_of_the_rows_held_out_and_one_on_either_side(t
         assert sorted([*read.train, *read.test]) == list(range(300))
     y[-1] = 0
     np.savez(path, X=np.arange(300.0)[:, None], y=y)
-    assert "class 3 has one row" in refusal(path)
+    assert "class 3 has one sample" in refusal(path)
     np.savez(path, X=np.arange(300.0)[:, None], y=y, X_test=np.ones((1, 1)), y_test=[0])
     read_table("npz", path, TableOptions())  # nothing is to be split
 
@@ -361,7 +368,7 @@ def test_arrays_of_objects_that_are_text_or_numbers_are_read_and_no_others(tmp_p
     assert (read.values.tolist(), read.classes, read.codes.tolist()) == (X.tolist(), ["no", "yes"], [0, 1, 0, 1])
     objects = np.array(["no", float("nan"), "no", "yes"], object)
     np.savez(path, X=X, y=objects)
-    assert "y[1] is nan, and others are text" in refusal(path)
+    assert "y[1] is nan, which is not text" in refusal(path)
 
 
 class Evil:
@@ -473,7 +480,7 @@ def test_a_column_that_cannot_be_standardised_is_named_with_its_range(tmp_path, 
     path = tmp_path / "a.npz"
     numbers = np.array([[0, -1], [0, 1], [0, -1], [0, 1.0]]) * scale
     np.savez(path, X=numbers, y=Y, X_test=numbers, y_test=Y)
-    with pytest.raises(InputError, match=re.escape(f"feature 2 runs from {-scale:g} to {scale:g}")):
+    with pytest.raises(InputError, match=re.escape(f"feature 2 ranges from {-scale:g} to {scale:g}")):
         loaded(path)
 
 

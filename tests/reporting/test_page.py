@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distnet import NeuralNetwork
-from distnet.datasets.dataset import VALIDATION
+from distnet.datasets.dataset import VALIDATION, draw_held_out
 from distnet.datasets.idx import FILES, read_idx_pair
-from distnet.datasets.split import draw_held_out
 from distnet.reporting.pages.charts import (
     DARK,
     DARK_BASE,

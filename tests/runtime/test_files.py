@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import command
 
-from distnet.datasets.npz_tables import read_npz
+from distnet.datasets.npz import read_npz
 from distnet.runtime import proc
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import GrowingFile, check_writable, write_content, write_whole

@@ -9,9 +9,9 @@ from helpers import command, fault, read_metrics, write_idx
 from distnet import NeuralNetwork
 from distnet.config.building import build_trainer, load_dataset
 from distnet.config.reading import read_config
-from distnet.datasets.dataset import hold_out, shared_split
+from distnet.datasets.dataset import draw_held_out, hold_out, shared_split
 from distnet.datasets.loading import load
-from distnet.datasets.split import draw_held_out
+from distnet.datasets.options import DataOptions
 from distnet.nn.model import Model
 from distnet.nn.parameters import initial_parameters
 from distnet.nn.schedules import Schedule
@@ -91,7 +91,7 @@ def test_every_class_has_its_share_of_the_samples_held_out_and_a_class_of_one_is
     few, _ = hold_out(World(), whole, 2, 0, "abc", "--validation")
     assert len(few.inputs) == 2
     whole.targets[-4:] = np.eye(3)[0]
-    with pytest.raises(InputError, match="--validation: class 'c' has one training sample"):
+    with pytest.raises(InputError, match="--validation: class 'c' has one sample"):
         hold_out(World(), whole, 60, 0, "abc", "--validation")
 
 
@@ -174,7 +174,7 @@ def test_images_keep_their_shape(tmp_path):
     for prefix in ("train", "t10k"):
         write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.arange(10 * 32 * 8).reshape(10, 32, 8) % 256)
         write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.arange(10))
-    assert load(World(), "mnist", tmp_path, np.float32).shape == (32, 8)
+    assert load(World(), DataOptions("mnist", tmp_path), np.float32).shape == (32, 8)
     ended = command("--data-dir", tmp_path, *OPTIONS, "--epochs", 1, "--augment", "shift,rotate")
     assert ended.status == 0
 
