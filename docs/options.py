@@ -1,7 +1,7 @@
-"""Write docs/options.md, every option of every command. Run it after changing an option: python docs/options.py.
+"""Write docs/options.md, the options of all commands. Run it after changing an option: python docs/options.py.
 
-A module of distnet that has a `build_parser` and can be run is a command. The `__main__.py` of a folder is named
-after the folder.
+A command is a module of distnet that has a `build_parser` and can be run. The `__main__.py` of a folder has the name
+of the folder.
 """
 
 import argparse
@@ -39,16 +39,16 @@ def commands() -> list[str]:
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of a command. That of train is in config/."""
+    """The parser of a command; for train, that in config/."""
     home = "config.reading" if command == FIRST else command
     if (HOUSE / command).is_dir():
         home += ".__main__"
-    made: argparse.ArgumentParser = import_module(f"distnet.{home}").build_parser()
-    return made
+    parser: argparse.ArgumentParser = import_module(f"distnet.{home}").build_parser()
+    return parser
 
 
 def placeholder(action: argparse.Action) -> str:
-    """The values after an option, as --help shows them, without choices."""
+    """The values of an option in the form of --help, without choices."""
     if action.nargs == 0 or action.choices is not None:
         return ""
     value = str(action.metavar or action.dest.upper())
@@ -65,7 +65,7 @@ def placeholder(action: argparse.Action) -> str:
 
 
 def row(action: argparse.Action) -> str:
-    """The row of an option in the table."""
+    """The table row of an option."""
     meaning, _, default = (action.help or "").partition(" (default: ")
     choices = [str(choice) for choice in action.choices or ()]
     if not all(choice in meaning for choice in choices):
@@ -93,9 +93,9 @@ def section(command: str) -> str:
     for group in parser._action_groups:
         if rows := table(group._group_actions):
             lines += [f"### {group.title}", "", *rows]
-    anew = ", ".join(f"`{to_flag(name)}`" for name in sorted(MAY_CHANGE))
-    told = f"With `--resume`, a run may change {anew}, and no other option."
-    return "\n".join([*lines, told + " With `--schedule cosine`, `--epochs` must stay, too.", ""])
+    names = ", ".join(f"`{to_flag(name)}`" for name in sorted(MAY_CHANGE))
+    note = f"With `--resume`, only these options may change: {names}. With `--schedule cosine`, `--epochs` may not."
+    return "\n".join([*lines, note, ""])
 
 
 def page() -> str:

@@ -1,4 +1,4 @@
-"""`Classifier` is a scikit-learn estimator like any other, and trains on all ranks to the same parameters."""
+"""`Classifier` is a scikit-learn estimator, and trains the same parameters on all ranks."""
 
 import copy
 import os
@@ -237,7 +237,7 @@ def test_a_rate_that_is_too_large_is_told_instead_of_a_model_of_nan():
 
 @pytest.fixture
 def spoiled(monkeypatch):
-    """Makes a parameter NaN in the epoch of this number."""
+    """Make a parameter NaN in the epoch with this number."""
     step, spoiled = Trainer.step, []
 
     def spoil(trainer, samples, first):
@@ -326,7 +326,7 @@ sys.stdout.write(f"{{search.best_params_}} {{bits}} {{scores.tolist()}}\\n")
 
 @cache
 def search(ranks, random_state="0", n_jobs="None", change=""):
-    """What a search and a cross-validation print, a line a rank, and how they end."""
+    """Run a search and a cross-validation; returns the completed process, which printed one line per rank."""
     code = SEARCH.format(random_state=random_state, n_jobs=n_jobs, change=change)
     launcher = [] if ranks is None else [mpirun(), "-n", str(ranks)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}

@@ -1,4 +1,4 @@
-"""The structure: packages import in one direction, modules without cycles; a file says first what it is for."""
+"""Packages import in one direction, modules without cycles; each file begins with its purpose."""
 
 import ast
 import subprocess
@@ -126,7 +126,7 @@ def test_a_library_is_imported_where_it_belongs(library):
 
 
 def writes(tree: ast.AST) -> set[str]:
-    """The calls in it that write files: by their names, and `open` by a mode that isn't for reading."""
+    """The calls in it that write files: by name, and `open` with a mode that isn't for reading."""
     found = set()
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")

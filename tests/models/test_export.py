@@ -1,4 +1,4 @@
-"""Exported models compute what ours do: in onnxruntime and in torch; and .safetensors come back to the bit."""
+"""Exported models compute the same in onnxruntime and torch; .safetensors files are read back to the bit."""
 
 import json
 import re
@@ -83,7 +83,7 @@ def test_onnxruntime_computes_networks_of_any_depth_one_row_or_many(tmp_path, si
 
 
 def by_both(network, dtype, rows):
-    """What onnxruntime and we make of rows, (rows, classes) float64 each, with the parameters rounded to a dtype."""
+    """Probabilities by onnxruntime and by distnet, (rows, classes) float64 each, with parameters rounded to a dtype."""
     ours = NeuralNetwork(network.sizes, "relu", dtype=dtype)
     ours.parameters[:] = network.parameters
     content = to_onnx(Model(ours.sizes, "relu", ours.parameters, {}), standardise=False)
@@ -91,14 +91,14 @@ def by_both(network, dtype, rows):
 
 
 def furthest(one, other):
-    """The largest difference of all rows of probabilities: of one to its own value, and of a row to its length."""
+    """The largest relative difference of a probability, and of a row of probabilities by its norm."""
     rows = np.linalg.norm(one - other, axis=1) / np.linalg.norm(other, axis=1)
     return (np.abs(one - other) / other).max(), rows.max()
 
 
 @pytest.fixture(scope="module")
 def of_digits():
-    """A network of the default sizes that learned digits, and 2,000 it hasn't seen."""
+    """A network of the default sizes trained on synthetic digits, and 2,000 other digits."""
     images, labels = synthetic_digits(6000, seed=0)
     X = ((images.reshape(6000, -1) - images.mean()) / images.std()).astype("float32")
     made = NeuralNetwork([784, 256, 128, 10], seed=0)

@@ -1,4 +1,4 @@
-"""Model files: what is saved is what is loaded, and a file that isn't ours does nothing but be refused."""
+"""Saved models are loaded to the bit; any other file is refused, and nothing in it is executed."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def saved(folder, ending=".pkl", dtype="float32"):
 
 
 def write(path, content):
-    """Write what a model file holds in the form that the ending of `path` names, whatever is in it."""
+    """Write any content as a model file, in the format of the ending of `path`."""
     header = {name: value for name, value in content.items() if name != "parameters"}
     parameters = content["parameters"]
     if path.suffix == ".npz":
@@ -52,7 +52,7 @@ def write(path, content):
 
 
 class Call:
-    """Pickled as a call."""
+    """An object whose pickle is a call."""
 
     def __init__(self, *call):
         self.call = call
@@ -210,7 +210,7 @@ def test_huge_claims_are_refused_and_take_no_memory(tmp_path):
 
 
 def nested(leaf, wrap, depth):
-    """A few bytes for 2 ** depth leaves."""
+    """A container of 2 ** depth leaves, whose pickle takes a few bytes."""
     for _ in range(depth):
         leaf = wrap(leaf)
     return leaf
@@ -367,7 +367,7 @@ def test_what_was_noted_has_to_make_a_network(tmp_path, ending):
 
 
 def check_harmless(path, content):
-    """Either it is refused, or it is a whole model."""
+    """Check that a file is either refused or a complete model."""
     path.write_bytes(content)
     with suppress(InputError):
         loaded = load_model(path)

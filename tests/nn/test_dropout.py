@@ -1,4 +1,4 @@
-"""Dropout leaves out what it promises to, and gradients are those of the network that is left."""
+"""Dropout zeroes the expected share of neurons, and gradients are those of the remaining network."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every derivative is the derivative, and no row depends on its neighbours."""
+"""Derivatives match central differences, and no row depends on its neighbours."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_sigmoid_reaches_its_limits_without_nan():
 
 
 def softmax(z):
-    """By NeuralNetwork, whose only layer passes z on."""
+    """Softmax of z, computed by a NeuralNetwork of one identity layer."""
     network = NeuralNetwork([5, 5], dtype=np.float64)
     network.weights[0][:], network.biases[0][:] = np.eye(5), 0
     return network.forward(z)

@@ -1,4 +1,4 @@
-"""Gradients and updates are those of the plain formula, of central differences, and of another library."""
+"""Gradients and updates match the plain formulas, central differences, and autograd."""
 
 import autograd
 import autograd.numpy as anp
@@ -46,7 +46,7 @@ def softmax(z):
 
 
 def plain_step(weights, biases, X, Y, rate, activation):
-    """One step of mini-batch gradient descent as the textbook writes it."""
+    """One step of mini-batch gradient descent, in the textbook's form."""
     function, derivative = plain_function(activation), plain_derivative(activation)
     zs, activations = [], [X]
     for W, b in zip(weights, biases, strict=True):

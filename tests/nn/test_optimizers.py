@@ -1,4 +1,4 @@
-"""Optimizers are torch.optim's, step for step, and don't care how the vector is cut."""
+"""Optimizers match torch.optim at each step, and don't depend on the division into slices."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The learning rate at a step: against torch, and a pure function of the step."""
+"""The learning rate matches torch, and is a pure function of the step."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What crosses between nodes, counted; and the same bits over every shape of world. Run under mpirun."""
+"""The numbers sent between nodes, and the same bits on nodes of any sizes. Run under mpirun."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.mpi, pytest.mark.ranks(1, 2, 3, 4, 6)]
 
 
 class Counting:
-    """A communicator that notes how many numbers each collective sends to other ranks."""
+    """A communicator that records how many numbers each collective sends to other ranks."""
 
     def __init__(self, comm):
         self.comm = comm
@@ -35,7 +35,7 @@ class Counting:
 
 
 def steps_sent(world, count, shards, steps=3):
-    """Numbers that all ranks of this node send in a step, and the collectives of this rank."""
+    """The numbers that all ranks of this node send in a step, and the collectives of this rank."""
     exchange = Exchange(world, np.zeros(count, np.float32), shards)
     if exchange.lane_comm is not None:
         exchange.lane_comm = Counting(exchange.lane_comm)

@@ -1,4 +1,4 @@
-"""Real hosts, in network namespaces: the same bits as one process, over TCP."""
+"""Hosts in network namespaces, connected by TCP, compute the same bits as one process."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""In a program under mpirun no rank waits for ever for one that has left, that is elsewhere, or that doesn't come."""
+"""In a program under mpirun, no rank waits forever for one that has exited, makes another call, or stays away."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ X, Y = np.ones((9, 4)), np.eye(3)[np.arange(9) % 3]
 
 @pytest.fixture
 def program(tmp_path):
-    """Runs a program on two ranks, or as many as are given."""
+    """Run a program, by default on two ranks."""
 
     def run(code, *arguments, ranks=2, begin=BEGIN, **env):
         script = tmp_path / "program.py"
@@ -108,7 +108,7 @@ train([*sys.argv[1:], "--quiet", "--ranks-per-node", "1"], on_step=wait)
 
 
 def test_a_rank_that_waits_long_names_whom_it_waits_for_and_goes_on(program, digits):
-    """In front of a call, in the middle of one, and on nodes of one rank, which see no other one's."""
+    """Before a call, within a call, and on nodes of one rank, which can't see the arrivals of others."""
     ended = program(SLOW, "--data-dir", digits, "--epochs", 2, ranks=3)
     assert ended.status == 0, ended.err
     before, within, *between = [line for line in ended.err.splitlines() if line.startswith("distnet: ")]

@@ -1,4 +1,4 @@
-"""The promise: byte-identical parameters at every rank count. Run under mpirun."""
+"""Parameters are byte-identical at every rank count. Run under mpirun."""
 
 import itertools
 import time
@@ -43,7 +43,7 @@ def trained(
     validation=0,
     **hyper,
 ):
-    """The parameters after a little training, and what was reported on the way."""
+    """The parameters after a short training, and the reported values."""
     generator = np.random.default_rng(9)
     X = generator.normal(size=(rows, sizes[0]))
     Y = np.eye(sizes[-1])[generator.integers(0, sizes[-1], rows)]
@@ -68,7 +68,7 @@ def trained(
 
 
 def check_every_rank_count(fewest=1, **case):
-    """Train alone, then with the first 1, 2, ... ranks on one node and on pretended nodes; every rank compares."""
+    """Train alone, then on the first 1, 2, ... ranks, on one node and on simulated nodes; every rank compares."""
     from mpi4py import MPI
 
     alone, told_alone = trained(World(), **case)

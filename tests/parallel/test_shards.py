@@ -1,4 +1,4 @@
-"""Who owns what, and in which order shards are added."""
+"""Ownership of shards, and the order in which they are added."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Who owns and transfers which columns."""
+"""Ownership and transfer of columns."""
 
 from hypothesis import given
 from hypothesis import strategies as st
