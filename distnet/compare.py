@@ -8,12 +8,13 @@ if __name__ == "__main__":
 import json
 import math
 from collections.abc import Sequence
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from distnet.config.parser import Parser
-from distnet.config.values import file_path
+from distnet.config.values import file_path, path_ending_in
 from distnet.reporting.pages.charts import COLOURS, Curve, draw_line_chart, escape
 from distnet.reporting.pages.page import render_document, render_figure, render_key, render_section, render_table
 from distnet.runtime.command import run
@@ -46,13 +47,21 @@ class Run(NamedTuple):
 
 def build_parser() -> Parser:
     """The parser of `python -m distnet.compare`."""
-    made = Parser(prog="python -m distnet.compare", description="Compare training runs in a table and on a page.",
-                  usage="python -m distnet.compare METRICS [METRICS ...] [options]",
-                  allow_abbrev=False)  # fmt: skip
-    made.add_argument("metrics", type=file_path, nargs="+", metavar="METRICS", help="files that --metrics wrote")
-    made.add_argument("--output", type=file_path, default=Path("compare.html"), metavar="FILE",
-                      help="file to write, .html (default: compare.html)")  # fmt: skip
-    return made
+    parser = Parser(
+        prog="python -m distnet.compare",
+        description="Compare training runs in a table and on an HTML page.",
+        usage="python -m distnet.compare METRICS [METRICS ...] [options]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("metrics", type=file_path, nargs="+", metavar="METRICS", help="metrics files of training runs")
+    parser.add_argument(
+        "--output",
+        type=partial(path_ending_in, (".html",)),
+        default=Path("compare.html"),
+        metavar="FILE",
+        help="HTML page to write (default: compare.html)",
+    )
+    return parser
 
 
 def main() -> None:
@@ -60,8 +69,6 @@ def main() -> None:
     if launched_rank() > 0:
         return
     typed = build_parser().parse_args()
-    if typed.output.suffix != ".html":
-        raise InputError(f"--output {typed.output}", "the name must end in .html", f"use {typed.output.stem}.html")
     check_writable(typed.output, "--output")
     if any(is_same_file(typed.output, path) for path in typed.metrics):
         raise InputError(f"--output {typed.output}", "is one of the files to compare", "name another file")
@@ -87,17 +94,17 @@ def read_metrics(path: Path) -> list[Record]:
             try:
                 records.append(check_record(json.loads(line), records[-1]["epoch"] if records else 0))
             except (ValueError, RecursionError, OverflowError) as error:
-                why = "not a JSON object" if isinstance(error, json.JSONDecodeError) else str(error)
+                why = "is not a JSON object" if isinstance(error, json.JSONDecodeError) else str(error)
                 raise InputError(f"{path}: line {place}", why, "name a file that --metrics wrote") from None
     if not records:
-        raise InputError(path, "has no epoch", "wait for the first, or name another file")
+        raise InputError(path, "has no epoch", "wait for the first epoch, or name another file")
     return records
 
 
 def check_record(value: Any, before: float) -> Record:
     """Check that a JSON value is a record of an epoch after epoch `before`; returns its numbers. Raises ValueError."""
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
+        raise ValueError("is not a JSON object")
     numbers = {
         k: math.nan if v is None else float(v)  # NaN and infinity are null in JSON
         for k, v in value.items()
@@ -105,38 +112,34 @@ def check_record(value: Any, before: float) -> Record:
     }
     for name in NEEDED:
         if name not in numbers:
-            raise ValueError(f"no number {name}")
+            raise ValueError(f"has no number {name}")
     if not (numbers["epoch"] > before and numbers["epoch"] % 1 == 0):
-        raise ValueError(f"epoch {numbers['epoch']:g} comes after {before:g}")
+        raise ValueError(f"has epoch {numbers['epoch']:g} after epoch {before:g}")
     if not 0 <= numbers["seconds"] < math.inf:
-        raise ValueError(f"{numbers['seconds']:g} is not a number of seconds")
+        raise ValueError(f"has {numbers['seconds']:g} seconds")
     return numbers
 
 
 def shorten_labels(paths: Sequence[Path]) -> list[str]:
     """Shorten paths to the parts in which they differ; equal paths get a number."""
-    several = [path.parts for path in paths]
-    first = several[0]
-    shortest = min(map(len, several))
-    if len(set(several)) > 1:
-        start = next((k for k in range(shortest) if any(p[k] != first[k] for p in several)), shortest)
-        end = next(
-            (k for k in range(shortest - start) if any(p[-1 - k] != first[-1 - k] for p in several)), shortest - start
-        )
-        named = ["/".join(p[start : len(p) - end]) for p in several]
-        if not all(named):  # one is the beginning or the end of another
-            named = ["/".join(p[max(start - 1, 0) : len(p) - end]) or "/".join(p) for p in several]
-        ending = paths[0].suffix
-        if end == 0 and all(path.suffix == ending for path in paths):
-            named = [name.removesuffix(ending) for name in named]
-    else:
-        named = [str(path) for path in paths]
-    seen: dict[str, int] = {}
-    for place, name in enumerate(named):
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            named[place] = f"{name} ({seen[name]})"
-    return named
+    parts = [path.parts for path in paths]
+    labels = [str(path) for path in paths]
+    if len(set(parts)) > 1:
+        start = count_shared(parts)
+        end = min(count_shared([each[::-1] for each in parts]), min(map(len, parts)) - start)
+        labels = ["/".join(each[start : len(each) - end]) for each in parts]
+        if not all(labels):  # one path is the beginning or the end of another
+            labels = ["/".join(each[max(start - 1, 0) : len(each) - end] or each) for each in parts]
+        endings = {path.suffix for path in paths}
+        if end == 0 and len(endings) == 1:
+            labels = [label.removesuffix(*endings) for label in labels]
+    counts = [labels[: place + 1].count(label) for place, label in enumerate(labels)]
+    return [label if count == 1 else f"{label} ({count})" for label, count in zip(labels, counts, strict=True)]
+
+
+def count_shared(sequences: Sequence[Sequence[str]]) -> int:
+    """How many leading items all sequences share."""
+    return len(list(takewhile(lambda items: len(set(items)) == 1, zip(*sequences, strict=False))))
 
 
 def choose_accuracy(runs: Sequence[Run]) -> str:
@@ -145,25 +148,16 @@ def choose_accuracy(runs: Sequence[Run]) -> str:
         if all(name in record for each in runs for record in each.records):
             return name
     raise InputError(
-        "compare", "no accuracy is in all epochs of all files", "name runs that all have a test or a validation set"
+        "metrics", "no accuracy is in all epochs of all files", "name runs that all have a test or a validation set"
     )
 
 
 def build_table(runs: Sequence[Run]) -> list[list[str]]:
-    """Build the table: a head, and a row per run."""
+    """Build the table: a header, and one row per run."""
     accuracy = choose_accuracy(runs)
     is_validated = any("validation_loss" in record for each in runs for record in each.records)
-    head = [
-        "run",
-        *["losses"] * (len(runs) > 1),
-        "epochs",
-        "best " + accuracy.replace("_", " "),
-        "epoch",
-        *["kept"] * is_validated,
-        "last",
-        "last loss",
-    ]
-    rows = [[*head, "seconds", "samples/s"]]
+    head = ["run", *["losses"] * (len(runs) > 1), "epochs", "best " + accuracy.replace("_", " "), "epoch"]
+    rows = [[*head, *["kept"] * is_validated, "last", "last loss", "seconds", "samples/s"]]
     for place, each in enumerate(runs):
         records = each.records
         best = max(records, key=lambda record: -math.inf if math.isnan(record[accuracy]) else record[accuracy])

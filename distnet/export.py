@@ -1,15 +1,16 @@
-"""Models in the forms of others: python -m distnet.export model.npz model.onnx, or .safetensors out and in."""
+"""Convert models to and from the formats of other programs: python -m distnet.export model.npz model.onnx."""
 
 from distnet.runtime import failure
 
 if __name__ == "__main__":
     failure.install_hooks()  # before any import that can fail
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 from distnet.config.parser import Parser
-from distnet.config.values import file_path
+from distnet.config.values import path_ending_in
 from distnet.models.model_file import MODEL_ENDINGS, load_model, save_model
 from distnet.models.onnx import ONNX_BYTES, to_onnx
 from distnet.models.safetensors import load_safetensors, to_safetensors
@@ -27,14 +28,14 @@ PACKAGES = {".onnx": "onnx", ".safetensors": "safetensors"}
 
 
 def read(path: Path, activation: str | None) -> Model:
-    """The model in a file of any kind that is a source. Raises InputError."""
+    """The model in a file of any format in SOURCES. Raises InputError."""
     return load_safetensors(path, activation) if path.suffix == ".safetensors" else load_model(path)
 
 
 def write(path: Path, model: Model, standardise: bool) -> None:
-    """Write the model in the form that the ending of `path` names, whole or not at all.
+    """Write the model atomically, in the format that the extension of `path` selects.
 
-    Raises InputError for a model that this form can't hold, or a disk that refuses.
+    Raises InputError for a model that this format can't hold, and a file that can't be written.
     """
     if path.suffix in MODEL_ENDINGS:
         return save_model(path, model)
@@ -46,26 +47,22 @@ def write(path: Path, model: Model, standardise: bool) -> None:
 
 def build_parser() -> Parser:
     """The parser of `python -m distnet.export`."""
-    made = Parser(prog="python -m distnet.export", description="Write a model in the form of another program.")
-    made.add_argument("source", type=file_path, help=f"a model: {', '.join(SOURCES)}")
-    made.add_argument("target", type=file_path, help=f"the file to write: {', '.join(TARGETS)}")
-    made.add_argument(
-        "--standardise",
-        action="store_true",
-        help="of .onnx: take raw inputs, and standardise them by the model's own mean and deviation",
+    parser = Parser(prog="python -m distnet.export", description="Convert a model to another format.")
+    parser.add_argument("source", type=partial(path_ending_in, SOURCES), help=f"model to read: {', '.join(SOURCES)}")
+    parser.add_argument("target", type=partial(path_ending_in, TARGETS), help=f"file to write: {', '.join(TARGETS)}")
+    parser.add_argument(
+        "--standardise", action="store_true", help="standardisation of raw inputs as part of the model (.onnx only)"
     )
-    made.add_argument(
-        "--activation", choices=ACTIVATIONS, help="of a .safetensors that doesn't name it, as torch's don't"
+    parser.add_argument(
+        "--activation", choices=ACTIVATIONS, help="activation of a .safetensors file that doesn't name it, as PyTorch's"
     )
-    return made
+    return parser
 
 
 def main() -> None:
-    """Read one file and write the other."""
+    """Run the command."""
     typed = build_parser().parse_args()
-    for name, path, endings in (("source", typed.source, SOURCES), ("target", typed.target, TARGETS)):
-        if path.suffix not in endings:
-            raise InputError(f"{name} {path}", f"the name does not end in {', '.join(endings)}")
+    for name, path in (("source", typed.source), ("target", typed.target)):
         if package := PACKAGES.get(path.suffix):
             try:
                 import_module(package)
@@ -77,7 +74,7 @@ def main() -> None:
     model = read(typed.source, typed.activation)
     if typed.activation not in (None, model.activation):
         raise InputError(
-            f"--activation {typed.activation}", f"{typed.source} was trained with {model.activation}", "leave it out"
+            "--activation", f"got {typed.activation}, but {typed.source} has {model.activation}", "leave it out"
         )
     if typed.standardise and typed.target.suffix != ".onnx":
         raise InputError("--standardise", f"{typed.target} can't hold it", "write .onnx, or leave it out")

@@ -1,6 +1,6 @@
-"""What a step costs on how many ranks, and where more stop paying: python -m distnet.plan --nodes 16.
+"""Estimate the time of a training step on 1, 2, 4 ... ranks and nodes: python -m distnet.plan --nodes 16.
 
-A latency-bandwidth model, as a pure function. docs/scaling.md explains it and says how far off it was.
+The latency-bandwidth model and its accuracy are described in docs/scaling.md.
 """
 
 from distnet.runtime import failure
@@ -18,18 +18,16 @@ from distnet.nn.parameters import BLOCK, parameter_count
 from distnet.parallel.shards import default_shards, shard_rows, share
 from distnet.runtime.command import run
 from distnet.runtime.numbers import Number, positive_count
+from distnet.runtime.text import counted
 
 BYTES = 4  # of a float32
-AT_ONCE = 32  # messages that MPICH has under way in an Ialltoallv (MPIR_CVAR_ALLTOALL_THROTTLE)
-SHORT, SHORT_POWER = 81_920, 524_288  # bytes below which its Iallgatherv is no ring; the second for 2^j ranks
-WORTHWHILE = 0.5  # the efficiency that is worth asking for
+AT_ONCE = 32  # messages in flight in MPICH's Ialltoallv (MPIR_CVAR_ALLTOALL_THROTTLE)
+SHORT, SHORT_POWER = 81_920, 524_288  # bytes from which its Iallgatherv is a ring; the second for 2^j ranks
+WORTHWHILE = 0.5  # the least efficiency that the advice accepts
 
 
 class Link(NamedTuple):
-    """How messages travel. latency: µs. message: µs of a rank's own time to send one and receive one.
-
-    bandwidth: GB/s a node, each way.
-    """
+    """A connection. latency: µs. message: µs of CPU time to send and receive it. bandwidth: GB/s per node and way."""
 
     latency: float
     message: float
@@ -51,13 +49,13 @@ INTERCONNECTS = {
 
 
 class Machine(NamedTuple):
-    """What a node can do: measured by benchmarks/scaling.py, but for cache and node_bandwidth.
+    """The speed of a node. benchmarks/scaling.py measures all values except cache and node_bandwidth.
 
-    call: µs of a NumPy call on little data. gigaflops: of a rank's matrix products. near, far: ns that they
-    take besides, for each parameter and shard, where parameters and gradients fit a rank's cache and where
-    they don't; one_row: the least for shards of one row, whose products NumPy keeps from BLAS. near_bandwidth,
-    far_bandwidth: GB/s of a rank that adds or updates. barrier: µs of two ranks; look: µs for each further
-    one. messages: between ranks of a node. cache: MB a rank. node_bandwidth: GB/s of all its ranks.
+    call: µs of a NumPy call on little data. gigaflops: of a rank's matrix products. near, far: their additional ns per
+    parameter and shard, if parameters and gradients fit a rank's cache, and if not. one_row: the least for shards of
+    one row, whose products NumPy computes without BLAS. near_bandwidth, far_bandwidth: GB/s of a rank that adds or
+    updates. barrier: µs of two ranks. look: µs for each further rank. messages: between ranks of the node. cache: MB
+    per rank. node_bandwidth: GB/s of all ranks together.
     """
 
     call: float
@@ -93,7 +91,7 @@ MACHINE = Machine(
 
 
 class Cost(NamedTuple):
-    """A step. compute, exchange: µs; the exchange includes the update."""
+    """The time of a step. compute, exchange: µs. The exchange includes the update."""
 
     nodes: int
     ranks: int
@@ -103,7 +101,7 @@ class Cost(NamedTuple):
 
     @property
     def step(self) -> float:
-        """µs of all of it."""
+        """µs of the whole step."""
         return self.compute + self.exchange
 
 
@@ -116,9 +114,9 @@ def cost(
     on: Machine = MACHINE,
     shards: int | None = None,
 ) -> Cost:
-    """A step on `nodes` nodes of `node_size` ranks.
+    """The time of a step on `nodes` nodes of `node_size` ranks.
 
-    shards: S; where it isn't given, the default, or one a rank if that is cheaper and ranks are no 2^j.
+    shards: S; None for the default, or one shard per rank if that is faster and the ranks are not a power of two.
     """
     ranks, size = nodes * node_size, BYTES * parameter_count(sizes)
     if shards is None:
@@ -128,12 +126,12 @@ def cost(
         )
     runs = [share(shards, node, nodes) for node in range(nodes)]
     roots, rows = [subtrees(each, shards) for each in runs], max(map(len, runs))
-    moved = size * (3 * (rows - 1) + (3 * (sum(roots) - 1) + 3) / nodes)  # by the tree, and by the update
+    moved = size * (3 * (rows - 1) + (3 * (sum(roots) - 1) + 3) / nodes)  # by additions, and by the update
     exchange = memory(on, moved, size * (rows + 1), node_size)
     if node_size > 1:
         exchange += 2 * (on.barrier + on.look * (node_size - 2))
     if nodes > 1:
-        messages = min(nodes - 1, -(-size // BYTES // BLOCK // node_size))  # none to who owns no block
+        messages = min(nodes - 1, -(-size // BYTES // BLOCK // node_size))  # none to ranks without a block
         exchange += -(-messages // AT_ONCE) * link.latency + messages * link.message
         exchange += allgather_steps(nodes, size / node_size) * (link.latency + link.message)
         exchange += (max(roots) + 1) * size * (nodes - 1) / nodes / (link.bandwidth * 1e3)
@@ -144,9 +142,9 @@ def cost(
 def ring_cost(
     sizes: Sequence[int], batch_size: int, nodes: int, node_size: int, link: Link, on: Machine = MACHINE
 ) -> Cost:
-    """The same with a replica on every rank, updated by itself after a ring allreduce over all ranks."""
+    """The time of a step with a replica on every rank, updated after a ring allreduce over all ranks."""
     ranks, size = nodes * node_size, BYTES * parameter_count(sizes)
-    # A message between ranks of a node is copied in and out: read, write, read, write.
+    # A message within a node is copied twice: read, write, read, write.
     inside = on.messages._replace(bandwidth=min(on.messages.bandwidth, on.node_bandwidth / (4 * node_size)))
     hops = [inside] * (node_size > 1) + [link] * (nodes > 1)
     hop = max((each.latency + each.message + size / ranks / (each.bandwidth * 1e3) for each in hops), default=0)
@@ -156,9 +154,9 @@ def ring_cost(
 
 
 def propagation(on: Machine, sizes: Sequence[int], rows: int, shards: int, node_size: int) -> float:
-    """µs of forward pass and backprop of a rank's shards, while the other ranks of the node do the same."""
+    """µs of forward pass and backprop of a rank's shards, while the other ranks of its node compute theirs."""
     count = parameter_count(sizes)
-    flops = 6 * count - 2 * (sizes[0] + 1) * sizes[1]  # the first layer hands no δ down
+    flops = 6 * count - 2 * (sizes[0] + 1) * sizes[1]  # the first layer passes no δ on
     besides = on.near
     if 2 * BYTES * count > on.cache * 1e6:  # parameters are read twice, gradients written
         besides = max(on.far, 3 * BYTES * node_size / on.node_bandwidth)
@@ -168,14 +166,14 @@ def propagation(on: Machine, sizes: Sequence[int], rows: int, shards: int, node_
 
 
 def memory(on: Machine, moved: float, held: float, node_size: int) -> float:
-    """µs in which the ranks of a node together move so many bytes, of arrays of `held` bytes."""
+    """µs in which the ranks of a node together move `moved` bytes of arrays of `held` bytes."""
     near = held <= node_size * on.cache * 1e6
     bandwidth = node_size * on.near_bandwidth if near else min(node_size * on.far_bandwidth, on.node_bandwidth)
     return moved / (bandwidth * 1e3)
 
 
 def subtrees(run: range, shards: int) -> int:
-    """How many complete subtrees of the fixed tree make up this run of shards: see shards.roots_within."""
+    """The number of complete subtrees of the fixed tree in this run of shards: see shards.roots_within."""
     start, count = run.start, 0
     while start < run.stop:
         size = 1 << shards.bit_length()
@@ -186,13 +184,13 @@ def subtrees(run: range, shards: int) -> int:
 
 
 def allgather_steps(ranks: int, total: float) -> int:
-    """Messages that wait for one another in MPICH's Iallgatherv of so many bytes: doubling, Bruck's or a ring."""
+    """Messages in sequence in MPICH's Iallgatherv of `total` bytes: recursive doubling, Bruck's algorithm or a ring."""
     short = total < (SHORT_POWER if ranks & (ranks - 1) == 0 else SHORT)
     return (ranks - 1).bit_length() if short else ranks - 1
 
 
 def worlds(nodes: int, node_size: int) -> list[tuple[int, int]]:
-    """Nodes and ranks of each: 1, 2, 4 ... ranks on one node, then 2, 4 ... whole nodes."""
+    """Nodes, and ranks per node: 1, 2, 4 ... ranks on one node, then 2, 4 ... whole nodes."""
 
     def doubled(end: int) -> list[int]:
         return [1 << power for power in range((end - 1).bit_length())] + [end]
@@ -201,13 +199,13 @@ def worlds(nodes: int, node_size: int) -> list[tuple[int, int]]:
 
 
 def advice(costs: Sequence[Cost]) -> tuple[Cost, Cost]:
-    """The largest world that still is efficient, and the fastest. costs: from one rank up."""
+    """The largest efficient world, and the fastest. costs: from one rank up."""
     efficient = [each for each in costs if costs[0].step >= WORTHWHILE * each.ranks * each.step]
     return efficient[-1], min(costs, key=lambda each: each.step)
 
 
 def table(costs: Sequence[Cost], rings: Sequence[Cost], batch_size: int) -> str:
-    """A line a world. Speed-ups are over one rank of this design, the ring's too."""
+    """One line per world. All speed-ups, also the ring's, are relative to one rank of this design."""
     head = "exchange µs  samples/s speed-up  eff."
     lines = [
         f"{'':34}{'this design':^38}   {'replicas, ring allreduce':^38}".rstrip(),
@@ -225,27 +223,30 @@ def table(costs: Sequence[Cost], rings: Sequence[Cost], batch_size: int) -> str:
 def build_parser() -> Parser:
     """The parser of `python -m distnet.plan`."""
     layers = " ".join(map(str, Config.hidden))
-    made = Parser(prog="python -m distnet.plan", description="What a training step costs on how many ranks.",
-                  allow_abbrev=False)  # fmt: skip
-    made.add_argument("--hidden", type=read_counts, nargs="*", default=[Config.hidden], metavar="K",
+    parser = Parser(
+        prog="python -m distnet.plan",
+        description="Estimate the time of a training step on more and more ranks and nodes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--hidden", type=read_counts, nargs="*", default=[Config.hidden], metavar="K",
                       help=f"neurons of each hidden layer (default: {layers})")  # fmt: skip
-    made.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B",
-                      help=f"rows of a mini-batch, over all ranks together (default: {Config.batch_size})")  # fmt: skip
-    made.add_argument("--nodes", type=Number(int, lambda k: 1 <= k <= 65_536, "an integer from 1 to 65536"),
-                      default=16, metavar="K", help="how many there are (default: 16)")  # fmt: skip
-    made.add_argument("--ranks-per-node", type=positive_count, default=32, metavar="K",
-                      help="no more than cores (default: 32)")  # fmt: skip
-    made.add_argument("--interconnect", choices=tuple(INTERCONNECTS), default="ethernet-10g",
-                      help="what joins the nodes (default: ethernet-10g)")  # fmt: skip
-    made.add_argument("--features", type=positive_count, default=784, metavar="K",
+    parser.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B",
+                      help=f"rows per mini-batch, of all ranks together (default: {Config.batch_size})")  # fmt: skip
+    parser.add_argument("--nodes", type=Number(int, lambda k: 1 <= k <= 65_536, "an integer from 1 to 65536"),
+                      default=16, metavar="K", help="number of nodes (default: 16)")  # fmt: skip
+    parser.add_argument("--ranks-per-node", type=positive_count, default=32, metavar="K",
+                      help="ranks per node, at most its cores (default: 32)")  # fmt: skip
+    parser.add_argument("--interconnect", choices=tuple(INTERCONNECTS), default="ethernet-10g",
+                      help="network between the nodes (default: ethernet-10g)")  # fmt: skip
+    parser.add_argument("--features", type=positive_count, default=784, metavar="K",
                       help="inputs of the network (default: 784)")  # fmt: skip
-    made.add_argument("--classes", type=positive_count, default=10, metavar="K",
-                      help="its outputs (default: 10)")  # fmt: skip
-    return made
+    parser.add_argument("--classes", type=positive_count, default=10, metavar="K",
+                      help="outputs of the network (default: 10)")  # fmt: skip
+    return parser
 
 
 def main() -> None:
-    """Print the plan for one network, mini-batch and cluster."""
+    """Run the command."""
     typed = build_parser().parse_args()
     case = (typed.features, *sum(typed.hidden, ()), typed.classes), typed.batch_size
     places, link = worlds(typed.nodes, typed.ranks_per_node), INTERCONNECTS[typed.interconnect]
@@ -253,10 +254,10 @@ def main() -> None:
     print(table(costs, [ring_cost(*case, *place, link) for place in places], typed.batch_size))
     worth, fastest = advice(costs)
     gains = [costs[0].step / each.step for each in (worth, fastest)]
-    where = f"{worth.ranks:,} rank{'s' * (worth.ranks > 1)} on {worth.nodes:,} node{'s' * (worth.nodes > 1)}"
+    where = f"{counted(worth.ranks, 'rank')} on {counted(worth.nodes, 'node')}"
     where += f" with --shards {worth.shards}" * (worth.shards != default_shards(worth.ranks))
     print(
-        f"Ask for {where}: {gains[0]:.1f} times the speed of one rank at {gains[0] / worth.ranks:.0%} efficiency; "
+        f"Request {where}: {gains[0]:.1f} times the speed of one rank at {gains[0] / worth.ranks:.0%} efficiency; "
         f"the fastest world has {fastest.ranks:,}, {gains[1]:.1f} times at {gains[1] / fastest.ranks:.0%}."
     )
 

@@ -112,13 +112,13 @@ def test_the_documentation_shows_what_the_command_prints():
     table, advice = ended.stdout.strip("\n").rsplit("\n", 1)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert table in text
-    assert advice.startswith("Ask for ")
+    assert advice.startswith("Request ")
 
 
 def test_no_hidden_layer_and_one_rank_are_a_plan_too():
     ended = command("--hidden", "--nodes", "1", "--ranks-per-node", "1")
     assert ended.returncode == 0
-    assert "Ask for 1 rank on 1 node: 1.0 times" in ended.stdout
+    assert "Request 1 rank on 1 node: 1.0 times" in ended.stdout
 
 
 @pytest.mark.parametrize(

@@ -251,14 +251,24 @@ def test_damaged_safetensors_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "options", "told"),
     [
-        ("model.npz", "model.h5", (), r"target \S+model.h5: the name does not end in .pkl, .npz, .onnx, .safetensors"),
-        ("model.onnx", "model.npz", (), r"source \S+model.onnx: the name does not end in .pkl, .npz, .safetensors"),
+        (
+            "model.npz",
+            "model.h5",
+            (),
+            r"target: expected a name that ends in .pkl or .npz or .onnx or .safetensors, got .*model.h5",
+        ),
+        (
+            "model.onnx",
+            "model.npz",
+            (),
+            r"source: expected a name that ends in .pkl or .npz or .safetensors, got .*model.onnx",
+        ),
         ("missing.npz", "model.onnx", (), r"model \S+missing.npz: can't be read"),
         ("missing.safetensors", "a.npz", (), r"model \S+missing.safetensors: can't be read"),
         ("model.npz", "nowhere/model.onnx", (), r"target \S+: there is no folder \S+nowhere"),
         ("model.npz", "model.onnx", ("--standardise",), "--standardise: .* holds no mean and deviation"),
         ("model.npz", "model.safetensors", ("--standardise",), "--standardise: .* can't hold it"),
-        ("model.npz", "model.onnx", ("--activation", "tanh"), "--activation tanh: .* was trained with relu"),
+        ("model.npz", "model.onnx", ("--activation", "tanh"), "--activation: got tanh, but .* has relu"),
         (
             "model.npz",
             "model.onnx",
