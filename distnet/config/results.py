@@ -122,7 +122,7 @@ class Results:
         on_root = trainer.world.on_root
         if config.validation:
             trainer.restore_best()
-        predictions = trainer.predictions() if config.report else None
+        predictions = trainer.evaluation.predictions() if trainer.evaluation and config.report else None
         training = trainer.training_scores() if config.report else None
         network.parameters[:] = trainer.exchange.parameters
         network.about = {

@@ -1,4 +1,4 @@
-"""The metrics of each epoch for TensorBoard."""
+"""Metrics for TensorBoard."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from distnet.training.trainer import Trainer
 
 
 class Board(Callback):
-    """Writes event files to a folder, from the first epoch of this process on. For rank 0.
+    """Writes the metrics of each epoch to event files in a folder. For rank 0.
 
     Raises InputError if tensorboardX is missing or the folder can't be created.
     """
@@ -25,24 +25,24 @@ class Board(Callback):
             ) from None
         check_folder(folder, "--tensorboard")
         self.folder, self._writer_class = folder, SummaryWriter
-        self._writer: Any = None
+
+    def start(self, trainer: Trainer) -> None:
+        """Create a file. TensorBoard hides later epochs of an earlier run."""
+        first = trainer.epochs_done + 1
+        self._writer: Any = self._writer_class(
+            str(self.folder), purge_step=first, flush_secs=5, filename_suffix=f".{first}"
+        )
 
     def after_epoch(self, trainer: Trainer, epoch: Epoch) -> bool:
-        """Write the epoch's metrics, one curve per metric. TensorBoard hides later epochs of an earlier run."""
-        number = epoch.number
-        if self._writer is None:
-            self._writer = self._writer_class(
-                str(self.folder), purge_step=number, flush_secs=5, filename_suffix=f".{number}"
-            )
+        """Add a point to the curve of each metric."""
         for name, value in trainer.history.records[-1].items():
             part, _, rest = name.partition("_")
             if part in ("test", "validation"):
-                self._writer.add_scalar(f"{part}/{rest}", value, number)
+                self._writer.add_scalar(f"{part}/{rest}", value, epoch.number)
             elif name != "epoch":
-                self._writer.add_scalar(f"training/{name}", value, number)
+                self._writer.add_scalar(f"training/{name}", value, epoch.number)
         return False
 
     def end(self, trainer: Trainer) -> None:
-        """Close the files."""
-        if self._writer is not None:
-            self._writer.close()
+        """Close the file."""
+        self._writer.close()

@@ -1,6 +1,5 @@
 """A rank's shards of a mini-batch, in groups that fit its cache."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from distnet.nn.dropout import Dropout
@@ -42,30 +41,21 @@ class Batch:
         self.size = size
         workspaces: dict[tuple[int, ...], tuple[Propagation, Dropout | None]] = {}
         self.groups = []
-        step = config.stack or count_cached_shards(sizes, rows, model.parameters.itemsize)
+        probability = config.regularisation.dropout if len(sizes) > 2 else 0.0
+        fitting = CACHE // (rows * (sizes[0] + 4 * sum(sizes[1:])) * model.parameters.itemsize)
+        step = config.stack or max(1, fitting)
         for start in range(own.start, own.stop, step):
             some = range(start, min(start + step, own.stop))
             real = tuple(real_rows(size, rows, shard) for shard in some)
             if real not in workspaces:
                 propagation = Propagation(model, len(some), rows, real)
-                workspaces[real] = propagation, build_dropout(propagation, sizes, config.regularisation.dropout)
-            propagation, masks = workspaces[real]
+                count, dtype = len(propagation.inputs), propagation.inputs.dtype
+                dropout = Dropout(probability, propagation.columns, sizes[1:-1], count, dtype) if probability else None
+                workspaces[real] = propagation, dropout
+            propagation, dropout = workspaces[real]
             place = slice(min(some.start * rows, size), min(some.stop * rows, size))
             count = place.stop - place.start
             views = layer_views(gradients[some.start - own.start : some.stop - own.start], sizes)
             self.groups.append(
-                Group(place, propagation, propagation.inputs[:count], propagation.targets[:count], views, masks)
+                Group(place, propagation, propagation.inputs[:count], propagation.targets[:count], views, dropout)
             )
-
-
-def count_cached_shards(sizes: Sequence[int], rows: int, itemsize: int) -> int:
-    """How many shards, of `rows` rows each, fit into the cache; at least 1."""
-    return max(1, CACHE // (rows * (sizes[0] + 4 * sum(sizes[1:])) * itemsize))
-
-
-def build_dropout(propagation: Propagation, sizes: Sequence[int], probability: float) -> Dropout | None:
-    """Dropout for the hidden layers of a workspace; None if there is nothing to drop."""
-    if not probability or not propagation.hidden:
-        return None
-    rows, dtype = len(propagation.inputs), propagation.inputs.dtype
-    return Dropout(probability, propagation.columns, sizes[1:-1], rows, dtype)

@@ -194,14 +194,11 @@ class Checkpointer(Callback):
         """Record that the run is complete; returns the exit status."""
 
         def record(is_written: bool) -> int:
-            content = {
-                "epoch": trainer.epochs_done,
-                "step": trainer.global_step,
-                "parameters_sha256": parameters_sha256,
-            }
+            position = {"epoch": trainer.epochs_done, "step": trainer.global_step}
+            content = json.dumps(position | {"parameters_sha256": parameters_sha256})
             subject = f"--checkpoint-dir {self.directory}"
             try:
-                write_content(self.directory / COMPLETED, json.dumps(content).encode(), f"{subject}: {COMPLETED}")
+                write_content(self.directory / COMPLETED, content.encode(), f"{subject}: {COMPLETED}")
             except InputError as error:
                 warn(str(error))
                 return EXIT_UNWRITTEN

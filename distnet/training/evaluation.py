@@ -47,7 +47,8 @@ class Evaluation:
 
     def __init__(self, world: World, model: Model, split: Split, chosen: NDArray[np.int64] | None = None) -> None:
         self.world, self.split, self._chosen = world, split, chosen
-        self._count = count = len(split.inputs if chosen is None else chosen)
+        self._truths = split.targets[self._rows(slice(None))].argmax(axis=1)
+        count = len(self._truths)
         blocks = share(-(-count // BLOCK_ROWS), world.rank, world.size)
         self._blocks = [slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, count)) for block in blocks]
         self._at = 0
@@ -57,32 +58,24 @@ class Evaluation:
 
     def scores(self, tutorial_loss: bool = False) -> Scores:
         """Accuracy and loss with the current parameters. Collective."""
-        count = self._count
-        losses = np.zeros((2, count))
-        correct = np.zeros(1, np.int64)
-        for block, probabilities, workspace in self._passes():
-            targets = workspace.targets
-            correct[0] += np.count_nonzero(probabilities.argmax(axis=1) == targets.argmax(axis=1))
-            losses[0, block] = workspace.losses()
-            if tutorial_loss:
-                losses[1, block.start] = tutorial_cross_entropy(probabilities, targets) * len(targets)
-        self.world.total(losses)
-        self.world.total(correct)
-        means = losses.sum(axis=1) / count
-        return Scores(float(correct[0] / count), float(means[0]), float(means[1]) if tutorial_loss else None)
+        truths, guesses, _, losses = self.predictions()
+        count, tutorial = len(truths), None
+        if tutorial_loss:
+            sums = np.zeros(count)
+            for block, probabilities, workspace in self._passes():
+                sums[block.start] = tutorial_cross_entropy(probabilities, workspace.targets) * len(workspace.targets)
+            tutorial = float(self.world.total(sums).sum() / count)
+        return Scores(float(np.mean(truths == guesses)), float(losses.sum() / count), tutorial)
 
     def predictions(self) -> Predictions:
-        """Every row's prediction with the current parameters. Collective."""
-        count = self._count
-        guesses, numbers = np.zeros(count, np.int64), np.zeros((2, count))
+        """The prediction for each row with the current parameters. Collective."""
+        guesses, numbers = np.zeros(len(self._truths), np.int64), np.zeros((2, len(self._truths)))
         with single_blas_thread:
             for block, probabilities, workspace in self._passes():
                 guesses[block] = probabilities.argmax(axis=1)
                 numbers[0, block] = probabilities.max(axis=1)
                 numbers[1, block] = workspace.losses()
-        self.world.total(guesses)
-        self.world.total(numbers)
-        return Predictions(self.split.targets[self._rows(slice(None))].argmax(axis=1), guesses, *numbers)
+        return Predictions(self._truths, self.world.total(guesses), *self.world.total(numbers))
 
     def position(self) -> str:
         """The block reached, as text."""

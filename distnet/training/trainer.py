@@ -25,7 +25,7 @@ from distnet.runtime.numbers import shard_count
 from distnet.runtime.stopwatch import no_lap
 from distnet.training.batches import Batch, Group
 from distnet.training.configuration import TrainingConfig
-from distnet.training.evaluation import Evaluation, Predictions, Scores
+from distnet.training.evaluation import Evaluation, Scores
 from distnet.training.history import Epoch, History
 from distnet.training.signals import Interrupts
 
@@ -242,11 +242,6 @@ class Trainer:
         """Accuracy and loss on the training samples, measured as on the test set. Collective."""
         chosen = self.chosen if len(self.chosen) < len(self.train_set.inputs) else None
         return Evaluation(self.world, self.model, self.train_set, chosen).scores()
-
-    def predictions(self) -> Predictions:
-        """The predictions for the test set, with the current parameters. It needs a test set. Collective."""
-        assert self.evaluation is not None
-        return self.evaluation.predictions()
 
     def state(self) -> dict[str, Array]:
         """The vectors that a resumed run needs, name -> vector, on rank 0; empty on other ranks. Collective."""

@@ -82,12 +82,6 @@ def find_log_ticks(low: float, high: float) -> list[float]:
     return found[:: math.ceil(len(found) / (MOST_TICKS + 1)) or 1]
 
 
-def format_number(value: float, step: float) -> str:
-    """Format a tick's number with the decimals that the step between ticks needs."""
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value:g}" if decimals > 5 or abs(value) >= 1e6 else f"{value:,.{decimals}f}"
-
-
 class Scale:
     """A map from values, all finite, to positions from `start` to `stop`.
 
@@ -121,11 +115,9 @@ class Scale:
 
     def ticks(self, whole: bool = False) -> list[tuple[float, str]]:
         """Positions and numbers of the ticks."""
-        if self.logarithmic:
-            return [(self(each), f"{each:g}") for each in find_log_ticks(self.low, self.high)]
-        found = find_ticks(self.low, self.high, whole)
-        step = found[1] - found[0] if len(found) > 1 else 1.0 if whole else self.high - self.low
-        return [(self(each), format_number(each, step)) for each in found]
+        low, high = self.low, self.high
+        found = find_log_ticks(low, high) if self.logarithmic else find_ticks(low, high, whole)
+        return [(self(each), f"{each:,.6g}") for each in found]
 
     def __call__(self, value: float) -> float:
         """The position of a value."""
