@@ -1,1 +1,1 @@
-"""What the doctor looks at, and what it says of it; `__main__.py` is the command."""
+"""Checks of a machine for `python -m distnet.doctor`; `__main__.py` is the command."""

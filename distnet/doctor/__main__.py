@@ -45,10 +45,10 @@ def main() -> int:
     command = [sys.executable, "-m", "distnet.doctor", *data_dir]
     warn(f"starting {shlex.join([*options.launcher, *command])}")
     exited = mpi.start(options.launcher, command)
-    out, err = (exited.out, exited.err) if exited else ("", "")
+    out, err = (exited.stdout, exited.stderr) if exited else ("", "")
     sys.stderr.write(err)
     reports, last = out.count(HEADER), LAST_LINE.search(out)
-    is_complete = last is not None and exited is not None and (last[1] == "no") == (exited.status == 0)
+    is_complete = last is not None and exited is not None and (last[1] == "no") == (exited.returncode == 0)
     findings = mpi.judge(options.launcher, exited, reports, is_complete)
     if reports != 1:
         return examine(folder, is_named, findings)

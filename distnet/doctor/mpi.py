@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from subprocess import CompletedProcess
 
 from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
 from distnet.parallel.mpi import library_name, load_mpi
@@ -106,16 +106,11 @@ def version_of(mpirun: str) -> str:
     return out.strip().partition("\n")[0]
 
 
-class Exited(NamedTuple):
-    """How a launcher exited. status: None if it was killed after SILENCE seconds without output."""
+def start(words: Sequence[str], command: Sequence[str]) -> CompletedProcess[str] | None:
+    """Let a launcher run a command, and wait until it exits; None if there is no such launcher.
 
-    status: int | None
-    out: str
-    err: str
-
-
-def start(words: Sequence[str], command: Sequence[str]) -> Exited | None:
-    """Let a launcher run a command, and wait until it exits; None if there is no such launcher."""
+    It is killed after SILENCE seconds without output; its status is then None.
+    """
     if shutil.which(words[0]) is None:
         return None
     with (
@@ -142,10 +137,10 @@ def start(words: Sequence[str], command: Sequence[str]) -> Exited | None:
         launcher.kill()
         processes.end()
         out, err = (stream.decode(errors="replace") for stream in launcher.communicate())
-    return Exited(status, out, err)
+    return CompletedProcess(launcher.args, status, out, err)  # type: ignore[arg-type]
 
 
-def judge(words: Sequence[str], exited: Exited | None, reports: int, is_complete: bool) -> list[Finding]:
+def judge(words: Sequence[str], exited: CompletedProcess[str] | None, reports: int, is_complete: bool) -> list[Finding]:
     """The problem with a launcher, if any, by how it exited.
 
     reports: how many reports its ranks began; 1 is right. is_complete: whether the report has an end, and the status
@@ -159,14 +154,14 @@ def judge(words: Sequence[str], exited: Exited | None, reports: int, is_complete
         return [Finding(PROBLEM, name, text, "the launcher that belongs to this library")]
     if reports == 1 and is_complete:
         return []
-    if exited.status is None:
+    if exited.returncode is None:
         text = f"{typed} printed nothing for {SILENCE:g} s and was killed"
         return [Finding(PROBLEM, name, text, f"{typed} hostname, to see whether it can start anything")]
     for refusal, meaning, remedy in REFUSALS:
-        if refusal in exited.err:
+        if refusal in exited.stderr:
             return [Finding(PROBLEM, name, f"{typed}: {meaning}", remedy.format(typed))]
-    lines = [line.strip() for line in exited.err.splitlines() if re.search(r"\w", line)]
+    lines = [line.strip() for line in exited.stderr.splitlines() if re.search(r"\w", line)]
     errors = [line for line in lines if line.startswith("distnet: rank") or "rror" in line] or lines[-1:]
     when = " after its ranks had begun" if reports else ""
-    text = ": ".join([f"{typed} exited with status {exited.status}{when}", *errors[:1]])
+    text = ": ".join([f"{typed} exited with status {exited.returncode}{when}", *errors[:1]])
     return [Finding(PROBLEM, name, text, BUG_REPORT if reports else f"{typed} hostname, to see what it can start")]

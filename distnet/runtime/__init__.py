@@ -1,1 +1,1 @@
-"""What all of distnet stands on and what depends on nothing in it: errors, files, processes, text."""
+"""What every package uses and what imports nothing from them: errors, failures, files, processes, text."""

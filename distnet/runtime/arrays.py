@@ -13,7 +13,7 @@ CACHE_LINE = 64  # bytes
 
 
 def padded(count: int, dtype: DTypeLike) -> int:
-    """The next number of elements from `count` up that fills whole cache lines."""
+    """The least number of elements, at least `count`, that fills whole cache lines."""
     line = CACHE_LINE // np.dtype(dtype).itemsize
     return -(-count // line) * line
 
@@ -21,8 +21,7 @@ def padded(count: int, dtype: DTypeLike) -> int:
 def aligned_zeros(shape: Sequence[int], dtype: DTypeLike) -> NDArray[np.floating]:
     """A zeroed array that starts on a cache line.
 
-    Where an array starts decides which lanes of a vector unit see which element; it must be the same on
-    every rank.
+    Vector code treats the elements before the first whole vector differently, so all ranks need the same alignment.
     """
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize

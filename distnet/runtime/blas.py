@@ -1,4 +1,4 @@
-"""One BLAS thread while distnet computes: more threads cut a product differently, and add in another order."""
+"""One BLAS thread while distnet computes: more threads divide a product differently, and add in another order."""
 
 import threading
 from typing import Any
@@ -7,21 +7,21 @@ from threadpoolctl import ThreadpoolController
 
 
 class SingleThread:
-    """A context in which the BLAS libraries of this process have one thread, whatever their number is outside.
+    """A context in which each BLAS library of this process has one thread.
 
-    The number is one per process, not per thread. So the contexts of all threads are counted, and the last one to be
-    left restores the number. Contexts may be nested.
+    The number is a property of the process. So the contexts of all Python threads are counted, and the last one that
+    exits restores the number. Contexts may be nested.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._libraries: list[Any] | None = None
-        self._threads: list[int] = []  # of each library, outside
+        self._threads: list[int] = []  # of each library, outside of all contexts
         self._entered = 0
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._libraries is None:  # to look for them takes a while, and NumPy has loaded its own
+            if self._libraries is None:  # finding them is slow, and needs NumPy's to be loaded
                 self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
             if not self._entered:
                 self._threads = [library.get_num_threads() for library in self._libraries]
@@ -39,13 +39,13 @@ class SingleThread:
 
 
 def set_threads(library: Any, threads: int) -> None:
-    """Set the number, whichever Python thread set it before; threadpoolctl 3.8 else leaves that to one of them."""
+    """Set the number. threadpoolctl 3.8 lets only one Python thread do that, unless it is cleared."""
     release(library)
     library.set_num_threads(threads)
 
 
 def release(library: Any) -> None:
-    """Let any Python thread set the number."""
+    """Let any Python thread set the number next."""
     if hasattr(library, "clear_controlling_thread"):
         library.clear_controlling_thread(force=True)
 

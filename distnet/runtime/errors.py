@@ -1,8 +1,8 @@
-"""The two exceptions that end a command before its work: bad input, and a request for help."""
+"""The exceptions with which a command exits early: invalid input, and --help."""
 
 
 class InputError(ValueError):
-    """A bad option, file or launch. As text: `SUBJECT: PROBLEM; REMEDY`, one line.
+    """An invalid option, file or launch. As text: `SUBJECT: PROBLEM; REMEDY`, one line.
 
     Commands print the line on standard error (rank 0 only) and exit with status 2.
     subject: the option (`--learning-rate`), parameter (`learning_rate`) or file; an option whose value is a file is
@@ -20,9 +20,9 @@ class InputError(ValueError):
 
 
 class HelpWanted(Exception):  # noqa: N818
-    """--help was given. The text is the help; commands print it (rank 0 only) and exit with status 0."""
+    """--help was given. Commands print the message, which is the help (rank 0 only), and exit with status 0."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, at most 200 characters; its type where it has no message."""
+    """The first line of an exception's message, at most 200 characters; its type if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

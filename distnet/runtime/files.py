@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, a look beforehand whether they can be, and arrays read warily.
+"""Atomic writes, checks of output paths before training, and .npz files read without trust.
 
-Everything that the project writes goes through here. A file is replaced by a new one; its mode and owner stay, and a
-symbolic link stays a link. A device, a pipe or this process's own output is written to as it is.
+All files are written here. A file is replaced by a new one with the same mode and owner; a symbolic link stays a link.
+A stream is written to directly: a device, a pipe, or a file to which this process's output goes.
 """
 
 import contextlib
@@ -32,11 +32,9 @@ OWN_OUTPUT = (1, 2)  # descriptors
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Raise InputError where a file couldn't be written to `path`, naming `option`.
+    """Raise InputError, with `option` in its subject, if no file can be written to `path`. For rank 0.
 
-    It tries: permissions alone say little to root, and nothing of a full disk. A pipe isn't opened, since that
-    would end its reader.
-    For rank 0.
+    It writes one, since permissions don't show a full disk. A pipe isn't opened, because its reader would end.
     """
     if path.is_dir():
         raise InputError(f"{option} {path}", "is a folder", "name a file")
@@ -61,10 +59,7 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def check_folder(path: Path, option: str) -> None:
-    """Make a folder, and raise InputError where nothing could be written into it, naming `option`.
-
-    For rank 0.
-    """
+    """Make a folder; raise InputError, with `option` in its subject, if no file can be written to it. For rank 0."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path, prefix=".probe."):
@@ -76,10 +71,7 @@ def check_folder(path: Path, option: str) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether `path` is written to as it is: a device, a pipe, or a file that this process's output goes to.
-
-    Raises OSError for a socket, a block device or a loop of links.
-    """
+    """Whether `path` is a stream. Raises OSError for a socket, a block device or a loop of links."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -92,7 +84,7 @@ def is_stream(path: Path) -> bool:
 
 
 def _own_output(found: os.stat_result) -> int | None:
-    """The descriptor that this process's output goes to the same file by, None where it goes elsewhere."""
+    """The descriptor of this process's output that goes to this file, if any."""
     for descriptor in OWN_OUTPUT:
         with contextlib.suppress(OSError):
             if os.path.samestat(found, os.fstat(descriptor)):
@@ -101,30 +93,27 @@ def _own_output(found: os.stat_result) -> int | None:
 
 
 def _open_stream(path: Path) -> int:
-    """A descriptor to write to a device or a pipe by. Raises OSError where nobody reads the pipe."""
+    """A descriptor for writing to a stream. Raises OSError if nobody reads the pipe."""
     own = _own_output(path.stat())
     if own is not None:
-        return os.dup(own)  # which writes behind what was written; to open it would write over that
+        return os.dup(own)  # appends; opening the file again would overwrite
     descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     os.set_blocking(descriptor, True)
     return descriptor
 
 
 def is_same_file(one: Path, other: Path) -> bool:
-    """Whether what is written to one path is read at the other, there or not. A device or a pipe has room for many."""
+    """Whether two paths, which need not exist, are one file. A device or a pipe is not, since it has room for both."""
     try:
         return os.path.samefile(one, other) and one.is_file()
     except OSError:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Replace the file at `path` by what `write` writes; whatever happens, either file is there whole.
-
-    Raises OSError where the disk refuses. For rank 0.
-    """
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Replace the file at `path` atomically by what `write` writes. Raises OSError. For rank 0."""
     if is_stream(path):
-        content = BytesIO()  # it is whole before a reader gets any of it
+        content = BytesIO()  # complete before a reader gets any of it
         write(content)
         with os.fdopen(_open_stream(path), "wb") as stream:
             stream.write(content.getbuffer())
@@ -137,7 +126,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             if before is not None:
-                with contextlib.suppress(OSError):  # nobody but root can give files away
+                with contextlib.suppress(OSError):  # only root can change the owner
                     os.fchown(handle, before.st_uid, before.st_gid)
                 os.fchmod(handle, mode)
             write(file)
@@ -146,7 +135,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
         os.replace(temporary, target)
         folder = os.open(target.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the new name is on the disk, too
+            os.fsync(folder)  # for the new name
         finally:
             os.close(folder)
     except BaseException:
@@ -156,30 +145,23 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 def write_content(path: Path, content: bytes, subject: object) -> None:
-    """The same for bytes that are there. Raises InputError with this subject."""
-
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
+    """Replace the file at `path` atomically by `content`. Raises InputError with this subject."""
     try:
-        write_whole(path, write)
+        write_whole(path, lambda file: file.write(content))
     except OSError as error:
         raise InputError(subject, f"can't be written ({error.strerror})") from None
 
 
 class GrowingFile:
-    """A file that grows, by pieces that are there whole or not at all (a pipe or device has no such promise).
-
-    What was there before is gone with the first. For rank 0.
-    """
+    """A file that grows by whole pieces (on a stream, perhaps by parts). The first replaces its content. For rank 0."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._length: int | None = None
-        self._stream: BinaryIO | None = None  # stays open, or a pipe's reader would be at its end
+        self._stream: BinaryIO | None = None  # stays open, since closing it would end a pipe's reader
 
     def append(self, content: bytes) -> None:
-        """Write what is to come next. Raises OSError where the disk refuses; the next try may be at the same."""
+        """Write the next piece. After an OSError, nothing of it is in the file, and it can be tried again."""
         if self._stream is None and self._length is None and is_stream(self.path):
             self._stream = os.fdopen(_open_stream(self.path), "wb", buffering=0)
         if self._stream is not None:
@@ -192,12 +174,12 @@ class GrowingFile:
                 file.write(content)
         except OSError:
             with contextlib.suppress(OSError):
-                os.truncate(self.path, self._length or 0)  # no half line
+                os.truncate(self.path, self._length or 0)
             raise
         self._length = (self._length or 0) + len(content)
 
     def close(self) -> None:
-        """Nothing more is to come."""
+        """Close a stream."""
         if self._stream is not None:
             self._stream.close()
 
@@ -213,14 +195,13 @@ def check_unpacked_size(members: Iterable[zipfile.ZipInfo]) -> None:
 
 
 def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
-    """The strings and the vectors of floats in an .npz file, by name; any other content is refused.
+    """The strings and the vectors of floats in an .npz file, by name. For rank 0.
 
-    Raises OSError where it can't be read, and almost anything else where it is damaged or foreign. Nothing
-    that it holds is run, and little more memory is taken than the file is long.
-    For rank 0.
+    Raises OSError if it can't be read, and almost any exception if it is damaged or contains anything else. Nothing in
+    it is executed, and it takes little more memory than the file is long.
     """
     if path.is_fifo():
-        raise ValueError("it is a pipe")  # and would keep its reader waiting
+        raise ValueError("it is a pipe")  # reading it could wait forever
     texts: dict[str, str] = {}
     arrays: dict[str, Array] = {}
     with zipfile.ZipFile(path) as archive:

@@ -1,12 +1,11 @@
-"""What the launcher's environment says of this process: its rank, and whether it is one."""
+"""The environment that a launcher gives this process: whether it is a rank, and which."""
 
 import os
 from functools import cache
 
-# How launchers tell a process, before MPI starts, which rank it is to be and of how many: MPICH's and
-# Intel's mpirun and srun with PMI, Open MPI's mpirun, PMIx alone, SLURM's srun.
+# Set by Open MPI's mpirun; MPICH's and Intel's mpirun, and srun with PMI; PMIx; SLURM's srun.
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
-INSIDE = "DISTNET_INSIDE_RANK"  # process and place of the rank that sets it, for those that it starts
+INSIDE = "DISTNET_INSIDE_RANK"  # set by a rank, to its process id and place, for the processes that it starts
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
@@ -17,15 +16,15 @@ def launched_rank() -> int:
 
 
 def launched_size() -> int:
-    """How many processes the launcher started; 1 without a launcher, or where it doesn't say."""
+    """How many processes the launcher started; 1 without a launcher, or if unknown."""
     found = [os.environ[name] for name in SIZE_VARIABLES if os.environ.get(name, "").isdigit()]
     return int(found[0]) if found else 1
 
 
 def launched() -> bool:
-    """Whether a launcher started this process, be it for one rank alone.
+    """Whether a launcher started this process, even as the only rank.
 
-    SLURM's one task is no launch: it may be an interactive shell, whatever the variables that srun gave it.
+    False for a single task of SLURM, which may be an interactive shell.
     """
     if is_inside_rank():
         return False
@@ -36,7 +35,7 @@ def launched() -> bool:
 
 
 def launched_place() -> str:
-    """What the launcher gave this rank and no other process: its connection, or its name in the job."""
+    """What identifies this rank: its connection to the launcher, "closed" if it is, or its name in the job."""
     if number := os.environ.get("PMI_FD"):
         try:
             found = os.fstat(int(number))
@@ -47,13 +46,13 @@ def launched_place() -> str:
 
 
 def mark_rank() -> None:
-    """Let the processes that this rank starts know that they are none, though they inherit its environment."""
+    """Mark the environment, so that processes which this rank starts don't take themselves for ranks."""
     os.environ[INSIDE] = f"{os.getpid()} {launched_place()}"
 
 
 @cache
 def is_inside_rank() -> bool:
-    """Whether a rank started this process, by subprocess for example: MPI_Init would end it there."""
+    """Whether a rank started this process, such as by subprocess: MPI_Init would abort it."""
     place = launched_place()
     if place == "closed":
         return True

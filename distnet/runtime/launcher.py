@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distnet.runtime.errors import InputError
+from distnet.runtime.logs import warn
 from distnet.runtime.processes import Processes
 
 LOOK = 0.05  # seconds between looks at what runs
@@ -19,14 +20,14 @@ ANSWER = 5.0  # seconds for a host to answer
 
 
 class Host(NamedTuple):
-    """A host and how many ranks it takes."""
+    """A host, and its number of ranks."""
 
     name: str
     ranks: int
 
 
 def read_hosts(text: str) -> list[Host]:
-    """Hosts of a:2,b:2."""
+    """The hosts in a list such as a:2,b:2. Raises ArgumentTypeError."""
     pairs = [each.rpartition(":") for each in text.split(",")]
     if not all(name and ranks.isdecimal() and int(ranks) for name, _, ranks in pairs):
         raise ArgumentTypeError(f"{text!r} isn't of the form a:2,b:2, hosts with their ranks")
@@ -34,7 +35,7 @@ def read_hosts(text: str) -> list[Host]:
 
 
 def mpirun_beside_python() -> str:
-    """The mpirun of this Python's environment; where it has none, the first on the PATH."""
+    """The mpirun beside this Python; without one, the first on the PATH."""
     beside = Path(sys.executable).with_name("mpirun")
     return str(beside) if beside.exists() else "mpirun"
 
@@ -42,7 +43,7 @@ def mpirun_beside_python() -> str:
 class Launcher:
     """MPICH's or Open MPI's mpirun.
 
-    mpirun: the beginning of its command. hosts: where ranks may be; without any that is left to mpirun.
+    mpirun: the first words of its command. hosts: for the ranks; without any, mpirun chooses.
     """
 
     def __init__(self, mpirun: Sequence[str], hosts: Sequence[Host] = ()) -> None:
@@ -54,15 +55,14 @@ class Launcher:
             self.hosts_option = "--host"
 
     def start(
-        self, hosts: Sequence[Host], ranks: int, command: Sequence[str], processes: Processes, silent: bool = False
+        self, hosts: Sequence[Host], ranks: int, command: Sequence[str], processes: Processes, output: int | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a command on so many ranks, in a session that the terminal's Ctrl-C doesn't reach.
+        """Start a command on `ranks` ranks, in a session that the terminal's Ctrl-C does not reach.
 
-        If this process is killed, mpirun gets SIGUSR1, which it hands on.
+        If this process is killed, mpirun gets SIGUSR1, which it forwards.
         """
         places = [self.hosts_option, ",".join(f"{host.name}:{host.ranks}" for host in hosts)] if hosts else []
-        prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux has it
-        output = subprocess.DEVNULL if silent else None
+        prctl = getattr(ctypes.CDLL(None), "prctl", None)  # on Linux only
         return subprocess.Popen(
             [*self.mpirun, *places, "-n", str(ranks), *command],
             env=processes.environment,
@@ -73,15 +73,17 @@ class Launcher:
             preexec_fn=lambda: prctl and prctl(1, signal.SIGUSR1),  # PR_SET_PDEATHSIG
         )
 
-    def answering(self, processes: Processes, stopped: Callable[[], bool]) -> list[Host]:
-        """The hosts on each of which mpirun can start something now. Returns early where it is `stopped`."""
-        probes = {host: self.start([host], 1, ["true"], processes, silent=True) for host in self.hosts}
-        until = time.monotonic() + ANSWER
-        while time.monotonic() < until and not stopped() and any(probe.poll() is None for probe in probes.values()):
+    def find_hosts(self, processes: Processes, is_stopped: Callable[[], bool]) -> list[Host]:
+        """The hosts on which mpirun can start a process now; warns of the others. Returns early if `is_stopped`."""
+        probes = {host: self.start([host], 1, ["true"], processes, subprocess.DEVNULL) for host in self.hosts}
+        deadline = time.monotonic() + ANSWER
+        while time.monotonic() < deadline and not is_stopped() and any(each.poll() is None for each in probes.values()):
             time.sleep(LOOK)
-        good = [host for host, probe in probes.items() if probe.poll() == 0]
-        for probe in probes.values():
+        hosts = [host for host, probe in probes.items() if probe.poll() == 0]
+        for host, probe in probes.items():
+            if host not in hosts and not is_stopped():
+                warn(f"host {host.name} doesn't answer")
             probe.kill()
             probe.wait()
         processes.end()
-        return good
+        return hosts

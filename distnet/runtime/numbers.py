@@ -1,4 +1,4 @@
-"""Numbers and choices that options and parameters may have."""
+"""Validators for numbers and choices, of options and of parameters."""
 
 import argparse
 import math
@@ -15,7 +15,7 @@ T = TypeVar("T", int, float)
 
 @dataclass(frozen=True)
 class Number(Generic[T]):
-    """Numbers of a kind that are `allowed`: reads one from text, or checks one that a program gives.
+    """The int or float values that are `allowed`: parses one from text, or checks a parameter.
 
     right: what is allowed, in words.
     """
@@ -25,7 +25,7 @@ class Number(Generic[T]):
     right: str
 
     def __call__(self, text: str) -> T:
-        """The number in `text`. Raises ArgumentTypeError where it isn't allowed."""
+        """The number in `text`. Raises ArgumentTypeError if it isn't allowed."""
         try:
             value = self.kind(text)
         except ValueError:
@@ -46,9 +46,9 @@ class Number(Generic[T]):
 
 
 def check_fields(instance: Any, **numbers: Number[Any]) -> None:
-    """Check fields of a frozen dataclass, and make Python numbers of them; None passes where it is the default.
+    """Check fields of a frozen dataclass, and convert them to Python numbers; None is valid if it is the default.
 
-    NumPy's scalars would change the precision of a product. Raises InputError (on every rank) for the first bad one.
+    A NumPy scalar would change the precision of a product. Raises InputError (on every rank) for the first invalid one.
     """
     for name, number in numbers.items():
         value = getattr(instance, name)
@@ -57,7 +57,7 @@ def check_fields(instance: Any, **numbers: Number[Any]) -> None:
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
-    """Raise InputError (on every rank) that names the parameter where its value is none of the choices."""
+    """Raise InputError (on every rank) that names the parameter if its value is not one of the choices."""
     if not isinstance(value, str | bool) or value not in choices:
         raise InputError(name, describe_bad_choice(value, choices), on_every_rank=True)
 

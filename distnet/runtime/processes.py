@@ -1,9 +1,8 @@
-"""The processes that a command leads to on this host, and what MPI's libraries leave behind when they are killed.
+"""The processes that a command starts on this host, and what MPI leaves behind when they are killed.
 
-Ranks have sessions of their own and, once their launcher is gone, another parent; what they do inherit is the
-environment. So every process is known by a mark in it, wherever it ended up. Needs /proc: elsewhere nothing is
-found, and nothing cleaned. What stays after a kill is the topology that MPICH's proxy writes to /tmp, some kilobytes
-in a file hydra_hwloc_xmlfile_*: only the proxy knows which one is its own.
+Ranks have sessions of their own and, once their launcher is gone, another parent. They do inherit the environment, so
+a mark in it identifies them. Needs /proc: elsewhere no process is found, and nothing is cleaned. A kill also leaves
+/tmp/hydra_hwloc_xmlfile_*, some kilobytes, because only MPICH's proxy can tell which one is its own.
 """
 
 import os
@@ -11,7 +10,6 @@ import re
 import secrets
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -19,30 +17,33 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from distnet.runtime.logs import warn
+from distnet.runtime.proc import PROC
+
 MARK = "DISTNET_SUPERVISED_AS"
-SHARED_MEMORY = "/dev/shm/"
-# What MPICH, UCX, Open MPI, PSM and Intel MPI call their segments, each a file of SHARED_MEMORY itself.
+SHARED_MEMORY = "/dev/shm"
+# Names of the segments of MPICH, UCX, Open MPI, PSM and Intel MPI in SHARED_MEMORY.
 SEGMENT = re.compile(
     r"(mpich_|ucx_shm_|sm_segment\.|vader_segment\.|osc_sm\.|osc_rdma\.|psm[23]_shm|Intel_MPI|shm-col-space-)[^/]*"
 )
-NEW, AGAIN = 1.0, 0.05  # seconds in which the process that makes a segment maps it; between looks at that
-PATIENCE = 10.0  # seconds for killed processes to be gone
+MAPPING = 2.0  # seconds within which the process that makes a segment maps it
+PATIENCE = 10.0  # seconds for killed processes to disappear
+
+Segment = tuple[str, int]  # path and inode
 
 
 class Processes:
-    """All processes that are started with `environment`, and theirs. At the end of a `with` they are no more.
+    """All processes that are started with `environment`, and their children. The end of a `with` kills them.
 
-    environment: of this process, marked, and with a folder for temporaries that goes when they go.
+    environment: of this process, with a mark, and with a folder for temporary files that is deleted at the end.
     """
 
     def __init__(self) -> None:
         self._mark = secrets.token_hex(16)
         self._folder = tempfile.mkdtemp(prefix="distnet-")
         self.environment = os.environ | {MARK: self._mark, "TMPDIR": self._folder}
-        self._older = segments()
-        self._remains: set[tuple[str, int]] = set()  # path and inode, since names are given anew
-        self._made = 0  # when a file in SHARED_MEMORY was made last, as the folder says, and as we saw it
-        self._seen = self._noted = 0.0
+        self._first_seen = dict.fromkeys(find_segments(), float("-inf"))
+        self._own: set[Segment] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -51,42 +52,36 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if alive := self.end():
-            sys.stderr.write(f"distnet: can't be killed: {' '.join(map(str, alive))}\n")
-        for path, inode in self._remains:
+            warn(f"can't be killed: {' '.join(map(str, alive))}")
+        for path, inode in self._own:
             with suppress(OSError):
                 if os.stat(path).st_ino == inode:
                     os.unlink(path)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def alive(self, word: str = "") -> list[int]:
-        """Their ids; of those alone that have `word` in their command line."""
+        """Their process ids; only those with `word` in their command line."""
         mark = f"{MARK}={self._mark}\0".encode()
         return [
             int(process.name)
-            for process in Path("/proc").glob("[0-9]*")
+            for process in PROC.glob("[0-9]*")
             if mark in read(process / "environ") and word.encode() in read(process / "cmdline")
         ]
 
     def look(self) -> None:
-        """Note what they would leave behind; to be called every now and then, since the dead don't tell.
-
-        Costs next to nothing while nobody on this host makes shared memory.
-        """
-        with suppress(OSError):
-            made, now = os.stat(SHARED_MEMORY).st_mtime_ns, time.monotonic()
-            if made != self._made:
-                self._made, self._seen = made, now
-            elif now - self._seen > NEW or now - self._noted < AGAIN:
-                return
-            for process in self.alive():
-                self._remains.update(used(Path("/proc", str(process))) - self._older)
-            self._noted = time.monotonic()
+        """Note which new segments they have mapped. Call this often: a process that died cannot be examined."""
+        now = time.monotonic()
+        for segment in find_segments():
+            self._first_seen.setdefault(segment, now)
+        new = {segment for segment, first in self._first_seen.items() if now - first < MAPPING} - self._own
+        for process in self.alive() if new else ():
+            self._own |= new & find_mapped(PROC / str(process))
 
     def end(self) -> list[int]:
-        """Kill all that are alive and wait until they are gone. Returns those that don't go."""
+        """Kill all that are alive, and wait until they have disappeared. Returns those that have not."""
         self.look()
         alive, quiet, deadline = self.alive(), 0, time.monotonic() + PATIENCE
-        while quiet < 2 and time.monotonic() < deadline:  # one that is just being started is seen at second sight
+        while quiet < 2 and time.monotonic() < deadline:  # the second look finds one that was just being started
             for process in alive:
                 with suppress(OSError):
                     os.kill(process, signal.SIGKILL)
@@ -96,31 +91,21 @@ class Processes:
         return alive
 
 
-def segments() -> set[tuple[str, int]]:
-    """Paths and inodes of the segments that any MPI on this host has made."""
-    found = set()
+def find_segments() -> set[Segment]:
+    """The segments of any MPI on this host."""
     with suppress(OSError):
-        for entry in os.scandir(SHARED_MEMORY):
-            if SEGMENT.fullmatch(entry.name):
-                found.add((entry.path, entry.inode()))
-    return found
+        return {(each.path, each.inode()) for each in os.scandir(SHARED_MEMORY) if SEGMENT.fullmatch(each.name)}
+    return set()
 
 
-def used(process: Path) -> set[tuple[str, int]]:
-    """Paths and inodes of the segments that this process, a folder of /proc, has mapped.
-
-    Nothing else that it has mapped: a virtual environment may lie in shared memory, too.
-    """
-    found = set()
-    for line in read(process / "maps").decode(errors="replace").splitlines():
-        fields = line.split(maxsplit=5)
-        if fields[-1].startswith(SHARED_MEMORY) and SEGMENT.fullmatch(fields[-1].removeprefix(SHARED_MEMORY)):
-            found.add((fields[5], int(fields[4])))
-    return found
+def find_mapped(process: Path) -> set[Segment]:
+    """The files that this process, a folder of /proc, has mapped."""
+    lines = [line.split(maxsplit=5) for line in read(process / "maps").decode(errors="replace").splitlines()]
+    return {(fields[5], int(fields[4])) for fields in lines if len(fields) == 6}
 
 
 def read(path: Path) -> bytes:
-    """A file of /proc; empty where its process is gone, or somebody else's."""
+    """A file of /proc; empty if the process has exited or belongs to another user."""
     try:
         return path.read_bytes()
     except OSError:

@@ -1,23 +1,23 @@
-"""Where a rank's time goes: laps one after another, each counted to a phase."""
+"""The time of a rank, divided into laps; each belongs to a phase."""
 
 import time
 from array import array
 
-# What a step, and what is between steps, consists of. waiting: for other ranks, where nothing else is done.
+# Of a step, and between steps. waiting: for other ranks.
 PHASES = ("data", "forward", "backward", "exchange", "waiting", "update", "evaluation", "checkpoint", "callbacks")
 CODES = {phase: code for code, phase in enumerate(PHASES)}
 
 
 def no_lap(phase: str) -> None:
-    """What stands for `Stopwatch.lap` where nobody wants to know."""
+    """Does nothing; in place of `Stopwatch.lap` without a profile."""
 
 
 class Stopwatch:
-    """Laps of one rank.
+    """The laps of one rank.
 
-    keep: how many of the first laps to keep for a timeline, beside the sums.
-    seconds: phase -> the sum of its laps. ends, codes: of each lap kept, when it ended, in seconds after `start`,
-    and the place of its phase in PHASES; it began where the one before ended.
+    keep: how many of the first laps to keep for a timeline.
+    seconds: phase -> the sum of all its laps. ends, codes: of each lap that is kept, its end in seconds after `start`,
+    and the index of its phase in PHASES. A lap begins when the one before ends.
     """
 
     def __init__(self, keep: int = 0) -> None:
@@ -27,11 +27,11 @@ class Stopwatch:
         self.start()
 
     def start(self) -> None:
-        """From now on time counts."""
+        """Start the first lap now."""
         self._origin = self._since = time.perf_counter()
 
     def lap(self, phase: str) -> None:
-        """The time since the last lap was for `phase`."""
+        """End a lap, of this phase; the next one begins."""
         now = time.perf_counter()
         self.seconds[phase] += now - self._since
         self._since = now

@@ -1,4 +1,4 @@
-"""Words for people: numbers of things, and tables; and for programs."""
+"""Text for people: counts, lists, tables; and JSON for programs."""
 
 import json
 import math
@@ -26,12 +26,12 @@ def listed(names: Iterable[str], most: int = SHOWN) -> str:
 
 
 def printable(text: object) -> str:
-    r"""Text that came from a file, safe for a terminal: what can't be printed is written as Python does, as in \x1b."""
+    r"""Text that is safe for a terminal: characters that can't be printed are escaped as in Python, such as \x1b."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words as a table: the first column to the left, the others to the right; as `printable` has them."""
+    """Rows of `printable` words as a table, with the first column left-aligned and the others right-aligned."""
     clean = [[printable(word) for word in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     return "\n".join(
@@ -41,13 +41,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def json_line(value: Any) -> str:
-    """A line of JSON. null stands for NaN and infinity, which JSON has no words for; most other readers refuse them."""
+    """A line of JSON, in which NaN and infinity are null: JSON has no words for them, and most readers refuse them."""
 
-    def sayable(value: Any) -> Any:
+    def finite(value: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             return None
         if isinstance(value, dict):
-            return {key: sayable(each) for key, each in value.items()}
-        return [sayable(each) for each in value] if isinstance(value, list | tuple) else value
+            return {key: finite(each) for key, each in value.items()}
+        return [finite(each) for each in value] if isinstance(value, list | tuple) else value
 
-    return json.dumps(sayable(value))
+    return json.dumps(finite(value))

@@ -211,9 +211,9 @@ command.run(doctor.main)
     words = [mpirun(), "-n", "2"]
     faulty = [sys.executable, str(impatient), "--data-dir", str(digits)]
     ended = start([*words, "env", *(f"{name}={value}" for name, value in fault("sleep", 1).items())], faulty)
-    assert ended.status not in (0, None)
-    assert re.search(r"rank 1 made no step for 3 s and waits on .*, in epoch 1, after step 4 of 5", ended.err)
-    assert "training" in ended.out
+    assert ended.returncode not in (0, None)
+    assert re.search(r"rank 1 made no step for 3 s and waits on .*, in epoch 1, after step 4 of 5", ended.stderr)
+    assert "training" in ended.stdout
     problem = judge(words, ended, 1, False)[0]
     assert "after its ranks had begun: distnet: rank " in problem.text
 
