@@ -34,7 +34,7 @@ from distnet.datasets.csv_tables import (
     missing_columns,
     open_text,
 )
-from distnet.datasets.idx import read_idx_images
+from distnet.datasets.idx import read_idx
 from distnet.datasets.options import DEFAULT, HEADERS
 from distnet.datasets.pictures import read_picture
 from distnet.models.trained import Trained, load_trained
@@ -190,7 +190,7 @@ def read(name: str, trained: Trained, header: str | None, bad: Bad) -> Source:
         reason = error.strerror or error
         raise InputError(path, f"can't be read ({reason})", "name an image or a file of rows") from None
     if start.startswith(IDX_STARTS):
-        images = read_idx_images(path)
+        images = read_idx(path, dimensions=3)
         if path.name.startswith("emnist-"):
             images = images.transpose(0, 2, 1)  # they lie on their side there
         rows = images.reshape(len(images), -1)

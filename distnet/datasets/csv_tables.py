@@ -23,6 +23,7 @@ from distnet.datasets.dataset import Class, Table, find_not_finite
 from distnet.datasets.idx import unpacked
 from distnet.datasets.options import Learned, TableOptions
 from distnet.runtime.errors import InputError
+from distnet.runtime.logs import warn
 from distnet.runtime.text import counted, listed
 
 DELIMITERS = ",;\t"
@@ -223,14 +224,14 @@ def build_table(path: Path, cells: Cells, layout: Layout, learned: Learned | Non
     """The table of all cells. Raises InputError if some are not numbers."""
     values = np.frombuffer(cells.values).reshape(len(cells.codes), -1)
     codes, lines, labels = np.frombuffer(cells.codes, np.int64), cells.lines, list(cells.labels)
-    inputs, first, has_header, remarks = layout.inputs, layout.first, layout.header, list[str]()
+    inputs, first, has_header = layout.inputs, layout.first, layout.header
     bad_first = {column: first[place] for column, place in enumerate(inputs) if not is_number(first[place])}
     if has_header is None:
         signs = header_signs(cells, layout, bad_first, learned)
         has_header = bool(signs) or (len(codes) == 1 and len(bad_first) == len(inputs))
         if len(signs) == 1:
-            remarks.append(header_remark(path, signs[0]))
-    remarks += check_names(path, layout, has_header, learned)
+            warn(header_remark(path, signs[0]))
+    check_names(path, layout, has_header, learned)
     names = first if has_header else None
     if has_header:
         values, codes, lines = values[1:], codes[1:], lines[1:]
@@ -248,10 +249,9 @@ def build_table(path: Path, cells: Cells, layout: Layout, learned: Learned | Non
         row, column = wrong
         raise not_a_number(path, lines[row], called(inputs[column], names), str(values[row, column]))
     if layout.by_name and (extra := [name for at, name in enumerate(first) if at not in (*inputs, layout.label)]):
-        remarks.append(f"{path}: {ignored_columns(extra)}")
+        warn(f"{path}: {ignored_columns(extra)}")
     if learned is None:
-        kept, notes = drop_index(path, values, inputs, names)
-        remarks += notes
+        kept = drop_index(path, values, inputs, names)
         if len(kept) < len(inputs):
             values, inputs = np.ascontiguousarray(values[:, kept]), [inputs[column] for column in kept]
     classes = to_classes(labels)
@@ -260,9 +260,9 @@ def build_table(path: Path, cells: Cells, layout: Layout, learned: Learned | Non
     codes = np.array([places[name] for name in classes], np.int64)[codes]
     train, test = np.arange(len(codes)), np.arange(0)
     if names is None:
-        return Table(values, codes, ordered, train, test, remarks=remarks)
+        return Table(values, codes, ordered, train, test)
     columns = tuple(names[place] for place in inputs)
-    return Table(values, codes, ordered, train, test, columns, names[layout.label], remarks)
+    return Table(values, codes, ordered, train, test, columns, names[layout.label])
 
 
 def header_signs(cells: Cells, layout: Layout, bad_first: dict[int, str], learned: Learned | None) -> list[str]:
@@ -298,19 +298,18 @@ def counts_up(cells: Sequence[str], label: int | None) -> bool:
     return any(len(some) > 1 and list(some) == [str(k) for k in range(len(some))] for some in (inputs, cells))
 
 
-def check_names(path: Path, layout: Layout, has_header: bool, learned: Learned | None) -> list[str]:
-    """Remarks on the columns that options and the model name. Raises InputError if a name is missing."""
-    columns, remarks = learned.columns if learned else None, []
+def check_names(path: Path, layout: Layout, has_header: bool, learned: Learned | None) -> None:
+    """Raise InputError if an option or the model names a missing column; log how unclear names are read."""
+    columns = learned.columns if learned else None
     if columns and has_header:
         match_columns(path, layout.first, columns)
     for option, column in layout.named:
         place = find_column(path, option, column, layout.first, has_header)
         if has_header and column in layout.first and layout.first[place] != column:
             chosen = called(place, layout.first)
-            remarks.append(f"{option} {column}: taken as a number: {chosen}, not the one of that name")
+            warn(f"{option} {column}: taken as a number: {chosen}, not the one of that name")
     if columns and not has_header:
-        remarks.append(f"{path}: it has no header, so its columns are taken in the order of the model's")
-    return remarks
+        warn(f"{path}: it has no header, so its columns are taken in the order of the model's")
 
 
 def check_cells(path: Path, cells: Cells, layout: Layout, names: list[str] | None, rows: int) -> None:
@@ -334,23 +333,25 @@ def check_cells(path: Path, cells: Cells, layout: Layout, names: list[str] | Non
     raise InputError(path, "; ".join(problems), "turn them into numbers, or leave columns out with --ignore")
 
 
-def drop_index(
-    path: Path, values: NDArray[np.float64], inputs: list[int], names: list[str] | None
-) -> tuple[list[int], list[str]]:
-    """The columns of `values` to keep, and remarks: an unnamed one that numbers the rows is pandas' index."""
-    kept, remarks = [], []
+def drop_index(path: Path, values: NDArray[np.float64], inputs: list[int], names: list[str] | None) -> list[int]:
+    """The columns of `values` without pandas' index: an unnamed one that numbers the rows. Logs what it finds."""
+    kept, index = [], []
     for column, place in enumerate(inputs):
         name, numbers = called(place, names), values[:, column]
         is_unnamed = names is not None and UNNAMED.fullmatch(names[place]) is not None
         if is_unnamed and numbers_rows(numbers):
-            problem = f"column {place + 1} has no name and numbers the rows, so it is left out"
-            remarks.append(f"{path}: {problem}; give it a name to learn from it")
+            index.append(column)
             continue
         kept.append(column)
         if len(numbers) >= COUNTING_ROWS and counts_rows(numbers):
             option = names[place] if names and not is_unnamed else place + 1
-            remarks.append(f"{path}: {name} counts the rows; --ignore {option} leaves it out")
-    return (kept, remarks) if kept else (list(range(len(inputs))), [])
+            warn(f"{path}: {name} counts the rows; --ignore {option} leaves it out")
+    if not kept:
+        return index
+    for column in index:
+        problem = f"column {inputs[column] + 1} has no name and numbers the rows, so it is left out"
+        warn(f"{path}: {problem}; give it a name to learn from it")
+    return kept
 
 
 def counts_rows(column: NDArray[np.float64]) -> bool:

@@ -78,7 +78,6 @@ class Table(NamedTuple):
     values: (rows, columns), finite. codes: (rows,), the index of each row's class in `classes`, which are sorted.
     train, test: indices of rows, in the order in which they are used.
     columns: names of the columns of `values`; None if the file has none. label: name of the column of classes.
-    remarks: lines to print.
     """
 
     values: NDArray[Any]
@@ -88,7 +87,6 @@ class Table(NamedTuple):
     test: Rows
     columns: tuple[str, ...] | None = None
     label: str | None = None
-    remarks: Sequence[str] = ()
 
     def fingerprint(self) -> str:
         """sha256 of all values and classes, and of the indices of the test rows."""

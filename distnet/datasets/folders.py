@@ -13,7 +13,7 @@ from distnet.datasets.idx import EMNIST_REMEDY, FILES, sha256_of
 from distnet.datasets.options import DATA_FOLDER, DEFAULT, EMNIST_CLASSES, HAS_FOLDER
 from distnet.runtime.errors import InputError
 from distnet.runtime.logs import warn
-from distnet.runtime.text import join_names
+from distnet.runtime.text import join_names, listed
 
 KNOWN_SAMPLES = (60_000, 10_000)  # of MNIST and Fashion-MNIST, training and test
 KERAS = "mnist.npz"
@@ -22,7 +22,6 @@ TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # the folder 
 LIKE_MNIST = re.compile(r"(?!.*fashion)(.*(?<![a-z])mnist|(train|test|t10k)[-_.]?(images|labels))", re.IGNORECASE)
 # Where Debian's package dataset-fashion-mnist puts its files.
 INSTALLED = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
-SHOWN = 5  # files like MNIST's, in a message
 FIRST_ANSWER = 5.0  # seconds that training waits for a mirror
 
 
@@ -145,7 +144,7 @@ def locate(name: str | None, directory: Path | None) -> list[Path] | None:
 def missing_files(name: str, directory: Path) -> InputError:
     """The error for a data set that isn't in a folder; it names files that look like MNIST."""
     found = traces(directory) if name == "mnist" else []
-    there = f", but {join_names(found[:SHOWN])}{' and others' * (len(found) > SHOWN)}" if found else ""
+    there = f", but {listed(found)}" if found else ""
     npz = f", nor is {KERAS}" if name == "mnist" else ""
     problem = f"{FILES[0]} and the other files of {name} aren't there{npz}{there}"
     return InputError(f"--data-dir {directory}", problem, download_command(name, directory))

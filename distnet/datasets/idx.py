@@ -62,11 +62,6 @@ def check_labels(path: Path, labels: NDArray[np.uint8], classes: int, first: int
         raise _bad(path, f"label {labels[index]} at index {index} is not one of {first} to {last}")
 
 
-def read_idx_images(path: Path) -> NDArray[np.uint8]:
-    """The images of one file, (n, rows, columns) uint8, n > 0. Raises InputError as above."""
-    return _read(path, dimensions=3)
-
-
 def sha256_of(array: NDArray[np.uint8]) -> str:
     """The sha256 of an IDX file of this array, in hex."""
     digest = hashlib.sha256(struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape))
@@ -79,7 +74,7 @@ class Reader(MNIST):  # type: ignore[misc]
 
     def load(self, path_img: str, path_lbl: str, batch: None = None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Replaces the list parser; `load_training` returns its arrays unchanged."""
-        images, labels = _read(Path(path_img), dimensions=3), _read(Path(path_lbl), dimensions=1)
+        images, labels = read_idx(Path(path_img), dimensions=3), read_idx(Path(path_lbl), dimensions=1)
         if len(images) != len(labels):
             raise _bad(Path(path_img), f"has {len(images)} images, but {path_lbl} has {len(labels)} labels")
         return images, labels
@@ -99,7 +94,7 @@ def unpacked(path: Path, remedy: str) -> Iterator[IO[bytes]]:
             raise InputError(path, f"its gzip wrapper is damaged ({error})", remedy) from error
 
 
-def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """One IDX file of unsigned bytes: 3 dimensions for images, 1 for labels. Raises InputError."""
     magic = struct.pack(">I", 0x0800 + dimensions)  # 08: unsigned bytes
     data = bytearray()

@@ -21,7 +21,6 @@ from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
-from distnet.runtime.logs import warn
 
 FIRST_LABEL = {"emnist-letters": 1}  # 0 in all others
 SYNTHETIC_TEST_SAMPLES = 10_000
@@ -61,8 +60,6 @@ def load_table(world: World, kind: str, path: Path, options: DataOptions, dtype:
 
     def read() -> tuple[tuple[int, int, int, dict[str, Any]], Table]:
         table = read_table(kind, path, options.table)
-        for remark in table.remarks:
-            warn(remark)
         table = table._replace(train=table.train[: options.train_limit])
         features = table.values.shape[1]
         mean, deviation = np.zeros(features), np.ones(features)

@@ -5,6 +5,7 @@ Mirrors compress the same bytes differently, so the digests are those of the unp
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -12,7 +13,6 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from distnet.datasets.idx import unpacked
@@ -21,6 +21,7 @@ from distnet.runtime.errors import InputError
 READ_SECONDS = 30.0  # timeout of a connection, and of each read from it
 RETRIES = 3  # after a cut connection, on the same mirror
 CHUNK = 1 << 16  # bytes
+ADDRESS = re.compile(r"https?://([\w.-]+|\[[\da-fA-F:]+\])")
 LARGEST = 1 << 26  # bytes; more than any of the files has, gzipped or not, so that a mirror can't fill the disk
 
 
@@ -81,9 +82,9 @@ def download(
     once the right one is there.
     Raises InputError if no mirror has a file, or a file can't be written.
     """
-    if dataset not in DATASETS:
-        raise InputError(f"data set {dataset!r}", "can't be downloaded", f"choose one of {', '.join(DATASETS)}")
-    bases = [_check_address(base) for base in mirrors or DATASETS[dataset].mirrors]
+    bases = [base.rstrip("/") + "/" for base in mirrors or DATASETS[dataset].mirrors]
+    if wrong := [base for base in mirrors or () if not ADDRESS.match(base)]:
+        raise InputError(f"mirror {wrong[0]!r}", "is not a web address", "use one that starts with http:// or https://")
     seconds = READ_SECONDS if first_answer is None else first_answer / len(bases)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -113,17 +114,6 @@ def download(
     except OSError as error:
         problem = f"the files can't be written ({_describe(error)})"
         raise InputError(directory, problem, "free some space, or choose another folder with --data-dir") from error
-
-
-def _check_address(base: str) -> str:
-    """A base URL with a slash at its end. Raises InputError."""
-    try:
-        is_address = urlsplit(base).scheme in ("http", "https") and bool(urlsplit(base).hostname)
-    except ValueError:
-        is_address = False
-    if not is_address:
-        raise InputError(f"mirror {base!r}", "is not a web address", "use one that starts with http:// or https://")
-    return base.rstrip("/") + "/"
 
 
 def _flaw(path: Path, sha256: str) -> str:

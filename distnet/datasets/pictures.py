@@ -69,12 +69,10 @@ def read_grey(path: Path) -> NDArray[np.float64]:
                 if image.mode[0] not in "IF":  # those have more than 8 bits, all of which are kept
                     image = image.convert("LA")
                 pixels = np.asarray(image, np.float64)
-    except OSError as error:
-        reason = error.strerror or "it is damaged or not an image"
+    except Exception as error:  # damaged and foreign bytes make Pillow's decoders raise almost anything
+        is_damaged = isinstance(error, OSError) and not error.strerror
+        reason = "it is damaged or not an image" if is_damaged else getattr(error, "strerror", "") or first_line(error)
         raise InputError(path, f"can't be read ({reason})", "name an image, such as a PNG") from None
-    except Exception as error:
-        # Damaged and foreign bytes make Pillow's decoders raise almost anything.
-        raise InputError(path, f"can't be read ({first_line(error)})", "name an image, such as a PNG") from None
     if not np.isfinite(pixels).all():
         raise InputError(path, "some of its pixels are not finite numbers", "name an image, such as a PNG")
     return on_paper(pixels) if pixels.ndim == 3 else pixels

@@ -10,8 +10,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.runtime.errors import InputError
-
 SIDE: Final = 28  # pixels
 BLOCK: Final = 1000  # samples that share a generator: sample i is number i % BLOCK of block i // BLOCK
 PEN_POINTS: Final = 64  # per digit, so about a pixel apart or less: closer than the pen is wide
@@ -140,12 +138,7 @@ def synthetic_digits(count: int, seed: int, first: int = 0) -> tuple[NDArray[np.
     random order, each equally often in every BLOCK samples. Sample i depends on (seed, i) alone, so disjoint
     index ranges of one seed are disjoint data sets. Processes of one machine get the same bits; on another
     kind of processor or version of NumPy a few pixels may differ.
-
-    Raises InputError for count < 1, seed < 0 or first < 0.
     """
-    for name, value, least in (("count", count, 1), ("seed", seed, 0), ("first", first, 0)):
-        if value < least:
-            raise InputError(name, f"expected {least} or more, got {value}")
     blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
     images = np.empty((len(blocks), BLOCK, SIDE, SIDE), np.uint8)
     labels = np.empty((len(blocks), BLOCK), np.uint8)

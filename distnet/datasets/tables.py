@@ -29,7 +29,11 @@ def read_table(kind: str, path: Path, options: TableOptions) -> Table:
         check_classes(path, table.codes, table.classes)
     if len(table.test) or options.test_share is None:
         return table
-    train, test = split_rows(path, table.codes, table.classes, options, options.test_share)
+    rows = len(table.codes)
+    count = min(max(round(options.test_share * rows), 1), rows - 1)
+    remedy = "evaluate --part all" if options.learned else "add rows of it, or leave it out"
+    check_no_single(table.codes, table.classes, path, remedy)
+    test, train = draw_held_out(table.codes, count, [options.split_seed, *HELD_OUT])
     return table._replace(train=train, test=test)
 
 
@@ -50,16 +54,6 @@ def is_measured(classes: list[Class]) -> bool:
     """Whether classes are numbers, and some of them not integers."""
     numbers = [as_number(str(name)) for name in classes if not is_missing(str(name))]
     return None not in numbers and any(number is not None and not number.is_integer() for number in numbers)
-
-
-def split_rows(path: Path, codes: Rows, classes: list[Class], options: TableOptions, share: float) -> tuple[Rows, Rows]:
-    """Indices of the rows to train on, and of the rows to test on. Raises InputError for a class of one row."""
-    seed = [options.split_seed, *HELD_OUT]
-    count = min(max(round(share * len(codes)), 1), len(codes) - 1)
-    remedy = "evaluate --part all" if options.learned else "add rows of it, or leave it out"
-    check_no_single(codes, classes, path, remedy)
-    held, rest = draw_held_out(codes, count, seed)
-    return rest, held
 
 
 def column_moments(path: Path, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -113,10 +113,10 @@ def test_a_digit_is_recognised_however_it_was_drawn(folder, drawn, tmp_path, cha
 
 
 def test_images_of_real_mnist_come_back_as_they_were(mnist):
-    from distnet.datasets.idx import FILES, read_idx_images
+    from distnet.datasets.idx import FILES, read_idx
 
     path = next(mnist.glob(f"{FILES[2]}*"))
-    images = read_idx_images(path)[:500].astype(np.float64)
+    images = read_idx(path, dimensions=3)[:500].astype(np.float64)
     differ = [np.abs(centred(ink(image), 28) - image).max() for image in images]
     assert np.quantile(differ, 0.85) == 0
     # The others' brightest pixel isn't 255, or their centre of mass lies half-way between two pixels.

@@ -407,10 +407,6 @@ def test_a_malformed_address_is_refused_in_a_line(tmp_path: Path, url: str) -> N
     assert f"{url} gave no answer (" in refusal("mnist", tmp_path, [url])
 
 
-def test_an_unknown_data_set_is_refused(tmp_path: Path) -> None:
-    assert "choose one of mnist, fashion-mnist" in refusal("cifar", tmp_path)
-
-
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"a file")
     assert refusal("mnist", tmp_path / "data").startswith(f"{tmp_path / 'data'}: the files can't be written (")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from distnet.datasets.synthetic import BLOCK, STYLES, synthetic_digits
-from distnet.runtime.errors import InputError
 
 SEED = 7
 
@@ -97,15 +96,3 @@ def test_every_style_lies_in_the_unit_square_and_styles_are_in_order_of_digits()
     digits = [digit for digit, _ in STYLES]
     assert digits == sorted(digits)
     assert set(digits) == set(range(10))
-
-
-@pytest.mark.parametrize(
-    ("name", "count", "seed", "first", "least"),
-    [("count", 0, 1, 0, 1), ("count", -5, 1, 0, 1), ("seed", 1, -1, 0, 0), ("first", 1, 1, -2, 0)],
-)
-def test_a_bad_argument_is_named_with_its_value_and_the_remedy(
-    name: str, count: int, seed: int, first: int, least: int
-) -> None:
-    value = {"count": count, "seed": seed, "first": first}[name]
-    with pytest.raises(InputError, match=rf"^{name}: expected {least} or more, got {value}$"):
-        synthetic_digits(count, seed, first)

@@ -10,6 +10,7 @@ import pytest
 from helpers import check_refused, check_same_bits, command
 
 from distnet import NeuralNetwork
+from distnet.datasets import csv_tables
 from distnet.datasets.loading import load
 from distnet.datasets.options import DataOptions, Learned, TableOptions
 from distnet.datasets.tables import read_table
@@ -47,6 +48,14 @@ def arrays(tmp_path):
     path = tmp_path / "arrays.npz"
     np.savez(path, X=X[:120].astype(np.float32), y=kinds[:120], X_test=X[120:], y_test=kinds[120:])
     return path
+
+
+@pytest.fixture
+def remarks(monkeypatch):
+    """What reading prints."""
+    printed = []
+    monkeypatch.setattr(csv_tables, "warn", printed.append)
+    return printed
 
 
 def loaded(path, dtype="float64", raw_inputs=False, train_limit=None, **options):
@@ -209,11 +218,11 @@ def test_classes_are_numbers_where_all_labels_are_whole_numbers_in_plain_form_el
         ("x, mm;y, mm;kind\n1;2;b\n3;4;a\n5;6;b\n", None),
     ],
 )
-def test_a_header_is_optional_and_the_label_is_the_last_column_or_the_one_named(tmp_path, text, label):
+def test_a_header_is_optional_and_the_label_is_the_last_column_or_the_one_named(remarks, tmp_path, text, label):
     for written in (text.encode(), gzip.compress(text.encode())):
         read = table(written, tmp_path, label=label)
         assert read.values.tolist() == [[1, 2], [3, 4], [5, 6]]
-        assert (read.classes, read.codes.tolist(), read.remarks) == (["a", "b"], [1, 0, 1], [])
+        assert (read.classes, read.codes.tolist(), remarks) == (["a", "b"], [1, 0, 1], [])
 
 
 HEADERS = {  # a text, whether its first line is a header, and why, where one sign alone says so
@@ -234,7 +243,7 @@ HEADERS = {  # a text, whether its first line is a header, and why, where one si
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_the_first_line_is_a_header_where_something_says_so_and_one_sign_alone_is_told(tmp_path, name):
+def test_the_first_line_is_a_header_where_something_says_so_and_one_sign_alone_is_told(remarks, tmp_path, name):
     text, is_header, told = HEADERS[name]
     rows = len(text.splitlines())
     if is_header is None:
@@ -244,7 +253,7 @@ def test_the_first_line_is_a_header_where_something_says_so_and_one_sign_alone_i
     read = table(text, tmp_path)
     assert len(read.values) == rows - is_header
     assert (read.columns is not None) == is_header
-    assert [told in each for each in read.remarks if "header" in each] == [True] * (told is not None)
+    assert [told in each for each in remarks if "header" in each] == [True] * (told is not None)
     if rows > 3:
         assert len(table(text, tmp_path, header="yes").values) == rows - 1
     if is_header and name.startswith(("cells that count a", "a label that")):
@@ -253,22 +262,22 @@ def test_the_first_line_is_a_header_where_something_says_so_and_one_sign_alone_i
 
 @pytest.mark.parametrize("index", [range(12), range(1, 13), np.random.default_rng(0).permutation(12) * 3])
 @pytest.mark.parametrize("name", ["", "Unnamed: 0"])
-def test_an_unnamed_column_that_numbers_the_rows_is_left_out_and_that_is_told(tmp_path, index, name):
+def test_an_unnamed_column_that_numbers_the_rows_is_left_out_and_that_is_told(remarks, tmp_path, index, name):
     rows = [f"{number},{row % 3},0.5,{'ab'[row % 2]}\n" for row, number in enumerate(index)]
     read = table(f"{name},x,y,kind\n{''.join(rows)}", tmp_path)
     assert (read.columns, read.values.tolist()) == (("x", "y"), [[row % 3, 0.5] for row in range(12)])
-    [told] = read.remarks
+    [told] = remarks
     assert "column 1 has no name and numbers the rows, so it is left out" in told
 
 
-def test_other_columns_that_count_the_rows_are_learned_from_and_that_is_told(tmp_path):
+def test_other_columns_that_count_the_rows_are_learned_from_and_that_is_told(remarks, tmp_path):
     rows = "".join(f"{row},{row % 3},{'ab'[row % 2]}\n" for row in range(12))
     for header, option in (("id,x,kind\n", "id"), ("", "1")):
         read = table(header + rows, tmp_path, header="yes" if header else "no")
         assert read.values.shape == (12, 2)
-        assert f"counts the rows; --ignore {option} leaves it out" in read.remarks[0]
+        assert f"counts the rows; --ignore {option} leaves it out" in remarks.pop()
     unnamed = table(",x,kind\n" + "".join(f"{row % 3},{row},{'ab'[row % 2]}\n" for row in range(6)), tmp_path)
-    assert (unnamed.columns, unnamed.remarks) == (("", "x"), [])
+    assert (unnamed.columns, remarks) == (("", "x"), [])
 
 
 def test_columns_to_ignore_may_hold_anything(tmp_path):
@@ -285,13 +294,13 @@ def test_columns_to_ignore_may_hold_anything(tmp_path):
         assert told in refusal(path, ignore=ignore, label="kind")
 
 
-def test_a_number_that_is_another_columns_name_is_taken_as_a_number_and_that_is_told(tmp_path):
+def test_a_number_that_is_another_columns_name_is_taken_as_a_number_and_that_is_told(remarks, tmp_path):
     read = table("1,0,label\n5,2,7\n3,2,8\n1,3,7\n", tmp_path, ignore=("1",), label="3")
     assert read.columns == ("0",)
-    assert read.remarks == []
+    assert remarks == []
     read = table("0,1,label\n5,2,7\n3,2,8\n1,3,7\n", tmp_path, ignore=("1",))
     assert read.columns == ("1",)
-    assert "--ignore 1: taken as a number: column 1 (0)" in read.remarks[0]
+    assert "--ignore 1: taken as a number: column 1 (0)" in remarks[0]
 
 
 def test_the_last_column_is_the_label_for_a_model_that_stores_names_of_inputs_alone(tmp_path):
