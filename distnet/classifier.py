@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from distnet.datasets.dataset import hold_out, shared_split
 from distnet.network import NeuralNetwork
 from distnet.nn import functional
+from distnet.nn.model import ARITHMETICS
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, Hyperparameters
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.nn.schedules import Schedule
@@ -61,6 +62,7 @@ CHECKS: dict[str, numbers.Number[Any]] = {
     "beta_2": numbers.fraction,
     "n_iter_no_change": numbers.positive_count,
 }
+DEFAULT_SHARDS = 4
 FITTED = ("network_", "classes_", "loss_curve_", "n_iter_", "validation_scores_")
 
 
@@ -86,11 +88,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     alpha: weight decay times the rows of a mini-batch. batch_size: rows per mini-batch on all ranks together; "auto" is
     200, or all rows if there are fewer. learning_rate: "constant", or "cosine" over max_iter epochs.
     learning_rate_init: None for the optimizer's default, see `LEARNING_RATES`. random_state: an integer is the seed.
-    initialisation: see `initial_parameters`. dropout, label_smoothing: see `Regularisation`. shards: see
-    `NeuralNetwork.train`; set it for the same bits on more than four ranks.
+    initialisation: see `initial_parameters`. dropout, label_smoothing: see `Regularisation`. arithmetic: see
+    `NeuralNetwork`. shards: see `NeuralNetwork.train`; None for four, or the next power of two for more ranks.
     Training ends after n_iter_no_change epochs in which the loss did not fall by tol. With early_stopping, the accuracy
     on held-out rows must rise by tol instead, and the best epoch's parameters are kept. Rows are shuffled. The dtype is
-    float32 if X is float32, else float64.
+    float32 if X is float32 and the arithmetic native, else float64.
 
     network_: the `NeuralNetwork`, with its weights and biases. classes_: class of each output. n_features_in_: inputs.
     loss_curve_: cross-entropy of each epoch, without the penalty. n_iter_: epochs done. validation_scores_: accuracy on
@@ -122,6 +124,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         label_smoothing: float = 0.0,
         initialisation: str | None = None,
         shards: int | None = None,
+        arithmetic: str = "native",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -145,6 +148,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.label_smoothing = label_smoothing
         self.initialisation = initialisation
         self.shards = shards
+        self.arithmetic = arithmetic
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Classifier:
         """Train on X (samples, features) and classes y (samples,). Returns self.
@@ -178,6 +182,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             config.seed,
             rows.dtype,
             self.initialisation,
+            self.arithmetic,
         )
         network.about = {"classes": classes.tolist()}
         targets = np.eye(len(classes), dtype=rows.dtype)[codes]
@@ -197,15 +202,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _prepare(self, world: World, X: ArrayLike, y: ArrayLike) -> Prepared:
         """Check parameters and data. Raises ValueError; an InputError is one."""
-        rows, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
+        dtype = np.float64 if self.arithmetic == "portable" else (np.float64, np.float32)
+        rows, labels = validate_data(self, X, y, dtype=dtype)
         check_classification_targets(labels)
         hidden = self._check(world, len(rows))
         parameters = {name: value for name, value in self.get_params().items() if name != "random_state"}
         classes, codes = np.unique(labels, return_inverse=True)
-        return Prepared(hidden, rows, classes, codes, self._configure(len(rows)), repr(parameters))
+        config = self._configure(len(rows), world.size)
+        return Prepared(hidden, rows, classes, codes, config, repr(parameters))
 
-    def _configure(self, samples: int) -> TrainingConfig:
-        """The training configuration for so many samples. Raises InputError for invalid parameters."""
+    def _configure(self, samples: int, ranks: int) -> TrainingConfig:
+        """The training configuration for so many samples on so many ranks. Raises InputError for invalid parameters."""
         rule, seed = self._rule(), self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -218,7 +225,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Schedule(self.learning_rate, self.max_iter),
             Regularisation(self.dropout, self.label_smoothing),
             int(seed),
-            self.shards,
+            self.shards if self.arithmetic == "portable" else count_shards(self.shards, ranks),
         )
 
     def _train(
@@ -256,6 +263,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             warnings.warn(f"training interrupted {trainer.position()}; the classifier is fitted", stacklevel=3)
         if accuracies:
             trainer.restore_best()
+        network.input_exponent = trainer.model.input_exponent
         network.parameters[:] = trainer.close()
         if trainer.diverged:
             if not held or best == -np.inf:
@@ -290,7 +298,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         layers = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
         for size in layers:
             numbers.positive_count.check("hidden_layer_sizes", size)
-        check_shards(self.shards, world.size)
+        numbers.check_choice("arithmetic", self.arithmetic, ARITHMETICS)
+        check_shards(self.arithmetic, self.shards, world.size)
         if self._count_held_out(samples) >= samples:
             raise InputError(
                 "early_stopping",
@@ -318,6 +327,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         guesses = self.predict_proba(X).argmax(axis=1)
         classes: NDArray[Any] = self.classes_[guesses]
         return classes
+
+
+def count_shards(shards: int | None, ranks: int) -> int:
+    """`shards`; for None, four, or the next power of two for more ranks."""
+    return shards or max(DEFAULT_SHARDS, 1 << (ranks - 1).bit_length())
 
 
 def get_world() -> World:

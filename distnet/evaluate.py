@@ -23,7 +23,7 @@ from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
 from distnet.runtime.text import aligned, json_line, printable
-from distnet.training.evaluation import Evaluation, summarise
+from distnet.training.evaluation import Evaluation, prepare_on_node, summarise
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def evaluate(options: argparse.Namespace, watchdog: failure.Watchdog) -> int:
     trained = load_trained(world, options.model)
     data = load_as_trained(world, trained, options)
     split = standardise(world, trained, data, options.part)
-    evaluation = Evaluation(world, trained.model, split)
+    evaluation = Evaluation(world, prepare_on_node(world, trained.model), split)
     watchdog.position = evaluation.position
     predictions = evaluation.predictions()
     if world.rank == 0:
@@ -181,6 +181,7 @@ def table_options(trained: Trained, options: argparse.Namespace) -> TableOptions
         test_share=test_share,
         split_seed=read_option(config, "split_seed", seed_number, Config.split_seed),
         learned=Learned(trained.columns, trained.label, label, frozenset(map(str, trained.classes or ()))),
+        has_old_draw=bool(config) and "arithmetic" not in config,
     )
 
 

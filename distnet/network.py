@@ -14,18 +14,19 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from distnet.datasets.dataset import as_numbers, shared_split
 from distnet.models.model_file import load_model, save_model
+from distnet.nn.arithmetic import Propagation, prepare
 from distnet.nn.functional import cross_entropy
-from distnet.nn.model import Model, check_sizes
+from distnet.nn.model import ARITHMETICS, Model, check_sizes, choose_dtype
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, Hyperparameters
 from distnet.nn.parameters import initial_parameters, layer_views
-from distnet.nn.propagation import Propagation
 from distnet.nn.schedules import Schedule
 from distnet.parallel.launched import collective, launched_world
 from distnet.parallel.world import World
+from distnet.portable.grids import exponent_above
 from distnet.runtime.arrays import Array, aligned_zeros
 from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError
-from distnet.runtime.numbers import positive_count, positive_rate, seed_number
+from distnet.runtime.numbers import check_choice, positive_count, positive_rate, seed_number
 from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import Epoch
 from distnet.training.trainer import Splits, Trainer
@@ -39,7 +40,10 @@ class NeuralNetwork:
 
     sizes: neurons per layer, including inputs and outputs. activation: of the hidden layers, "sigmoid", "tanh", "relu",
     "leaky-relu" or "gelu". learning_rate: None for the optimizer's default, see `LEARNING_RATES`. seed: random seed of
-    initial weights, order of samples and dropout. dtype: float32 or float64. initialisation: see `initial_parameters`.
+    initial weights, order of samples and dropout. initialisation: see `initial_parameters`.
+    arithmetic: "portable", whose results have the same bits on every machine and any number of ranks, or "native", as
+    fast as this machine can. dtype: float32 or float64; None for float64 in portable arithmetic, which has no other,
+    and float32 in native.
 
     parameters: the flat vector (N,). weights[l], biases[l]: views into it, (inputs, outputs) and (outputs,).
     about: notes for the model file, as JSON represents them. Rows are samples everywhere.
@@ -52,9 +56,14 @@ class NeuralNetwork:
         activation: str = "relu",
         learning_rate: float | None = None,
         seed: int = 0,
-        dtype: DTypeLike = np.float32,
+        dtype: DTypeLike | None = None,
         initialisation: str | None = None,
+        arithmetic: str = "portable",
     ) -> None:
+        check_choice("arithmetic", arithmetic, ARITHMETICS)
+        self.arithmetic = arithmetic
+        self.input_exponent: int | None = None
+        dtype = choose_dtype(arithmetic, dtype)
         self.sizes, self.activation = check_sizes(sizes), activation
         self.learning_rate = None if learning_rate is None else positive_rate.check("learning_rate", learning_rate)
         self.seed = seed_number.check("seed", seed)
@@ -63,8 +72,8 @@ class NeuralNetwork:
 
     @property
     def model(self) -> Model:
-        """Sizes, activation, parameters and `about` as one value. The parameters are the network's own array."""
-        return Model(self.sizes, self.activation, self.parameters, self.about)
+        """The network as one value. The parameters are the network's own array."""
+        return Model(self.sizes, self.activation, self.parameters, self.about, self.arithmetic, self.input_exponent)
 
     def _hold(self, parameters: Array) -> None:
         """Copy parameters (N,), and create the views of the copy."""
@@ -82,10 +91,14 @@ class NeuralNetwork:
         vars(self).update(state)
         self._hold(self.parameters)
 
-    def _propagation(self, X: ArrayLike) -> Propagation:
-        """A workspace of one shard after the forward pass of X."""
+    def _propagation(self, X: ArrayLike, is_training: bool = False) -> Propagation:
+        """A workspace of one shard after the forward pass of X. is_training: `backprop` follows."""
         X = as_numbers("X", self._rows("X", X, self.sizes[0]), self.parameters.dtype)
-        work = Propagation(self.model, 1, len(X))
+        model = self.model
+        if is_training and self.arithmetic == "portable":
+            exponent = exponent_above(float(np.max(np.abs(X))))
+            model = replace(model, input_exponent=max(exponent, self.input_exponent or exponent))
+        work = prepare(model).workspace(len(X), (len(X),), len(X), has_masks=False)
         work.inputs[:, : self.sizes[0]] = X
         work.inputs[:, self.sizes[0]] = 1
         work.infer()
@@ -109,11 +122,12 @@ class NeuralNetwork:
 
         X: (rows, inputs). Y: (rows, classes).
         """
-        work = self._propagation(X)
+        work = self._propagation(X, is_training=True)
         work.targets[:] = self._rows("Y", Y, self.sizes[-1], len(work.targets))
         gradients = layer_views(np.empty_like(self.parameters)[None], self.sizes)
         with single_blas_thread:
             work.backprop(gradients)
+            work.finish(gradients, work.exponents)
         return [layer[0, :-1] for layer in gradients], [layer[0, -1] for layer in gradients]
 
     def update_params(
@@ -154,8 +168,9 @@ class NeuralNetwork:
 
         Under mpirun, all ranks call it with the same arguments, and get the same parameters to the bit.
         hyperparameters: the optimizer and its constants. schedule: of the learning rate. regularisation: dropout, label
-        smoothing, augmentation. shards: parts of every mini-batch, see docs/design.md. comm: the ranks; None for all
-        ranks. on_step: called on every rank after every update; it must not change the trainer, whose arrays are views.
+        smoothing, augmentation. shards: parts of every mini-batch in native arithmetic, see docs/design.md; None for
+        one per rank. comm: the ranks; None for all ranks.
+        on_step: called on every rank after every update; it must not change the trainer, whose arrays are views.
         on_epoch: called on every rank after every epoch; if it returns True on all ranks, training ends.
         In one process, Ctrl-C ends training with a warning, and an exception in a callback propagates; the network
         keeps the parameters of the last complete step. Under mpirun, both abort all ranks.
@@ -192,6 +207,7 @@ class NeuralNetwork:
                 parameters = trainer.close()
                 if not trainer.diverged:
                     self.parameters[:] = parameters
+                    self.input_exponent = trainer.model.input_exponent
         if trainer.diverged:
             raise InputError(
                 "learning_rate",
@@ -221,11 +237,13 @@ class NeuralNetwork:
         about = dict(model.about)
         rate, seed = about.pop("learning_rate", None), about.pop("seed", 0)
         try:
-            network = cls(model.sizes, model.activation, rate, seed, model.parameters.dtype)
+            network = cls(
+                model.sizes, model.activation, rate, seed, model.parameters.dtype, arithmetic=model.arithmetic
+            )
         except (TypeError, ValueError):
             raise InputError(
                 f"model {path}", f"its description is damaged (learning rate {rate!r}, seed {seed!r})"
             ) from None
         network.parameters[:] = model.parameters
-        network.about = about
+        network.about, network.input_exponent = about, model.input_exponent
         return network

@@ -38,7 +38,7 @@ from distnet.datasets.idx import read_idx
 from distnet.datasets.options import DEFAULT, HEADERS
 from distnet.datasets.pictures import read_picture
 from distnet.models.trained import Trained, load_trained
-from distnet.nn.propagation import Propagation
+from distnet.nn.arithmetic import Propagation, prepare
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
@@ -147,11 +147,11 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
     A row is computed with rows of its own file only, so that other files don't change its bits. Rows with numbers too
     large for the network's dtype are invalid.
     """
-    model = trained.model
+    model, arithmetic = trained.model, prepare(trained.model)
 
     @lru_cache(2)  # whole blocks, and a shorter last one
     def workspace(rows: int) -> Propagation:
-        return Propagation(model, 1, rows)
+        return arithmetic.workspace(rows, (rows,), rows, has_masks=False)
 
     for source in sources:
         for start in range(0, len(source.names), BLOCK_ROWS):
@@ -159,7 +159,7 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
             work = workspace(len(source.names[block]))
             inputs = work.inputs[:, : model.sizes[0]]
             trained.standardise(source.values[block], inputs)
-            fits = np.isfinite(inputs).all(axis=1)
+            fits: NDArray[np.bool_] = np.isfinite(inputs).all(axis=1)
             inputs[~fits] = 0
             work.inputs[:, model.sizes[0]] = 1
             for name, row, has_fit in zip(source.names[block], work.infer(), fits, strict=True):

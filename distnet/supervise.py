@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 from distnet.config import reading
 from distnet.config.parser import Parser
-from distnet.parallel.shards import default_shards
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
 from distnet.runtime.failure import EXIT_BAD_INPUT, EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_RESUMABLE, EXIT_UNWRITTEN
@@ -253,8 +252,9 @@ def main() -> int:
         raise InputError(
             f"--min-ranks {typed.min_ranks}", f"there are {possible} ranks at most", f"use {possible} or fewer"
         )
-    # The bits depend on it, and the default on the number of ranks, which may decrease.
-    shards = [] if options.shards is not None or options.resume else ["--shards", str(default_shards(typed.n))]
+    # In native arithmetic, the default depends on the ranks, and the bits on it: it has to stay if there are fewer.
+    is_set = options.arithmetic == "portable" or options.shards is not None or options.resume
+    shards = [] if is_set else ["--shards", str(typed.n)]
     launcher = Launcher(typed.mpirun or [mpirun_beside_python()], typed.hosts)
     return Supervisor(
         arguments, shards, options.checkpoint_dir, launcher, typed.n, typed.min_ranks, typed.max_restarts

@@ -80,7 +80,7 @@ def run(arguments: Sequence[str], config: Config, program: ProgramCallbacks, wat
     """Train with this configuration. arguments: as typed, for the report. Collective."""
     world = launched_world(config.ranks_per_node)
     world.check_agreement(config.to_dict())
-    check_shards(config.shards, world.size)
+    check_shards(config.arithmetic, config.shards, world.size)
     with lock_folder(world, config.checkpoint_dir):
         world.on_root(lambda: check_outputs(config, world.size))
         with log_rank(world.rank, world.size, config.verbose, config.log_dir):
@@ -97,7 +97,11 @@ def run_locked(
     logger.info(f"loaded {data.name}, sha256 {data.fingerprint}")
     profile = Profile(bool(config.profile or config.timeline or config.report), config.timeline is not None)
     network, trainer = build_trainer(
-        world, config, data, found.header["shards"] if found else config.shards, profile.lap
+        world,
+        config,
+        data,
+        found.header["shards"] if found and config.arithmetic == "native" else config.shards,
+        profile.lap,
     )
     own, columns = trainer.exchange.own, trainer.exchange.columns
     logger.info(

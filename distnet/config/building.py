@@ -42,7 +42,9 @@ def build_trainer(
         )
     rows = min(config.batch_size, len(data.train.inputs if chosen is None else chosen))
     rate = config.learning_rate * (rows / (config.scale_learning_rate or rows))
-    network = NeuralNetwork(sizes, config.activation, rate, config.seed, config.dtype, config.initialisation)
+    network = NeuralNetwork(
+        sizes, config.activation, rate, config.seed, config.dtype, config.initialisation, config.arithmetic
+    )
     training = TrainingConfig(
         rate,
         config.batch_size,
@@ -84,4 +86,5 @@ def reproducible_config(config: Config, data: Dataset, trainer: Trainer) -> Conf
     kept = {"tutorial_loss": config.tutorial_loss, "stall_timeout": config.stall_timeout}
     dataset = "synthetic" if data.source == "drawn" else config.dataset or DEFAULT
     folder = None if config.data_dir is None or config.data_dir.is_absolute() else config.data_dir
-    return replace(config, **outputs | kept | {"dataset": dataset, "data_dir": folder, "shards": trainer.shards})
+    shards = trainer.shards if config.arithmetic == "native" else None
+    return replace(config, **outputs | kept | {"dataset": dataset, "data_dir": folder, "shards": shards})

@@ -29,6 +29,11 @@ def find_ineffective(config: Config) -> dict[str, tuple[str, str]]:
     if config.checkpoint_dir is None:
         no_checkpoints = "there are no checkpoints", "add --checkpoint-dir DIR"
         found |= dict.fromkeys(("checkpoint_every", "keep", "resume"), no_checkpoints)
+    if config.arithmetic == "portable":
+        native = "use --arithmetic native"
+        found |= dict.fromkeys(("shards", "stack"), ("portable arithmetic has the same bits without", native))
+        if config.dtype != "float64":
+            found["dtype"] = "portable arithmetic is float64", native
     if not config.hidden:
         found["dropout"] = "there is no hidden layer", "add one with --hidden K"
     if table:

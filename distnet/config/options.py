@@ -11,6 +11,7 @@ from distnet.config.values import dataset_name, file_path, path_ending_in, read_
 from distnet.datasets.options import DATASETS, DEFAULT, HEADERS, OWN
 from distnet.models.model_file import MODEL_ENDINGS
 from distnet.nn.functional import ACTIVATIONS
+from distnet.nn.model import ARITHMETICS
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, OPTIMIZERS
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.nn.schedules import SCHEDULES
@@ -104,7 +105,18 @@ class Config:
         "variance 2/inputs, 2/(inputs + outputs) and 1/inputs",
         choices=INITIALISATIONS,
     )
-    dtype: str = option("float32", "network", "precision of all computations", choices=DTYPES)
+    arithmetic: str = option(
+        "portable",
+        "network",
+        "portable has the same bits on every machine and number of ranks; native is faster",
+        choices=ARITHMETICS,
+    )
+    dtype: str = option(
+        None,
+        "network",
+        "precision of all computations (default: float64 in portable, float32 in native)",
+        choices=DTYPES,
+    )
     learning_rate: float = option(
         None,
         "training",
@@ -257,6 +269,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
+        if self.dtype is None:
+            object.__setattr__(self, "dtype", "float64" if self.arithmetic == "portable" else "float32")
 
     @property
     def outputs(self) -> dict[str, Path]:

@@ -68,7 +68,8 @@ def read_config(arguments: Sequence[str]) -> Config:
             except ArgumentTypeError as error:
                 raise InputError(to_flag(each.name), str(error), on_every_rank=True) from None
     path = given.pop("config", None)
-    file = read_options(path) if path else {}
+    # Files of distnet 0.1 name no arithmetic, and mean the one that it had.
+    file = {"arithmetic": "native"} | read_options(path) if path else {}
     preset = read_options(PRESET_FOLDER / f"{(file | given).get('preset', Config.preset)}.toml")
     config = Config(**merge_options(preset, file, given))
     for name, output in config.outputs.items():

@@ -125,6 +125,7 @@ class Results:
         predictions = trainer.evaluation.predictions() if trainer.evaluation and config.report else None
         training = trainer.training_scores() if config.report else None
         network.parameters[:] = trainer.exchange.parameters
+        network.input_exponent = trainer.model.input_exponent
         network.about = {
             "config": {k: v for k, v in self._effective.to_dict().items() if k != "data_dir"},  # of this machine only
             **data.about(),

@@ -60,6 +60,8 @@ def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: in
     done = header["epochs_done"]
     if (done, header["steps_done"]) > (config.epochs, 0):
         raise InputError("--epochs", f"got {config.epochs}, but {path} is in epoch {done + 1}", "use more epochs")
+    if config.arithmetic == "portable":
+        return
     if config.shards not in (None, header["shards"]):
         problem = f"got {config.shards}, but {path} was made with {header['shards']}"
         raise InputError("--shards", problem, f"use --shards {header['shards']}")

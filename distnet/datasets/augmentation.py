@@ -5,12 +5,15 @@ Each pixel of the new image is looked up at a place (y, x) of the old one. Both 
 map, Gaussian bumps an elastic one. So a random matrix per image says all, and two products make its places.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distnet.nn.draws import Draws
+from distnet.portable.draws import Draws
+from distnet.portable.elementary import cos_sin, exp
+from distnet.portable.grids import exact_sum, exponent_above, product_bits, round_to, rounding_constant
 from distnet.runtime.arrays import Array, aligned_zeros, padded
 
 # Kinds of augmentation with the strengths that they have where none is given; sigma is elastic's.
@@ -45,8 +48,9 @@ def bumps(size: int, sigma: float) -> Array:
     spacing = max(sigma, 1)
     count = int(np.ceil((size - 1 + 2 * MARGIN * sigma) / spacing)) + 1
     centre = (np.arange(count) - (count - 1) / 2) * spacing
-    values: Array = np.exp(-0.5 * ((from_the_middle(size)[:, None] - centre) / sigma) ** 2)
-    values /= np.sqrt(np.sum(values**2, axis=1, keepdims=True))
+    distance = (from_the_middle(size)[:, None] - centre) / sigma
+    values = exp(-0.5 * (distance * distance))
+    values /= np.sqrt(exact_sum(values * values, axis=1))[:, None]
     return values
 
 
@@ -58,9 +62,10 @@ def from_the_middle(size: int) -> Array:
 def smoothed(sigma: float) -> float:
     """What smoothing by a Gaussian, whose weights sum to 1, leaves of the deviation of noise in two dimensions."""
     reach = int(np.ceil(6 * sigma))
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    weights /= weights.sum()
-    return float(np.sum(weights**2))
+    distance = np.arange(-reach, reach + 1) / sigma
+    weights = exp(-0.5 * (distance * distance))
+    weights /= exact_sum(weights)
+    return float(exact_sum(weights * weights))
 
 
 class Augmentation:
@@ -86,7 +91,7 @@ class Augmentation:
         self, shape: tuple[int, int], strengths: Strengths, background: float, dtype: DTypeLike = np.float32
     ) -> None:
         height, width = shape
-        self.shape, self.strengths = shape, strengths
+        self.shape, self.strengths, self.background = shape, strengths, background
         self.block = rows = max(1, PIXELS_AT_ONCE // (height * width))
         functions = [[np.ones(size), from_the_middle(size)] for size in shape]
         if strengths.elastic:
@@ -104,10 +109,12 @@ class Augmentation:
 
         self.down, self.across = lines(height, down), lines(across, width)
         self.down[:], self.across[:] = np.transpose(functions[0]), functions[1]
+        self.grids: tuple[float, ...] = ()
+        if np.dtype(dtype) == np.float64:
+            self.grids = self.make_products_exact()
         self.coefficients = lines(2, rows, down, across)  # axis, row; [0, 0] the constant, [1, 0] and [0, 1] linear
         self.half = lines(2, rows, down, width)
         self.places = lines(2, rows, height, width)
-        self.angles = aligned_zeros((3, padded(rows, np.float64)), np.float64)  # with cosine and sine
 
         # Images with a border of one pixel. Behind the last, a line and a pixel that are looked at, and weigh nothing.
         self.line = width + 2
@@ -121,6 +128,22 @@ class Augmentation:
         self.index32 = np.empty((rows, height, width), np.int32)
         self.index = np.empty((rows, height, width), np.intp)
         self.values = np.empty((4, rows, height, width), dtype)
+
+    def make_products_exact(self) -> tuple[float, float]:
+        """Round both factors of functions; returns the constants that round coefficients and half products.
+
+        A hundred thousandth of a pixel is lost.
+        """
+        strengths = self.strengths
+        bits = product_bits(max(self.down.shape[1], len(self.across))) // 2
+        for factors in (self.down, self.across):
+            round_to(factors, rounding_constant(exponent_above(float(np.max(np.abs(factors)))), bits), factors)
+        slope = 1 / (1 - strengths.scale / 100)
+        constant = strengths.shift + (max(self.shape) + 1) / 2
+        largest = max(constant, slope, self.elastic)
+        # Of the squares of a row of bumps, the sum is one.
+        largest_half = max(constant + slope * max(self.shape) / 2, self.elastic * math.sqrt(len(self.across)))
+        return rounding_constant(exponent_above(largest), bits), rounding_constant(exponent_above(largest_half), bits)
 
     def apply(self, images: Array, seed: int, epoch: int, samples: NDArray[np.int64], out: Array) -> None:
         """Write the changed images to `out`, (n, pixels), which may be `images` itself.
@@ -143,22 +166,22 @@ class Augmentation:
         count, strengths = len(samples), self.strengths
         numbers = self.draws.uniform(seed, epoch, samples)
         shift, turn, scale, noise = numbers[:2], numbers[2], numbers[3:AFFINE_DRAWS], numbers[AFFINE_DRAWS:]
-        angle, cosine, sine = self.angles
-        np.multiply(turn, np.deg2rad(strengths.rotate), out=angle[:count])
-        # All of them, whatever the count: vector code must meet a row with the same instructions everywhere.
-        np.cos(angle, out=cosine)
-        np.sin(angle, out=sine)
+        cosine, sine = cos_sin(turn * (strengths.rotate / 360))
         scale = 1 + scale * (strengths.scale / 100)
         coefficients = self.coefficients[:, :count]
         coefficients[..., 0, 0] = shift * strengths.shift + (np.array(self.shape)[:, None] + 1) / 2
         y, x = coefficients
-        y[:, 1, 0], y[:, 0, 1] = cosine[:count] / scale[0], sine[:count] / scale[0]
-        x[:, 1, 0], x[:, 0, 1] = -sine[:count] / scale[1], cosine[:count] / scale[1]
+        y[:, 1, 0], y[:, 0, 1] = cosine / scale[0], sine / scale[0]
+        x[:, 1, 0], x[:, 0, 1] = -sine / scale[1], cosine / scale[1]
         bent = coefficients[..., 2:, 2:]
         noise = noise.reshape(2, *bent.shape[2:], count).transpose(0, 3, 1, 2)
         np.multiply(noise, self.elastic, out=bent)
         half, places = self.half[:, :count], self.places[:, :count]
+        if self.grids:
+            round_to(coefficients, self.grids[0], coefficients)
         np.matmul(coefficients, self.across, out=half)
+        if self.grids:
+            round_to(half, self.grids[1], half)
         return np.matmul(self.down, half, out=places)
 
     def look_up(self, images: Array, places: Array, out: Array) -> None:

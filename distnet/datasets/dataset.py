@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
-from distnet.runtime.arrays import Array, padded
+from distnet.portable.draws import draw_order
+from distnet.runtime.arrays import Array, little_endian, padded
 from distnet.runtime.errors import InputError
 
 Class = str | int | float
@@ -90,9 +91,10 @@ class Table(NamedTuple):
 
     def fingerprint(self) -> str:
         """sha256 of all values and classes, and of the indices of the test rows."""
-        digest = hashlib.sha256(repr((self.values.shape, self.values.dtype.str, self.classes)).encode())
-        for array in (self.values, self.codes, self.test):
-            digest.update(array.data)
+        values = little_endian(self.values)
+        digest = hashlib.sha256(repr((values.shape, values.dtype.str, self.classes)).encode())
+        for array in (values, self.codes, self.test):
+            digest.update(little_endian(array).data)
         return digest.hexdigest()
 
 
@@ -211,10 +213,9 @@ def draw_held_out(codes: Rows, count: int, seed: Sequence[int]) -> tuple[Rows, R
     codes: (rows,), the class of each row. Each class gets its share of `count`. If there is room, every class of two
     rows or more has a row on either side.
     """
-    draw = np.random.default_rng(seed)
-    order = draw.permutation(len(codes))
+    order = draw_order(len(codes), *seed, 0)
     sizes = np.bincount(codes)
-    quota = held_out_per_class(sizes, count, draw)
+    quota = held_out_per_class(sizes, count, draw_order(len(sizes), *seed, 1))
     # The rank of each row among the rows of its class, in the order drawn.
     grouped = np.argsort(codes[order], kind="stable")
     places = np.empty_like(order)
@@ -223,14 +224,17 @@ def draw_held_out(codes: Rows, count: int, seed: Sequence[int]) -> tuple[Rows, R
     return order[held], order[~held]
 
 
-def held_out_per_class(sizes: Rows, count: int, draw: np.random.Generator) -> Rows:
-    """How many rows of each class to hold out, `count` in all, for classes of these sizes."""
+def held_out_per_class(sizes: Rows, count: int, order: Rows) -> Rows:
+    """How many rows of each class to hold out, `count` in all, for classes of these sizes.
+
+    order: of the classes, a permutation, which decides between equal claims.
+    """
     present = np.count_nonzero(sizes)
     exact = sizes * (count / sizes.sum())
     low = np.minimum(sizes - 1, 1).clip(0) if count >= present else np.zeros_like(sizes)
     high = (sizes - 1).clip(low) if sizes.sum() - count >= present else sizes
     quota = np.floor(exact).astype(np.int64).clip(low, high)
-    chance = draw.permutation(len(sizes)) / (2 * len(sizes))  # decides between classes with equal claims
+    chance = order / (2 * len(sizes))
     while missing := count - int(quota.sum()):
         step = 1 if missing > 0 else -1
         room = quota < high if step > 0 else quota > low

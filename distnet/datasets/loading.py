@@ -1,6 +1,7 @@
 """From files to arrays that the ranks of a node share: find, read, broadcast, standardise, one-hot."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -101,7 +102,7 @@ class Arrays(tuple[Array, Array, Array, Array]):
 
 
 @collective
-def load_mnist(data_dir: str | Path = DATA_FOLDER, dtype: DTypeLike = np.float32) -> Arrays:
+def load_mnist(data_dir: str | Path = DATA_FOLDER, dtype: DTypeLike = np.float64) -> Arrays:
     """MNIST as X_train (60000, 784), Y_train (60000, 10), X_test (10000, 784), Y_test (10000, 10).
 
     Standardised and one-hot; one copy per node. `about` has the mean and the deviation.
@@ -190,7 +191,7 @@ def pixel_moments(world: World, images: NDArray[np.uint8]) -> tuple[float, float
     total, squares = (int((counts * np.arange(256) ** power).sum()) for power in (1, 2))
     mean = total / images.size
     variance = squares / images.size - mean * mean
-    return mean, variance**0.5 if variance > 0 else 1.0
+    return mean, math.sqrt(variance) if variance > 0 else 1.0
 
 
 def standardise(world: World, raw: Raw, mean: float, deviation: float, classes: int, dtype: DTypeLike) -> Split:

@@ -48,7 +48,8 @@ class TableOptions:
     Of CSV only: label, the column of classes, by its name or its number from 1 (None: the last); header, "yes" or "no"
     (None: detect it); ignore, the columns to leave out, named like the label.
     test_share: share of each class to hold out if the file has no test set; None to train on all rows.
-    split_seed: seed of that draw. learned: the model to evaluate; None to train one.
+    split_seed: seed of that draw. learned: the model to evaluate; None to train one. has_old_draw: whether that model
+    is of distnet 0.1, which drew other rows.
     """
 
     label: str | None = None
@@ -57,6 +58,7 @@ class TableOptions:
     test_share: float | None = 0.2
     split_seed: int = 0
     learned: Learned | None = None
+    has_old_draw: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnet.datasets.options import TABLES
+from distnet.portable.grids import exact_sum, exponent_above, product_bits, round_to, rounding_constant
 from distnet.runtime.errors import InputError, first_line
 
 # Of MNIST's 28: the digit's longer side, and the pixel where its centre of mass is.
@@ -81,7 +82,7 @@ def read_grey(path: Path) -> NDArray[np.float64]:
 def on_paper(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     """Grey and opacity, (rows, columns, 2), as grey alone: over black where what is opaque is light, else white."""
     grey, opacity = pixels[..., 0], pixels[..., 1] / 255
-    light = (grey * opacity).sum() > 127.5 * opacity.sum()
+    light = exact_sum((grey * opacity).reshape(-1)) > 127.5 * exact_sum(opacity.reshape(-1))
     paper: NDArray[np.float64] = grey * opacity + (1 - opacity) * (0 if light else 255)
     return paper
 
@@ -116,10 +117,10 @@ def centred(digit: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
     height, width = (min(max(round(length * scale), 1), box) for length in digit.shape)
     small = resampled(resampled(digit, height).T, width).T
     pixels = np.zeros((side, side))
-    mass = small.sum()
+    mass = exact_sum(small.reshape(-1))
     corner = []
     for axis, length in enumerate(small.shape):
-        centre = (small.sum(axis=1 - axis) * np.arange(length)).sum() / mass
+        centre = float(exact_sum(exact_sum(small, axis=1 - axis) * np.arange(length)) / mass)
         corner.append(min(max(math.floor(middle - centre + 0.5), 0), side - length))
     pixels[corner[0] : corner[0] + height, corner[1] : corner[1] + width] = small / small.max()
     return np.rint(pixels * 255).astype(np.uint8)
@@ -159,5 +160,11 @@ def resampled(image: NDArray[Any], rows: int) -> NDArray[np.float64]:
     reach = max(scale, 1.0)
     centres = (np.arange(rows) + 0.5) * scale
     weights = np.maximum(1 - np.abs(np.arange(len(image)) + 0.5 - centres[:, None]) / reach, 0)
-    means: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True) @ image
+    weights /= exact_sum(weights, axis=1)[:, None]
+    # On grids on which the sums of their products are exact, as everywhere in portable arithmetic.
+    bits = product_bits(len(image)) // 2
+    pixels = np.array(image, np.float64)
+    round_to(weights, rounding_constant(1, bits), weights)
+    round_to(pixels, rounding_constant(exponent_above(float(np.max(np.abs(pixels)))), bits), pixels)
+    means: NDArray[np.float64] = weights @ pixels
     return means

@@ -5,13 +5,21 @@ own way and inks it with a round Gaussian pen. Such a pen is separable, exp(-x^2
 so a picture is a sum over pen points of (profile down) x (profile across), and one contraction draws a block.
 """
 
+import math
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distnet.portable.draws import draw_fractions, draw_order, draw_words
+from distnet.portable.elementary import TAU, cos_sin, exp
+from distnet.portable.grids import Floats, product_bits, round_to, rounding_constant
+
 SIDE: Final = 28  # pixels
 BLOCK: Final = 1000  # samples that share a generator: sample i is number i % BLOCK of block i // BLOCK
+PURPOSE: Final = 4  # of the random numbers; the order of samples has 3
+NUMBERS: Final = 24  # random numbers per sample
 PEN_POINTS: Final = 64  # per digit, so about a pixel apart or less: closer than the pen is wide
 
 Stroke = tuple[tuple[float, float], ...]
@@ -59,74 +67,97 @@ STYLES: Final[tuple[tuple[int, tuple[Stroke, ...]], ...]] = (
 # fmt: on
 
 
-def _smooth(stroke: Stroke, steps: int = 16) -> NDArray[np.float64]:
+def _smooth(stroke: Stroke, steps: int = 16) -> Floats:
     """Points ((len(stroke) - 1) * steps + 1, 2) on the Catmull-Rom spline through a stroke's points."""
     p = np.array(stroke)
     start, end = p[:-1], p[1:]
-    slope = np.gradient(p, axis=0)
+    slope = np.concatenate([p[1:2] - p[:1], (p[2:] - p[:-2]) / 2, p[-1:] - p[-2:-1]])
     t = (np.arange(steps) / steps)[:, None, None]
     ease = t * t * (3 - 2 * t)
     spline = start + ease * (end - start) + t * (1 - t) * ((1 - t) * slope[:-1] - t * slope[1:])
-    return np.vstack([spline.swapaxes(0, 1).reshape(-1, 2), p[-1:]])
+    return np.concatenate([spline.swapaxes(0, 1).reshape(-1, 2), p[-1:]])
 
 
-def _pen_path(strokes: tuple[Stroke, ...]) -> tuple[NDArray[np.float32], np.float32]:
+def _pen_path(strokes: tuple[Stroke, ...]) -> tuple[Floats, float]:
     """Pen points (2, PEN_POINTS), x and y, at equal distances along the strokes; and that distance."""
     curves = [_smooth(stroke) for stroke in strokes]
+    points = np.concatenate(curves)
     # The way from one stroke to the next counts as 0, so no pen point falls on it.
-    steps = [np.hypot(*np.diff(curve, axis=0, prepend=curve[:1]).T) for curve in curves]
-    walked = np.cumsum(np.concatenate(steps))
+    steps = [np.concatenate([curve[:1] * 0, curve[1:] - curve[:-1]]) for curve in curves]
+    along = np.concatenate(steps)
+    walked = np.array(list(accumulate(np.sqrt(along[:, 0] * along[:, 0] + along[:, 1] * along[:, 1]).tolist())))
     spacing = walked[-1] / PEN_POINTS
     stops = (np.arange(PEN_POINTS) + 0.5) * spacing
-    path = np.array([np.interp(stops, walked, axis) for axis in np.concatenate(curves).T], np.float32)
-    return path, np.float32(spacing)
+    after = np.searchsorted(walked, stops, side="right")
+    part = (stops - walked[after - 1]) / (walked[after] - walked[after - 1])
+    return (points[after - 1] + part[:, None] * (points[after] - points[after - 1])).T, float(spacing)
 
 
 _PATHS: Final = [_pen_path(strokes) for _, strokes in STYLES]
 PEN_PATH: Final = np.stack([path for path, _ in _PATHS], axis=1)  # (2, styles, PEN_POINTS)
-SPACING: Final = np.stack([spacing for _, spacing in _PATHS])  # (styles,)
+SPACING: Final = np.array([spacing for _, spacing in _PATHS])  # (styles,)
 STYLE_COUNT: Final = np.bincount([digit for digit, _ in STYLES])  # (10,)
-FIRST_STYLE: Final = np.cumsum(STYLE_COUNT) - STYLE_COUNT  # (10,)
+FIRST_STYLE: Final = np.array([0, *accumulate(STYLE_COUNT.tolist())][:-1])  # (10,)
+
+
+def _profiles(points: Floats, pen: Floats) -> Floats:
+    """exp(-(i - p)² / 2 s²) for every pixel i, (BLOCK, SIDE, PEN_POINTS), on a grid on which products add exactly.
+
+    points: p, (BLOCK, PEN_POINTS), from the middle of the image. pen: s, (BLOCK, 1).
+    It is exp(-i² / 2 s²) exp(-p² / 2 s²) exp(p / s²)^i, so all pixels of a point need two exponentials.
+    """
+    narrowness = 1 / (pen * pen)
+    pixel = np.arange(SIDE) - (SIDE - 1) / 2
+    of_pixel = exp(pixel * pixel * narrowness * -0.5)
+    of_point = exp(points * points * narrowness * -0.5)
+    ratio = exp(points * narrowness)
+    power = exp(points * narrowness * pixel[0])
+    profiles = np.empty((len(points), SIDE, PEN_POINTS))
+    for place in range(SIDE):
+        np.multiply(of_point, of_pixel[:, place, None], out=profiles[:, place])
+        np.multiply(profiles[:, place], power, out=profiles[:, place])
+        np.multiply(power, ratio, out=power)
+    return round_to(profiles, rounding_constant(0, product_bits(PEN_POINTS) // 2), profiles)
 
 
 def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images (BLOCK, SIDE, SIDE) and labels (BLOCK,) of one block, every digit equally often."""
-    rng = np.random.default_rng([seed, block])
+    numbers = draw_fractions(NUMBERS * BLOCK, seed, PURPOSE, block, 0).reshape(NUMBERS, BLOCK, 1)
+    rows = iter(numbers)
 
-    def between(low: float, high: float) -> NDArray[np.float32]:
+    def between(low: float, high: float) -> Floats:
         """One number per sample, (BLOCK, 1), to go with its pen points (BLOCK, PEN_POINTS)."""
-        return low + (high - low) * rng.random((BLOCK, 1), np.float32)
+        return low + (high - low) * next(rows)
 
-    labels = (rng.permutation(BLOCK) % 10).astype(np.uint8)
-    style = FIRST_STYLE[labels] + rng.integers(STYLE_COUNT[labels])
+    labels = (draw_order(BLOCK, seed, PURPOSE, block, 1) % 10).astype(np.uint8)
+    style = FIRST_STYLE[labels] + np.floor(next(rows)[:, 0] * STYLE_COUNT[labels]).astype(np.int64)
     x, y = PEN_PATH[:, style]
 
     # Bend the paper rather than single points: its waves are long, so strokes stay smooth and joints joined.
     for _ in range(3):
-        wave = np.sin(between(-6, 6) * x + between(-6, 6) * y + between(0, 2 * np.pi))
+        wave = cos_sin(between(-0.95, 0.95) * x + between(-0.95, 0.95) * y + between(0, 1))[1]
         x, y = x + between(-0.09, 0.09) * wave, y + between(-0.08, 0.08) * wave
     # Its box, not its weight, goes to the middle: then next to no digit is cut off at the border.
     x -= (x.min(axis=1, keepdims=True) + x.max(axis=1, keepdims=True)) / 2
     y -= (y.min(axis=1, keepdims=True) + y.max(axis=1, keepdims=True)) / 2
     x -= between(-0.15, 0.5) * y  # slant, mostly to the right
-    height, width, turn = between(16, 20), between(0.65, 1.05), between(-0.2, 0.2)  # pixels, ratio, radians
+    height, width = between(16, 20), between(0.65, 1.05)  # pixels, ratio
+    cosine, sine = cos_sin(between(-0.032, 0.032))  # turns
     x, y = x * height * width, y * height
-    x, y = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
+    x, y = x * cosine - y * sine, x * sine + y * cosine
     x += between(-1, 1)
     y += between(-1, 1)
 
-    pixel = np.arange(SIDE, dtype=np.float32)[:, None] - (SIDE - 1) / 2  # from the middle, as x and y are
-    pen = between(0.7, 1.3)[:, :, None]  # standard deviation of its profile, pixels
-    across, down = (np.exp(-0.5 * ((pixel - points[:, None, :]) / pen) ** 2) for points in (x, y))
-    # einsum, not matmul: the number of BLAS threads must not decide the order of additions.
-    ink = np.einsum("nyk,nxk->nyx", down, across)
+    pen = between(0.7, 1.3)  # standard deviation of its profile, pixels
+    ink = np.matmul(_profiles(y, pen), _profiles(x, pen).swapaxes(1, 2))
     # A stroke is the integral of the pen along it: this makes its middle about 1, however long the digit.
-    ink *= (SPACING[style, None] * height)[:, :, None] / (pen * (2 * np.pi) ** 0.5)
     # Too much ink, cut off at white and at black, is a stroke with a flat middle and an edge of a pixel.
-    ink *= between(1.5, 2.5)[:, :, None]
+    ink *= (between(1.5, 2.5) * SPACING[style, None] * height / (pen * math.sqrt(TAU)))[:, :, None]
     ink -= 0.25
-    ink *= 1 - 0.3 * rng.random(ink.shape, np.float32)  # grain of the paper
-    np.clip(ink, 0, 1, out=ink)
+    words = draw_words(ink.size // 4, seed, PURPOSE, block, 2)
+    grain = words.astype("<u8", copy=False).view("<u2").reshape(ink.shape)
+    ink *= 1 - 0.3 / 65536 * grain  # of the paper
+    np.minimum(np.maximum(ink, 0, out=ink), 1, out=ink)
     ink *= 255
     return ink.astype(np.uint8), labels
 
@@ -136,8 +167,7 @@ def synthetic_digits(count: int, seed: int, first: int = 0) -> tuple[NDArray[np.
 
     Returns images (count, 28, 28) uint8, white ink (255) on black (0), and labels (count,) uint8, 0 to 9 in
     random order, each equally often in every BLOCK samples. Sample i depends on (seed, i) alone, so disjoint
-    index ranges of one seed are disjoint data sets. Processes of one machine get the same bits; on another
-    kind of processor or version of NumPy a few pixels may differ.
+    index ranges of one seed are disjoint data sets. The pixels are the same on every machine.
     """
     blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
     images = np.empty((len(blocks), BLOCK, SIDE, SIDE), np.uint8)

@@ -10,6 +10,7 @@ from distnet.datasets.dataset import Class, Rows, Table, check_no_single, draw_h
 from distnet.datasets.npz import read_npz
 from distnet.datasets.options import TableOptions
 from distnet.parallel.shards import row_blocks
+from distnet.portable.grids import exact_sum
 from distnet.runtime.errors import InputError
 
 HELD_OUT = (0, 1)  # with the seed, selects the draw of the test rows; epochs count from 1
@@ -33,6 +34,9 @@ def read_table(kind: str, path: Path, options: TableOptions) -> Table:
     count = min(max(round(options.test_share * rows), 1), rows - 1)
     remedy = "evaluate --part all" if options.learned else "add rows of it, or leave it out"
     check_no_single(table.codes, table.classes, path, remedy)
+    if options.has_old_draw:
+        problem = "the model is of distnet 0.1, which held out other rows"
+        raise InputError(path, problem, "evaluate --part all, or train it again")
     test, train = draw_held_out(table.codes, count, [options.split_seed, *HELD_OUT])
     return table._replace(train=train, test=test)
 
@@ -68,12 +72,12 @@ def column_moments(path: Path, table: Table) -> tuple[NDArray[np.float64], NDArr
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for rows in blocks:
             block = table.values[rows].astype(np.float64)
-            total += block.sum(axis=0)
+            total += exact_sum(block)
             np.minimum(low, block.min(axis=0), out=low)
             np.maximum(high, block.max(axis=0), out=high)
         mean = total / len(table.train)
         for rows in blocks:
-            squares += np.square(table.values[rows] - mean).sum(axis=0)
+            squares += exact_sum(np.square(table.values[rows] - mean))
         deviation = np.sqrt(squares / len(table.train))
     constant = low == high  # which a rounded mean must not hide
     mean[constant], deviation[constant] = low[constant], 1

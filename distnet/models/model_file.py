@@ -10,16 +10,17 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from distnet.nn.functional import ACTIVATIONS
-from distnet.nn.model import Model
+from distnet.nn.model import ARITHMETICS, Model
 from distnet.nn.parameters import parameter_count
-from distnet.runtime.arrays import Array
+from distnet.portable.grids import LEAST, MOST
+from distnet.runtime.arrays import Array, little_endian
 from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.files import read_arrays, write_whole
 
 MODEL_ENDINGS = (".pkl", ".npz")
 
 FORMAT = "distnet model"
-VERSION = 1
+VERSION, READABLE = 2, (1, 2)  # of version 1, which knew native arithmetic alone
 STORED_DTYPES = ("<f4", "<f8")
 LARGEST_LAYER = 2**31 - 1
 # The opcodes of distnet's pickles. Others can allocate any amount of memory, or change objects.
@@ -46,16 +47,18 @@ def save_model(path: Path, model: Model) -> None:
         "version": VERSION,
         "sizes": list(model.sizes),
         "activation": model.activation,
+        "arithmetic": model.arithmetic,
+        "input_exponent": model.input_exponent,
         "about": json.loads(json.dumps(model.about)),  # as copies, so that no container occurs twice
     }
 
     def write(file: BinaryIO) -> None:
         if path.suffix == ".npz":
-            np.savez(file, header=np.array(json.dumps(header)), parameters=model.parameters)
+            np.savez(file, header=np.array(json.dumps(header)), parameters=little_endian(model.parameters))
         else:
             pickler = pickle.Pickler(file, protocol=4)
             pickler.dispatch_table = {np.ndarray: _as_bytes}
-            pickler.dump(header | {"parameters": model.parameters})
+            pickler.dump(header | {"parameters": little_endian(model.parameters)})
 
     if path.suffix not in MODEL_ENDINGS:
         raise InputError(f"model {path}", f"the name does not end in {' or '.join(MODEL_ENDINGS)}")
@@ -151,11 +154,13 @@ def build_model(path: Path, content: Any) -> Model:
     """The model in the content of a file. Raises InputError if it is anything else."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"model {path}", "is not a model of distnet's")
-    if content.get("version") != VERSION:
+    if content.get("version") not in READABLE:
         raise InputError(
-            f"model {path}", f"is of version {content.get('version')!r}, and this distnet reads version {VERSION}"
+            f"model {path}",
+            f"is of version {content.get('version')!r}, and this distnet reads versions {READABLE[0]} to {VERSION}",
         )
     sizes, activation = content.get("sizes"), content.get("activation")
+    arithmetic, exponent = content.get("arithmetic", "native"), content.get("input_exponent")
     parameters, about = content.get("parameters"), content.get("about")
     if (
         not isinstance(sizes, list)
@@ -164,11 +169,13 @@ def build_model(path: Path, content: Any) -> Model:
         or not isinstance(activation, str)
         or activation not in ACTIVATIONS
         or not isinstance(about, dict)
+        or arithmetic not in ARITHMETICS
+        or not (exponent is None or (type(exponent) is int and LEAST <= exponent <= MOST))
     ):
         raise InputError(f"model {path}", f"its description is damaged (sizes {sizes!r}, activation {activation!r})")
     if (
         not isinstance(parameters, np.ndarray)
-        or parameters.dtype not in (np.float32, np.float64)
+        or parameters.dtype not in ((np.float32, np.float64) if arithmetic == "native" else (np.float64,))
         or parameters.shape != (parameter_count(sizes),)
     ):
         shape = getattr(parameters, "shape", "none")
@@ -177,4 +184,5 @@ def build_model(path: Path, content: Any) -> Model:
             f"a network of {'-'.join(map(str, sizes))} has {parameter_count(sizes):,} parameters, "
             f"and the file holds {shape}",
         )
-    return Model(tuple(sizes), activation, parameters, about)
+    native_order = parameters.astype(parameters.dtype.newbyteorder("="), copy=False)
+    return Model(tuple(sizes), activation, native_order, about, arithmetic, exponent)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distnet.nn.draws import Draws
+from distnet.portable.draws import Draws
 from distnet.runtime.arrays import Array
 
 PURPOSE = 1  # the stream of random numbers; augmentation uses 0
@@ -25,8 +25,8 @@ class Dropout:
     def __init__(
         self, probability: float, columns: Sequence[int], neurons: Sequence[int], rows: int, dtype: DTypeLike
     ) -> None:
-        self.threshold = min(max(round(probability * 2**16), 1), 2**16 - 1)
-        self.factor = 2**16 / (2**16 - self.threshold)
+        self.threshold = min(max(round(probability * 65536), 1), 65535)
+        self.factor = 65536 / (65536 - self.threshold)
         total = sum(columns)
         self._draws = Draws(-(-total // PARTS), rows, PURPOSE)
         self._stays = np.empty((rows, total), np.bool_)
@@ -38,7 +38,7 @@ class Dropout:
     def draw(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> None:
         """Draw the masks of these samples, for the first len(samples) rows."""
         count = len(samples)
-        parts = self._draws.words(seed, epoch, samples).view(np.uint16)[:, : self._stays.shape[1]]
+        parts = self._draws.words(seed, epoch, samples).astype("<u8", copy=False).view("<u2")[:, : self._stays.shape[1]]
         np.greater_equal(parts, self.threshold, out=self._stays[:count])
         np.multiply(self._stays[:count], self.factor, out=self._masks[:count], casting="unsafe")
         for behind in self._behind:

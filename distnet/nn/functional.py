@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distnet.portable.elementary import log
+from distnet.portable.grids import exact_sum
 from distnet.runtime.arrays import Array
 
 LEAK = 0.01  # the slope of leaky relu for negative logits, as in torch
-GELU_LINEAR, GELU_CUBIC = (2 / math.pi) ** 0.5, 0.044715
+GELU_LINEAR, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
 class Activation(NamedTuple):
@@ -28,23 +30,10 @@ class Activation(NamedTuple):
     one: float | None
 
 
-def sigmoid(z: Array, out: Array | None = None) -> Array:
-    """1 / (1 + exp(-z)); if exp overflows to infinity, the result is the exact limit 0."""
-    out = np.negative(z, out)
-    np.exp(out, out)
-    np.add(out, 1, out)
-    return np.reciprocal(out, out)
-
-
 def sigmoid_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
     """The slope a (1 - a)."""
     out = np.subtract(1, a, out)
     return np.multiply(out, a, out)
-
-
-def tanh(z: Array, out: Array | None = None) -> Array:
-    """Hyperbolic tangent."""
-    return np.tanh(z, out)
 
 
 def tanh_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
@@ -75,52 +64,64 @@ def leaky_relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array
     return np.maximum(out, LEAK, out=out)
 
 
-def gelu(z: Array, out: Array | None = None) -> Array:
-    """z/2 (1 + tanh(√(2/π) (z + 0.044715 z³))), the usual approximation of z Φ(z).
+def build_activations(
+    exp: Callable[[Array, Array | None], Array] = np.exp, tanh: Callable[[Array, Array | None], Array] = np.tanh
+) -> dict[str, Activation]:
+    """All activations by name, from these two functions (x, out), which may work in place."""
 
-    Source: Hendrycks and Gimpel 2016, "Gaussian error linear units", section 2.
-    """
-    out = _gelu_tanh(z, out)
-    np.add(out, 1, out)
-    np.multiply(out, z, out)
-    return np.multiply(out, 0.5, out)
+    def sigmoid(z: Array, out: Array | None = None) -> Array:
+        """1 / (1 + exp(-z)); if exp overflows to infinity, the result is the exact limit 0."""
+        out = np.negative(z, out)
+        exp(out, out)
+        np.add(out, 1, out)
+        return np.divide(1, out, out)
+
+    def gelu_tanh(z: Array, out: Array | None) -> Array:
+        """tanh(√(2/π) (z + 0.044715 z³))."""
+        out = np.multiply(z, z, out)
+        np.multiply(out, GELU_CUBIC, out)
+        np.add(out, 1, out)
+        np.multiply(out, z, out)
+        np.multiply(out, GELU_LINEAR, out)
+        return tanh(out, out)
+
+    def gelu(z: Array, out: Array | None = None) -> Array:
+        """z/2 (1 + tanh(√(2/π) (z + 0.044715 z³))), the usual approximation of z Φ(z).
+
+        Source: Hendrycks and Gimpel 2016, "Gaussian error linear units", section 2.
+        """
+        out = gelu_tanh(z, out)
+        np.add(out, 1, out)
+        np.multiply(out, z, out)
+        return np.multiply(out, 0.5, out)
+
+    def gelu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+        """The slope (1 + t)/2 (1 + (1 - t) u): t is the tanh in `gelu`, u is z times the derivative of its argument.
+
+        Allocates two arrays like z.
+        """
+        t = gelu_tanh(z, out)
+        u = np.multiply(z, z)
+        np.multiply(u, 3 * GELU_CUBIC * GELU_LINEAR, u)
+        np.add(u, GELU_LINEAR, u)
+        np.multiply(u, z, u)
+        rest = np.subtract(1, t)
+        np.multiply(u, rest, u)
+        np.add(u, 1, u)
+        np.add(t, 1, t)
+        np.multiply(t, u, t)
+        return np.multiply(t, 0.5, t)
+
+    return {
+        "sigmoid": Activation(sigmoid, sigmoid_derivative, one=np.inf),
+        "tanh": Activation(tanh, tanh_derivative, one=np.inf),
+        "relu": Activation(relu, relu_derivative, one=1.0),
+        "leaky-relu": Activation(leaky_relu, leaky_relu_derivative, one=1.0),
+        "gelu": Activation(gelu, gelu_derivative, one=None),
+    }
 
 
-def gelu_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
-    """The slope (1 + t)/2 (1 + (1 - t) u): t is the tanh in `gelu`, and u is z times the derivative of its argument.
-
-    Allocates two arrays like z.
-    """
-    t = _gelu_tanh(z, out)
-    u = np.multiply(z, z)
-    np.multiply(u, 3 * GELU_CUBIC * GELU_LINEAR, u)
-    np.add(u, GELU_LINEAR, u)
-    np.multiply(u, z, u)
-    rest = np.subtract(1, t)
-    np.multiply(u, rest, u)
-    np.add(u, 1, u)
-    np.add(t, 1, t)
-    np.multiply(t, u, t)
-    return np.multiply(t, 0.5, t)
-
-
-def _gelu_tanh(z: Array, out: Array | None) -> Array:
-    """The tanh in `gelu`."""
-    out = np.multiply(z, z, out)
-    np.multiply(out, GELU_CUBIC, out)
-    np.add(out, 1, out)
-    np.multiply(out, z, out)
-    np.multiply(out, GELU_LINEAR, out)
-    return np.tanh(out, out)
-
-
-ACTIVATIONS = {
-    "sigmoid": Activation(sigmoid, sigmoid_derivative, one=np.inf),
-    "tanh": Activation(tanh, tanh_derivative, one=np.inf),
-    "relu": Activation(relu, relu_derivative, one=1.0),
-    "leaky-relu": Activation(leaky_relu, leaky_relu_derivative, one=1.0),
-    "gelu": Activation(gelu, gelu_derivative, one=None),
-}
+ACTIVATIONS = build_activations()
 
 
 def cross_entropy(probabilities: Array, targets: Array) -> float:
@@ -130,15 +131,15 @@ def cross_entropy(probabilities: Array, targets: Array) -> float:
     A probability of zero counts as the smallest normal number of its dtype.
     """
     floor = np.finfo(probabilities.dtype).tiny
-    return float(-np.sum(targets * np.log(np.maximum(probabilities, floor))) / len(targets))
+    return float(exact_sum((targets * -log(np.maximum(probabilities, floor))).reshape(-1)) / len(targets))
 
 
-def tutorial_cross_entropy(probabilities: Array, targets: Array) -> float:
-    """The tutorial's loss, the mean over rows of Σ (-y log ŷ - (1 - y) log(1 - ŷ)).
+def tutorial_losses(probabilities: Array, targets: Array) -> Array:
+    """The tutorial's loss of each row, Σ (-y log ŷ - (1 - y) log(1 - ŷ)); arguments as of `cross_entropy`.
 
     It treats each output as an independent binary classification. It is reported, never minimised.
     """
     floor = np.finfo(probabilities.dtype).tiny
-    yes = targets * np.log(np.maximum(probabilities, floor))
-    no = (1 - targets) * np.log(np.maximum(1 - probabilities, floor))
-    return float(-np.sum(yes + no) / len(targets))
+    yes = targets * log(np.maximum(probabilities, floor))
+    no = (1 - targets) * log(np.maximum(1 - probabilities, floor))
+    return exact_sum(-(yes + no), axis=1)

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from distnet.nn.functional import ACTIVATIONS
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import check_choice
+
+ARITHMETICS = ("portable", "native")
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,17 +22,22 @@ class Model:
     sizes: neurons per layer, including inputs and outputs. activation: of the hidden layers. parameters: (at least N,),
     float32 or float64; they may change between passes. about: notes such as the configuration of the run, as JSON
     represents them.
-    Raises InputError (on every rank) for invalid sizes and activations.
+    arithmetic: "portable", with parameters in float64, or "native". input_exponent: e with |x| <= 2^e for all inputs of
+    the training set, the grid of inputs in portable arithmetic; None before a training.
+    Raises InputError (on every rank) for an invalid size, activation or arithmetic.
     """
 
     sizes: tuple[int, ...]
     activation: str
     parameters: Array
     about: dict[str, Any] = field(default_factory=dict)
+    arithmetic: str = "native"
+    input_exponent: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes))
         check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("arithmetic", self.arithmetic, ARITHMETICS)
 
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -42,3 +50,20 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
         problem = f"expected inputs, hidden layers and outputs, each 1 or more, got {sizes!r}"
         raise InputError("sizes", problem, on_every_rank=True)
     return tuple(map(int, layers))
+
+
+def choose_dtype(arithmetic: str, dtype: DTypeLike | None) -> DTypeLike:
+    """The dtype of parameters: `dtype`, or the arithmetic's default for None.
+
+    Raises InputError (on every rank) for portable arithmetic in anything but float64.
+    """
+    if arithmetic == "native":
+        return np.float32 if dtype is None else dtype
+    if dtype is not None and np.dtype(dtype) != np.float64:
+        raise InputError(
+            f"dtype {np.dtype(dtype)}",
+            "portable arithmetic is float64",
+            'use arithmetic="native"',
+            on_every_rank=True,
+        )
+    return np.float64

@@ -71,7 +71,7 @@ class Optimizer:
 
     def __init__(self, parameters: Array, weights: Sequence[slice], choice: Hyperparameters) -> None:
         self.choice = choice
-        self.steps = 0
+        self.steps, self._beta_powers = 0, [1.0, 1.0]  # β^steps, as products: no `pow` has the same bits everywhere
         self._rule, names = RULES[choice.optimizer]
         self.linear = choice.optimizer == "sgd" and not choice.weight_decay and choice.clip_norm is None
         self.state = {name: np.zeros_like(parameters) for name in names}
@@ -97,9 +97,19 @@ class Optimizer:
         gradient_sum: Σ∇ over the rows of the global mini-batch, for this slice; overwritten. scale: 1 / B, or less
         after `clip_scale`.
         """
-        self.steps += 1
+        self._count_step()
         for chunk in self._chunks:
             self._rule(self, chunk, gradient_sum[chunk.place], scale, learning_rate)
+
+    def restore_steps(self, steps: int) -> None:
+        """Continue after so many steps."""
+        self.steps, self._beta_powers = 0, [1.0, 1.0]
+        for _ in range(steps):
+            self._count_step()
+
+    def _count_step(self) -> None:
+        self.steps += 1
+        self._beta_powers = [power * beta for power, beta in zip(self._beta_powers, self.choice.betas, strict=True)]
 
     def _mean_gradient(self, chunk: Chunk, gradient: Array, scale: float) -> None:
         """G ← scale · Σ∇, with the L2 form of weight decay, + λ θ, for weights only."""
@@ -159,9 +169,9 @@ class Optimizer:
         np.multiply(gradient, 1 - beta2, out=gradient)
         np.add(second, gradient, out=second)
         np.sqrt(second, out=gradient)
-        np.multiply(gradient, 1 / (1 - beta2**self.steps) ** 0.5, out=gradient)
+        np.multiply(gradient, 1 / math.sqrt(1 - self._beta_powers[1]), out=gradient)
         np.add(gradient, self.choice.epsilon, out=gradient)
-        np.multiply(first, learning_rate / (1 - beta1**self.steps), out=scratch)
+        np.multiply(first, learning_rate / (1 - self._beta_powers[0]), out=scratch)
         np.divide(scratch, gradient, out=gradient)
         np.subtract(chunk.parameters, gradient, out=chunk.parameters)
 

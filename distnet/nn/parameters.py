@@ -5,6 +5,7 @@ always one. So one product computes both, in the forward pass and in backprop.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate, pairwise
@@ -14,12 +15,14 @@ from numpy.typing import DTypeLike
 
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import check_sizes
-from distnet.runtime.arrays import Array
+from distnet.portable.draws import draw_fractions, draw_normals
+from distnet.runtime.arrays import Array, little_endian
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import check_choice, seed_number
 
 INITIALISATIONS = ("torch", "he", "xavier", "tutorial")
 
+PURPOSE = 2  # of the random numbers; augmentation has 0, dropout 1
 BLOCK = 1024  # parameters; slices of the flat vector are whole blocks, except the last one
 
 
@@ -67,19 +70,19 @@ def initial_parameters(
     if not floating:
         raise InputError("dtype", f"expected float32 or float64, got {dtype!r}", on_every_rank=True)
     vector = np.zeros(parameter_count(sizes), dtype)
-    generator = np.random.default_rng(seed)
     initialisation = initialisation or ("tutorial" if activation == "sigmoid" else "torch")
-    for matrix in layer_views(vector, sizes):
-        weights = matrix[:-1]
+    for number, matrix in enumerate(layer_views(vector, sizes)):
+        weights, key = matrix[:-1], (seed, PURPOSE, number)
         inputs, outputs = weights.shape
         if initialisation == "torch":
-            matrix[:] = generator.uniform(-(inputs**-0.5), inputs**-0.5, matrix.shape)
+            uniform = draw_fractions(matrix.size, *key).reshape(matrix.shape) * 2 - 1
+            matrix[:] = uniform / math.sqrt(inputs)
             continue
         variance = {"he": 2 / inputs, "xavier": 2 / (inputs + outputs), "tutorial": 1 / inputs}[initialisation]
-        weights[:] = generator.standard_normal(weights.shape) * np.sqrt(variance)
+        weights[:] = draw_normals(weights.size, *key).reshape(weights.shape) * math.sqrt(variance)
     return vector
 
 
 def parameters_sha256(parameters: Array) -> str:
     """The SHA-256 of the flat parameter vector as little-endian bytes, 64 hex digits."""
-    return hashlib.sha256(parameters.astype(parameters.dtype.newbyteorder("<")).tobytes()).hexdigest()
+    return hashlib.sha256(little_endian(parameters + 0.0).data).hexdigest()  # + 0.0 makes -0.0 of some BLAS 0.0

@@ -1,8 +1,12 @@
 """The learning rate as a pure function of the step, which a resumed run continues."""
 
-import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from distnet.portable.elementary import cos_sin, exp, log
+from distnet.portable.grids import Floats
 from distnet.runtime.numbers import check_choice, check_fields, fraction, positive_count, positive_rate, rate_or_zero
 
 SCHEDULES = ("constant", "step", "exponential", "cosine")
@@ -31,19 +35,22 @@ class Schedule:
             self, epochs=positive_count, decay=fraction, decay_epochs=positive_rate, warmup_epochs=rate_or_zero
         )
 
-    def factor(self, step: int, steps_per_epoch: int) -> float:
-        """The factor of the learning rate at a step, counted from 0 over all epochs."""
+    def factors(self, steps: NDArray[np.int64], steps_per_epoch: int) -> Floats:
+        """The factor of the learning rate at each of these steps, counted from 0 over all epochs."""
         warmup = round(self.warmup_epochs * steps_per_epoch)
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        epochs = (step - warmup) / steps_per_epoch
-        match self.kind:
-            case "step":
-                return float(self.decay ** math.floor(epochs / self.decay_epochs + 1e-9))
-            case "exponential":
-                return float(self.decay ** (epochs / self.decay_epochs))
-            case "cosine":
-                assert self.epochs is not None
-                whole = self.epochs - warmup / steps_per_epoch
-                return (1 + math.cos(math.pi * min(epochs / whole, 1))) / 2 if whole > 0 else 1.0
-        return 1.0
+        epochs = (np.maximum(steps, warmup) - warmup) / steps_per_epoch
+        if self.kind == "step":
+            drops = np.floor(epochs / self.decay_epochs + 1e-9)
+            powers = [1.0]
+            while len(powers) <= np.max(drops):
+                powers.append(powers[-1] * self.decay)
+            factors = np.array(powers)[drops.astype(np.int64)]
+        elif self.kind == "exponential":
+            factors = exp(epochs / self.decay_epochs * float(log(max(self.decay, 5e-324))))
+        elif self.kind == "cosine":
+            assert self.epochs is not None
+            whole = self.epochs - warmup / steps_per_epoch
+            factors = (1 + cos_sin(np.minimum(epochs / whole, 1.0) / 2)[0]) / 2 if whole > 0 else np.ones(len(steps))
+        else:
+            factors = np.ones(len(steps))
+        return np.where(steps < warmup, (steps + 1) / (warmup + 1), factors)

@@ -7,17 +7,20 @@ nodes, ranks send the roots of their node's subtrees to the owners of the column
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnet.nn.parameters import BLOCK
 from distnet.parallel.partition import Division, divide
 from distnet.parallel.shards import adds_within, roots_within, share, tree
 from distnet.parallel.world import World
-from distnet.runtime.arrays import Array
+from distnet.portable.grids import Rounding, product_bits
+from distnet.runtime.arrays import CACHE_LINE, Array
 from distnet.runtime.errors import InputError
 from distnet.runtime.stopwatch import no_lap
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 LARGEST_COUNT = 2**31 - 1  # numbers in one message, a C int
+LINE = CACHE_LINE // 4  # integers of 32 bits
 
 
 class Exchange:
@@ -96,8 +100,8 @@ class Exchange:
         self._own_requests = self.gradients[:, count]
         self._total_requests = views[0][len(self.slice) :][:1]  # on the one rank whose slice is the last
         self._all_requests = self._parameters[count : count + 1]
-        self._squares = np.zeros(blocks)
-        self._own_squares = self._squares[self.columns.start // BLOCK : -(-self.columns.stop // BLOCK)]
+        self._own_squares: Array | None = None  # needed only to clip gradients
+        self._exponents: NDArray[np.int32] | None = None  # needed only in portable arithmetic
 
         self.lane_comm: MPI.Intracomm | None = None
         self._uneven_nodes = division.uneven_nodes
@@ -111,7 +115,7 @@ class Exchange:
 
         world, places = self.world, division.places[division.lane]
         assert world.comm is not None
-        self._in_place = MPI.IN_PLACE
+        self._in_place, self._max = MPI.IN_PLACE, MPI.MAX
         comm = world.comm.Split(division.lane if division.leads else MPI.UNDEFINED, key=world.node)
         if comm != MPI.COMM_NULL:
             self.lane_comm = comm  # type: ignore[assignment]
@@ -168,18 +172,49 @@ class Exchange:
         self._lap("exchange")
         return self._sum
 
-    def squared_norm(self, gradient_sum: Array) -> float:
-        """The sum of squares over all parameters, given this rank's result of `reduce_scatter`.
+    def maximum(self, own: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The elementwise maximum of all ranks' small vectors of integers, of the same length at every call.
 
-        Each block is summed, then the blocks in order, so that no bit depends on ownership.
+        Overwritten by the next call.
         """
+        if self.world.size == 1 or not len(own):
+            return own
+        if self._exponents is None:
+            lines = -(-len(own) // LINE)
+            self._exponents = self.world.shared((1 + self.world.node_size, lines * LINE), np.int32)
+            self._largest_exponents = np.empty_like(own)
+        self._exponents[1 + self.world.node_rank, : len(own)] = own
+        self._lap("exchange")
+        self.world.node_barrier()
+        self._lap("waiting")
+        largest = np.maximum.reduce(self._exponents[1:, : len(own)], axis=0, out=self._largest_exponents)
+        if self.world.nodes > 1:
+            if self.world.node_rank == 0:
+                self._exponents[0, : len(own)] = largest
+                self.world.wait(self.world.node_roots.Iallreduce(self._in_place, self._exponents[0], self._max))
+            self.world.node_barrier()
+            largest[:] = self._exponents[0, : len(own)]
+        self._lap("exchange")
+        return largest
+
+    def squared_norm(self, gradient_sum: Array) -> float:
+        """The sum of squares, over all parameters, of the slices that `reduce_scatter` returned.
+
+        The squares of each block are rounded to a grid of their own before they are added, and the blocks' sums are
+        added with a single rounding, so no order of additions matters.
+        """
+        if self._own_squares is None:
+            self._squares = np.zeros(-(-(len(self.parameters) + 1) // BLOCK))
+            own = -(-len(gradient_sum) // BLOCK)
+            self._own_squares = self._squares[self.columns.start // BLOCK :][:own]
+            self._blocks = np.zeros((own, BLOCK))
+            self._round_blocks = Rounding(self._blocks, 1, product_bits(BLOCK), np.empty_like(self._blocks))
+        flat = self._blocks.reshape(-1)[: len(gradient_sum)]
+        np.multiply(gradient_sum, gradient_sum, flat, dtype=np.float64)
+        self._round_blocks()
         self._squares.fill(0)
-        whole = len(gradient_sum) // BLOCK
-        blocks = gradient_sum[: whole * BLOCK].reshape(whole, BLOCK)
-        self._own_squares[:whole] = np.vecdot(blocks, blocks)
-        if rest := gradient_sum[whole * BLOCK :].size:
-            self._own_squares[whole] = np.dot(gradient_sum[-rest:], gradient_sum[-rest:])
-        return float(self.world.total(self._squares).sum())
+        np.add.reduce(self._blocks, axis=1, out=self._own_squares)
+        return math.fsum(self.world.total(self._squares))
 
     def allgather(self) -> None:
         """Make each rank's updated slice visible to all ranks."""

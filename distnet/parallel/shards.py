@@ -6,13 +6,7 @@ Only ownership depends on the number of ranks; that is why no bit of the result 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-DEFAULT_SHARDS = 4
 VALUES_AT_ONCE = 1 << 20  # values that a pass over a table copies at once
-
-
-def default_shards(ranks: int) -> int:
-    """The default number of shards: 4, or on more ranks the next power of two that is at least `ranks`."""
-    return max(DEFAULT_SHARDS, 1 << (ranks - 1).bit_length())
 
 
 def share(count: int, owner: int, owners: int) -> range:

@@ -10,13 +10,13 @@ from typing import Any
 
 from distnet import __version__
 from distnet.datasets.dataset import Dataset
-from distnet.parallel.shards import DEFAULT_SHARDS
 from distnet.parallel.world import World
 from distnet.reporting.profile import format_profile
 from distnet.runtime.launch import launched_size
 from distnet.runtime.logs import logger
 from distnet.runtime.text import counted, printable
 from distnet.training.callbacks import Callback
+from distnet.training.evaluation import losses_from
 from distnet.training.history import Epoch, Record
 from distnet.training.trainer import Trainer
 
@@ -24,38 +24,39 @@ INTERVAL = 0.2  # seconds between updates of the bar
 RECENT_STEPS = 50  # over which the bar's loss is averaged
 
 
-def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, shards: int | None) -> list[str]:
+def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, chosen: int | None) -> list[str]:
     """The header of a run: ranks, data, network and training. Collective.
 
-    network: its sizes and activation, such as "784-10 relu". shards: the value of --shards; None if it was not given.
+    network: its sizes and activation, such as "784-10 relu". chosen: the value of --shards; None if it was not given.
     """
     world, parameters = trainer.world, trainer.exchange.parameters
     ranks = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}"
     held_out = f", {len(trainer.validation.split.inputs):,} validation" if trainer.validation else ""
+    is_portable = trainer.model.arithmetic == "portable"
+    shards = "" if is_portable else f", {counted(trainer.shards, 'shard')} per mini-batch"
     return [
-        f"distnet {__version__}: {ranks}, 1 BLAS thread per rank, {counted(trainer.shards, 'shard')} per mini-batch; "
-        f"MPI: {world.library}",
-        f"data: {data.name} ({data.source}), {len(trainer.losses):,} training{held_out} "
+        f"distnet {__version__}: {ranks}, 1 BLAS thread per rank{shards}; MPI: {world.library}",
+        f"data: {data.name} ({data.source}), {len(trainer.chosen):,} training{held_out} "
         f"and {len(data.test.inputs):,} test samples",
-        f"network: {network}, {parameters.dtype}, {len(parameters):,} parameters",
+        f"network: {network}, {trainer.model.arithmetic} {parameters.dtype}, {len(parameters):,} parameters",
         f"training: {counted(epochs, 'epoch')}, mini-batches of {trainer.batch_size:,}, "
         f"{trainer.optimizer.choice.optimizer}, learning rate {trainer.config.learning_rate:g}"
         + f" {trainer.config.schedule.kind}" * (trainer.config.schedule.kind != "constant")
         + f", seed {trainer.config.seed}",
-        *find_notes(world, trainer.shards, shards),
+        *find_notes(world, trainer.shards if not is_portable and chosen is None else None),
     ]
 
 
-def find_notes(world: World, shards: int, chosen: int | None) -> list[str]:
-    """Notes on more ranks than default shards, and on more ranks than cores. Collective.
+def find_notes(world: World, shards: int | None) -> list[str]:
+    """Notes on bits that depend on the number of ranks, and on more ranks than cores. Collective.
 
-    shards: of a mini-batch. chosen: the value of --shards; None if it was not given.
+    shards: as many as ranks, if that decides the bits; else None.
     """
     lines = []
-    if chosen is None and shards > DEFAULT_SHARDS:
+    if shards:
         lines.append(
-            f"note: {shards} shards for {world.size} ranks; the bits are those of any run with --shards {shards}, "
-            "not those of 1 to 4 ranks without it"
+            f"note: the bits depend on the number of ranks; for the same bits on up to S ranks, use --shards S "
+            f"(here {shards})"
         )
     on_linux = hasattr(os, "sched_getaffinity")
     mine = socket.gethostname(), frozenset(os.sched_getaffinity(0) if on_linux else range(os.cpu_count() or 1))
@@ -109,7 +110,7 @@ class Console(Callback):
             with suppress(ImportError):
                 from tqdm import tqdm
 
-                total = self.epochs * len(trainer.losses)
+                total = self.epochs * len(trainer.chosen)
                 done = count_samples(trainer)
                 self._bar = tqdm(total=total, initial=done, unit=" samples", unit_scale=True, dynamic_ncols=True)
 
@@ -122,8 +123,9 @@ class Console(Callback):
         if time.monotonic() >= self._next_update:
             self._next_update = time.monotonic() + INTERVAL
             first = max(trainer.steps_done - RECENT_STEPS, 0) * trainer.batch_size
-            recent = trainer.losses[first : trainer.steps_done * trainer.batch_size]
-            self._move_bar(trainer.epochs_done + 1, recent.mean(), count_samples(trainer))
+            recent = trainer.loss_parts[:, first : trainer.steps_done * trainer.batch_size]
+            own = recent[:, recent[0] > 0]  # rows of other ranks are zero here
+            self._move_bar(trainer.epochs_done + 1, losses_from(own).mean(), count_samples(trainer))
             self._bar.refresh()
         return False
 
@@ -162,5 +164,5 @@ class Console(Callback):
 
 def count_samples(trainer: Trainer) -> int:
     """The number of samples that training has passed, in all epochs."""
-    samples = len(trainer.losses)
+    samples = len(trainer.chosen)
     return trainer.epochs_done * samples + min(trainer.steps_done * trainer.batch_size, samples)

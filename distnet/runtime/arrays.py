@@ -1,7 +1,7 @@
 """Arrays: their type, and memory that starts on a cache line."""
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -28,3 +28,16 @@ def aligned_zeros(shape: Sequence[int], dtype: DTypeLike) -> NDArray[np.floating
     raw = np.zeros(size + CACHE_LINE, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE
     return raw[start : start + size].view(dtype).reshape(tuple(shape))
+
+
+def little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """The array in the byte order of files and hashes, contiguous; itself where it is so already."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+
+
+class Sharing(NamedTuple):
+    """How the ranks of a node share memory: this rank, how many there are, and what allocates zeroed memory."""
+
+    rank: int = 0
+    ranks: int = 1
+    allocate: Callable[[Sequence[int], DTypeLike], NDArray[Any]] = aligned_zeros

@@ -2,10 +2,13 @@
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from distnet.nn.arithmetic import Arithmetic, Propagation
 from distnet.nn.dropout import Dropout
 from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
-from distnet.nn.propagation import Propagation
 from distnet.parallel.shards import real_rows, shard_rows
 from distnet.runtime.arrays import Array
 from distnet.training.configuration import TrainingConfig
@@ -35,7 +38,14 @@ class Batch:
     """
 
     def __init__(
-        self, model: Model, config: TrainingConfig, shards: int, own: range, size: int, gradients: Array
+        self,
+        model: Model,
+        arithmetic: Arithmetic,
+        config: TrainingConfig,
+        shards: int,
+        own: range,
+        size: int,
+        gradients: Array,
     ) -> None:
         sizes, rows = model.sizes, shard_rows(size, shards)
         self.size = size
@@ -48,7 +58,7 @@ class Batch:
             some = range(start, min(start + step, own.stop))
             real = tuple(real_rows(size, rows, shard) for shard in some)
             if real not in workspaces:
-                propagation = Propagation(model, len(some), rows, real)
+                propagation = arithmetic.workspace(rows, real, size, bool(probability))
                 count, dtype = len(propagation.inputs), propagation.inputs.dtype
                 dropout = Dropout(probability, propagation.columns, sizes[1:-1], count, dtype) if probability else None
                 workspaces[real] = propagation, dropout
@@ -59,3 +69,8 @@ class Batch:
             self.groups.append(
                 Group(place, propagation, propagation.inputs[:count], propagation.targets[:count], views, dropout)
             )
+
+    @property
+    def exponents(self) -> NDArray[np.int32]:
+        """What `Exchange.maximum` takes from this rank; in portable arithmetic it has a single group."""
+        return self.groups[0].propagation.exponents

@@ -9,12 +9,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from distnet.runtime.arrays import Array
+from distnet.runtime.arrays import Array, little_endian
 from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.files import read_arrays, write_whole
 from distnet.training.lock import FolderLock
 
-FORMAT, VERSION = "distnet checkpoint", 1
+FORMAT, VERSION = "distnet checkpoint", 2  # 1 was of distnet 0.1, whose bits are others
 NAME = re.compile(r"checkpoint-(\d{10})\.npz")
 COMPLETED = "completed.json"
 TEMPORARY = re.compile(r"\.(checkpoint-\d{10}\.npz|completed\.json|probe)[.-].*")
@@ -66,10 +66,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
     Raises OSError if the disk refuses it; nothing is removed then.
     """
     header = json.dumps({"format": FORMAT, "version": VERSION} | checkpoint.header)
-    sha256 = digest(header, checkpoint.arrays)
+    arrays = {name: little_endian(array) for name, array in checkpoint.arrays.items()}
+    sha256 = digest(header, arrays)
 
     def write(file: BinaryIO) -> None:
-        np.savez(file, header=np.array(header), sha256=np.array(sha256), **checkpoint.arrays)  # type: ignore[arg-type]
+        np.savez(file, header=np.array(header), sha256=np.array(sha256), **arrays)  # type: ignore[arg-type]
 
     write_whole(path, write)
     for old in [each for each in checkpoints(path.parent) if each.name <= path.name][keep:]:

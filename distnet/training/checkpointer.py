@@ -256,7 +256,7 @@ def check_arrays(found: Found, trainer: Trainer) -> None:
     parameters, steps_done = trainer.exchange.parameters, found.header["steps_done"]
     expected = dict.fromkeys(["parameters", *trainer.parts()], (parameters.size, parameters.dtype))
     if steps_done:
-        expected["losses"] = (trainer.losses.size, trainer.losses.dtype)
+        expected["losses"] = (trainer.loss_parts.size, trainer.loss_parts.dtype)
     sizes = {name: (array.size, array.dtype) for name, array in found.arrays.items()}
     if sizes != expected or steps_done > trainer.steps_per_epoch:
         raise InputError(f"checkpoint {found.path}", "its arrays are not those of this network", "use another one")

@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 
 from distnet.datasets.dataset import Split
 from distnet.models.trained import Class
-from distnet.nn.functional import tutorial_cross_entropy
+from distnet.nn.arithmetic import Arithmetic, Propagation, prepare
+from distnet.nn.functional import tutorial_losses
 from distnet.nn.model import Model
-from distnet.nn.propagation import Propagation
 from distnet.parallel.shards import share
 from distnet.parallel.world import World
-from distnet.runtime.arrays import Array
+from distnet.portable.elementary import log
+from distnet.portable.environment import check_environment, find_deviation
+from distnet.portable.grids import Floats, exact_sum
+from distnet.runtime.arrays import Array, Sharing
 from distnet.runtime.blas import single_blas_thread
 
 BLOCK_ROWS = 250
@@ -39,13 +42,25 @@ class Predictions(NamedTuple):
     losses: NDArray[np.float64]
 
 
+def prepare_on_node(world: World, model: Model) -> Arithmetic:
+    """`prepare` the model, whose parameters the ranks of a node share. Raises InputError on every rank. Collective."""
+    if model.arithmetic == "portable" and world.comm is not None:
+        check_environment("; ".join(filter(None, world.comm.allgather(find_deviation()))))
+    arithmetic = prepare(model, Sharing(world.node_rank, world.node_size, world.shared))
+    world.node_barrier()
+    return arithmetic
+
+
 class Evaluation:
     """A data set in fixed blocks of rows. Each rank evaluates a run of blocks.
 
-    model: its parameters are read at every call. chosen: indices of the rows to evaluate; None for all.
+    arithmetic: of the model, up to date with its parameters at every call. chosen: which rows of the split to evaluate;
+    None for all.
     """
 
-    def __init__(self, world: World, model: Model, split: Split, chosen: NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self, world: World, arithmetic: Arithmetic, split: Split, chosen: NDArray[np.int64] | None = None
+    ) -> None:
         self.world, self.split, self._chosen = world, split, chosen
         self._truths = split.targets[self._rows(slice(None))].argmax(axis=1)
         count = len(self._truths)
@@ -53,7 +68,8 @@ class Evaluation:
         self._blocks = [slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, count)) for block in blocks]
         self._at = 0
         self._workspaces = {
-            rows: Propagation(model, 1, rows) for rows in {block.stop - block.start for block in self._blocks}
+            rows: arithmetic.workspace(rows, (rows,), rows, has_masks=False)
+            for rows in {block.stop - block.start for block in self._blocks}
         }
 
     def scores(self, tutorial_loss: bool = False) -> Scores:
@@ -61,11 +77,11 @@ class Evaluation:
         truths, guesses, _, losses = self.predictions()
         count, tutorial = len(truths), None
         if tutorial_loss:
-            sums = np.zeros(count)
+            each = np.zeros(count)
             for block, probabilities, workspace in self._passes():
-                sums[block.start] = tutorial_cross_entropy(probabilities, workspace.targets) * len(workspace.targets)
-            tutorial = float(self.world.total(sums).sum() / count)
-        return Scores(float(np.mean(truths == guesses)), float(losses.sum() / count), tutorial)
+                each[block] = tutorial_losses(probabilities, workspace.targets)
+            tutorial = mean(self.world.total(each))
+        return Scores(np.count_nonzero(truths == guesses) / count, mean(losses), tutorial)
 
     def predictions(self) -> Predictions:
         """The prediction for each row with the current parameters. Collective."""
@@ -74,7 +90,7 @@ class Evaluation:
             for block, probabilities, workspace in self._passes():
                 guesses[block] = probabilities.argmax(axis=1)
                 numbers[0, block] = probabilities.max(axis=1)
-                numbers[1, block] = workspace.losses()
+                numbers[1, block] = losses_from(workspace.losses())
         return Predictions(self._truths, self.world.total(guesses), *self.world.total(numbers))
 
     def position(self) -> str:
@@ -95,6 +111,17 @@ class Evaluation:
         return block if self._chosen is None else self._chosen[block]
 
 
+def losses_from(parts: Array) -> Floats:
+    """The cross-entropy of each row, (rows,), from its parts (2, rows); see `Propagation.losses`."""
+    losses: Floats = np.subtract(log(parts[0]), parts[1])
+    return losses
+
+
+def mean(losses: Floats) -> float:
+    """The mean of losses (rows,), the same bits on every machine; infinite or NaN if one is."""
+    return float((exact_sum(losses) if np.isfinite(losses).all() else losses.max()) / len(losses))
+
+
 def summarise(predictions: Predictions, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
     """Summarise as JSON: accuracy, loss, errors by class, confusion matrix, and `mistakes` errors of highest loss."""
     truths, guesses, probabilities, losses = predictions
@@ -111,7 +138,7 @@ def summarise(predictions: Predictions, classes: Sequence[Class], mistakes: int)
     return {
         "samples": len(truths),
         "accuracy": (len(truths) - len(wrong)) / len(truths),
-        "loss": float(losses.sum() / len(losses)),
+        "loss": mean(losses),
         "classes": by_class,
         "confusion": confusion.tolist(),
         "mistakes": [

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.datasets.dataset import Split
+from distnet.datasets.dataset import Split, own_blocks
 from distnet.nn.model import Model
 from distnet.nn.optimizers import Optimizer, clip_scale
 from distnet.nn.parameters import weight_runs
 from distnet.parallel.exchange import Exchange
-from distnet.parallel.shards import default_shards
 from distnet.parallel.world import World
+from distnet.portable.draws import draw_order
+from distnet.portable.grids import exponent_above
 from distnet.runtime.arrays import Array
 from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError
@@ -25,9 +26,11 @@ from distnet.runtime.numbers import shard_count
 from distnet.runtime.stopwatch import no_lap
 from distnet.training.batches import Batch, Group
 from distnet.training.configuration import TrainingConfig
-from distnet.training.evaluation import Evaluation, Scores
+from distnet.training.evaluation import Evaluation, Scores, losses_from, mean, prepare_on_node
 from distnet.training.history import Epoch, History
 from distnet.training.signals import Interrupts
+
+ORDER = 3  # the purpose of the random numbers that order the samples
 
 
 class Splits(NamedTuple):
@@ -46,7 +49,8 @@ class Splits(NamedTuple):
 class Trainer:
     """A network in training on the ranks of a world.
 
-    model: the initial model, the same on every rank; its parameters are copied. lap: called with the name of each
+    model: the initial model, the same on every rank; its parameters are copied. splits: in portable arithmetic, the
+    inputs of the training set are rounded in place. lap: called with the name of each
     phase that ends, see `Stopwatch`.
     history: all completed epochs. diverged: why training can't continue, such as "the loss is NaN in epoch 3", or "";
     the same on every rank.
@@ -64,27 +68,37 @@ class Trainer:
         self.world, self.config, self.lap = world, config, lap
         self.train_set = splits.train
         self.chosen = np.arange(len(splits.train.inputs)) if splits.chosen is None else splits.chosen
-        self.shards = check_shards(config.shards, world.size)
+        self.shards = check_shards(model.arithmetic, config.shards, world.size)
         samples = len(self.chosen)
         self.batch_size = min(config.batch_size, samples)
         self.exchange = Exchange(world, model.parameters, self.shards, lap)
-        model = self.model = replace(model, parameters=self.exchange.parameters)
+        model = replace(model, parameters=self.exchange.parameters)
+        if model.arithmetic == "portable":
+            augmentation = config.regularisation.augmentation
+            background = augmentation.background if augmentation else 0.0
+            model = replace(model, input_exponent=find_exponent(world, splits.train, background))
+        self.model = model
+        self.arithmetic = prepare_on_node(world, model)
+        for rows in own_blocks(len(splits.train.inputs), world.node_rank, world.node_size):
+            self.arithmetic.round_inputs(splits.train.inputs[rows, : splits.train.features])
+        world.node_barrier()
         start = self.exchange.columns.start
         runs = [slice(run.start - start, run.stop - start) for run in weight_runs(model.sizes)]
         self.optimizer = Optimizer(self.exchange.slice, runs, config.hyperparameters)
         self.batches = {
-            size: Batch(model, config, self.shards, self.exchange.own, size, self.exchange.gradients)
+            size: Batch(model, self.arithmetic, config, self.shards, self.exchange.own, size, self.exchange.gradients)
             for size in {self.batch_size, samples % self.batch_size} - {0}
         }
         self.interrupts = Interrupts()
-        self.losses = np.zeros(samples)
+        self.loss_parts = np.zeros((2, samples))  # of each sample, in the epoch's order; see `Propagation.losses`
         self.steps_per_epoch = -(-samples // self.batch_size)
         self.epochs_done = self.steps_done = 0
+        self.factors: tuple[int, Array] | None = None  # an epoch, counted from 0, and its schedule
         self.history = History()
         self.diverged = ""
-        self.evaluation = Evaluation(world, model, splits.test) if splits.test else None
-        self.validation = Evaluation(world, model, splits.validation) if splits.validation else None
-        # The best parameters so far on the validation set: this rank's slice.
+        self.evaluation = Evaluation(world, self.arithmetic, splits.test) if splits.test else None
+        self.validation = Evaluation(world, self.arithmetic, splits.validation) if splits.validation else None
+        # This rank's slice of the parameters of the epoch that was the best so far on the validation set.
         self.best = self.exchange.slice.copy() if splits.validation else None
 
     def step(self, samples: NDArray[np.int64], first: int) -> None:
@@ -108,8 +122,12 @@ class Trainer:
             # Scaling the few deltas saves a pass over all parameters.
             propagation.backprop(group.gradients, rate * scale if linear else 1.0)
             place = first + group.rows.start
-            self.losses[place : place + len(own)] = propagation.losses()[: len(own)]
+            self.loss_parts[:, place : place + len(own)] = propagation.losses()[:, : len(own)]
             lap("backward")
+        exponents = self.exchange.maximum(batch.exponents)
+        for group in batch.groups:
+            group.propagation.finish(group.gradients, exponents)
+        lap("backward")
         gradient_sum = self.exchange.reduce_scatter()
         if linear:
             self.optimizer.update(gradient_sum, 1, 1)
@@ -118,7 +136,19 @@ class Trainer:
                 scale = clip_scale(self.exchange.squared_norm(gradient_sum), scale, clip_norm)
             self.optimizer.update(gradient_sum, scale, rate)
         lap("update")
+        self.share_parameters()
+
+    def share_parameters(self) -> None:
+        """Let all ranks see this rank's slice of the parameters. Collective."""
         self.exchange.allgather()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Prepare the weights again, after the parameters changed. Collective."""
+        if self.arithmetic.refresh():
+            self.lap("update")
+            self.world.node_barrier()
+            self.lap("waiting")
 
     def regularise(self, group: Group, own: NDArray[np.int64]) -> list[Array]:
         """Regularise the inputs and targets of a group, in place. own: its samples. Returns the dropout masks."""
@@ -126,6 +156,7 @@ class Trainer:
         if regularisation.augmentation is not None:
             images = group.inputs[:, : self.train_set.features]
             regularisation.augmentation.apply(images, seed, epoch, own, out=images)
+            self.arithmetic.round_inputs(images)
         if epsilon := regularisation.label_smoothing:
             np.multiply(group.targets, 1 - epsilon, group.targets)
             np.add(group.targets, epsilon / group.targets.shape[1], group.targets)
@@ -135,8 +166,12 @@ class Trainer:
         return group.dropout.masks
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step. step: from 0, over all epochs."""
-        return self.config.learning_rate * self.config.schedule.factor(step, self.steps_per_epoch)
+        """The learning rate of a step, counted from 0 over all epochs."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self.factors is None or self.factors[0] != epoch:
+            steps = epoch * self.steps_per_epoch + np.arange(self.steps_per_epoch)
+            self.factors = epoch, self.config.schedule.factors(steps, self.steps_per_epoch)
+        return self.config.learning_rate * float(self.factors[1][place])
 
     @property
     def global_step(self) -> int:
@@ -152,14 +187,15 @@ class Trainer:
 
         Returns None if `on_step` stopped it. Collective.
         """
-        number, count = self.epochs_done + 1, len(self.losses)
+        number, count = self.epochs_done + 1, len(self.chosen)
         start = time.perf_counter()
         before = self.steps_done
-        order = self.chosen[np.random.default_rng([self.config.seed, number]).permutation(count)]
+        order = self.chosen[draw_order(count, self.config.seed, ORDER, number)]
         if not before:
-            self.losses.fill(0)
-        # Limits are exact, and NaN shows in the loss.
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            self.loss_parts.fill(0)
+        with np.errstate(
+            over="ignore", divide="ignore", invalid="ignore"
+        ):  # limits are exact, and nan shows in the loss
             for first in range(before * self.batch_size, count, self.batch_size):
                 with self.interrupts:
                     self.step(order[first : first + self.batch_size], first)
@@ -169,8 +205,8 @@ class Trainer:
                         self.diverged = f"the parameters are not finite {self.position()}"
                     return None
         seconds = time.perf_counter() - start
-        finite = self.is_finite()  # before the next collective call, while no rank can change the parameters
-        loss = float(self.world.total(self.losses).sum() / count)
+        finite = self.is_finite()  # before the next collective: then no rank can be changing them
+        loss = mean(losses_from(self.world.total(self.loss_parts)))
         test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
         validation = self.validation.scores() if self.validation else None
         self.lap("evaluation")
@@ -236,33 +272,35 @@ class Trainer:
     def restore_best(self) -> None:
         """Restore the last snapshot. Collective."""
         self.exchange.slice[:] = self.best
-        self.exchange.allgather()
+        self.share_parameters()
 
     def training_scores(self) -> Scores:
         """Accuracy and loss on the training samples, measured as on the test set. Collective."""
         chosen = self.chosen if len(self.chosen) < len(self.train_set.inputs) else None
-        return Evaluation(self.world, self.model, self.train_set, chosen).scores()
+        return Evaluation(self.world, self.arithmetic, self.train_set, chosen).scores()
 
     def state(self) -> dict[str, Array]:
         """The vectors that a resumed run needs, name -> vector, on rank 0; empty on other ranks. Collective."""
         arrays = {name: self.exchange.gather(part) for name, part in self.parts().items()}
         if self.steps_done:
-            arrays["losses"] = self.world.total(self.losses.copy())
+            arrays["losses"] = self.world.total(self.loss_parts.copy()).reshape(-1)
         if self.world.rank == 0:
             arrays["parameters"] = self.exchange.parameters.copy()
         self.world.node_barrier()  # no rank changes the parameters before they are copied
         return {name: array for name, array in arrays.items() if array is not None} if self.world.rank == 0 else {}
 
     def restore(self, epochs_done: int, steps_done: int, optimizer_steps: int, arrays: dict[str, Array]) -> None:
-        """Continue from a state. arrays: what `state` returned, on rank 0. Collective."""
-        self.epochs_done, self.steps_done, self.optimizer.steps = epochs_done, steps_done, optimizer_steps
+        """Continue from what `state` returned. arrays: needed on rank 0 only. Collective."""
+        self.epochs_done, self.steps_done = epochs_done, steps_done
+        self.optimizer.restore_steps(optimizer_steps)
         if self.world.rank == 0:
             self.exchange.parameters[:] = arrays["parameters"]
             if steps_done:
-                self.losses[:] = arrays["losses"]
+                self.loss_parts[:] = arrays["losses"].reshape(2, -1)
         self.world.send_to_nodes(self.exchange.parameters)
         for name, part in self.parts().items():
             self.exchange.scatter(arrays.get(name), part)
+        self.refresh()
 
     def parts(self) -> dict[str, Array]:
         """The vectors to save, name -> this rank's slice."""
@@ -273,11 +311,30 @@ class Trainer:
         return self.exchange.close()
 
 
-def check_shards(shards: int | None, ranks: int) -> int:
-    """The number of shards: `shards`, or the default if None. Raises InputError if there are fewer than ranks."""
+def find_exponent(world: World, split: Split, background: float) -> int:
+    """The smallest e with |x| < 2^e for all inputs of a split, and for what augmentation moves in. Collective."""
+    largest = abs(background)
+    for rows in own_blocks(len(split.inputs), world.rank, world.size):
+        largest = max(largest, float(np.max(np.abs(split.inputs[rows, : split.features]))))
+    exponent = exponent_above(largest)
+    return exponent if world.comm is None else max(world.comm.allgather(exponent))
+
+
+def check_shards(arithmetic: str, shards: int | None, ranks: int) -> int:
+    """The number of shards to use, one per rank for None.
+
+    Raises InputError if there are fewer than ranks, and for any in portable arithmetic, which does without.
+    """
     if shards is None:
-        return default_shards(ranks)
+        return ranks
     shard_count.check("shards", shards)
+    if arithmetic == "portable":
+        raise InputError(
+            "--shards",
+            "portable arithmetic has the same bits without shards",
+            "leave it out, or use --arithmetic native",
+            on_every_rank=True,
+        )
     if shards < ranks:
         raise InputError(
             "--shards",

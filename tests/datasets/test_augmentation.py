@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from distnet.datasets.augmentation import MARGIN, Augmentation, Strengths
 from distnet.datasets.synthetic import synthetic_digits
-from distnet.nn.draws import GOLDEN_GAMMA, Draws, mix
+from distnet.portable.draws import GOLDEN_GAMMA, Draws, mix
 
 SEED, EPOCH = 11, 3
 BACKGROUND = -0.424

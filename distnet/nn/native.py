@@ -1,4 +1,4 @@
-"""Forward pass and backprop of a stack of shards, in memory allocated once.
+"""Forward pass and backprop of a stack of shards in native arithmetic: as fast as NumPy and its BLAS are.
 
 Every product is a stacked matmul with the shapes of one shard, and every shard starts on a cache line. So the
 arithmetic of a shard is the same alone as in a stack.
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import Model
@@ -41,8 +42,8 @@ class Hidden(NamedTuple):
     factors: tuple[Array, Array, Array]  # `product`, the slopes, and the deltas that they are multiplied into
 
 
-class Propagation:
-    """Workspace for `shards` stacked shards of `rows` rows each.
+class NativePropagation:
+    """Workspace for `shards` stacked shards of `rows` rows each. Implements `Propagation`.
 
     model: its parameters are read at every pass. real: how many leading rows of each shard are samples; None for all.
 
@@ -111,11 +112,12 @@ class Propagation:
         self.transposed_output_deltas = self.output_deltas.swapaxes(-1, -2)
         self.row_maximum = aligned_zeros((shards, 1, rows), dtype)
         self.row_sum = aligned_zeros((shards, 1, rows), dtype)
-        self.row_dots = aligned_zeros((shards, rows), dtype)
-        self.row_losses = aligned_zeros((shards * rows,), dtype)
+        self.loss_parts = np.ones((2, shards * rows), dtype)
+        self.row_dots = self.loss_parts[1].reshape(shards, rows)
+        self.exponents = np.empty(0, np.int32)
         self.padding = [self.output_deltas[shard, :, count:] for shard, count in enumerate(real or ()) if count < rows]
 
-    def forward(self, inputs: Array | None = None, masks: Sequence[Array] = ()) -> Array:
+    def forward(self, masks: Sequence[Array] = (), inputs: Array | None = None) -> Array:
         """Probabilities (shards, classes, rows) of the inputs. Overwrites the previous pass.
 
         inputs: (shards, rows, sizes[0] + 1) with ones in the last column and the row stride of `self.inputs`; None for
@@ -149,19 +151,14 @@ class Propagation:
     def infer(self, inputs: Array | None = None) -> Array:
         """Probabilities (rows, classes) of the only shard, a view that the next pass overwrites; see `forward`."""
         with np.errstate(over="ignore", divide="ignore"), single_blas_thread:  # saturated activations are exact limits
-            probabilities: Array = self.forward(inputs)[0].T
+            probabilities: Array = self.forward(inputs=inputs)[0].T
         return probabilities
 
     def losses(self) -> Array:
-        """Categorical cross-entropy of each row in the last forward pass, (shards * rows,).
-
-        Computed from the logits as log Σ exp(z) - Σ y z, which stays exact if a probability is almost zero.
-        Overwritten by the next call. Call it at most once per pass.
-        """
-        np.log(self.row_sum, out=self.row_sum)
+        """See `Propagation`."""
+        self.loss_parts[0] = self.row_sum.reshape(-1)
         np.vecdot(self.logits, self.stacked_targets, axis=-2, out=self.row_dots)  # type: ignore[call-overload]
-        np.subtract(self.row_sum.reshape(-1), self.row_dots.reshape(-1), out=self.row_losses)
-        return self.row_losses
+        return self.loss_parts
 
     def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
         """Gradients of `scale` times the summed cross-entropy of each shard, after `forward` from `self.inputs`.
@@ -188,3 +185,24 @@ class Propagation:
             multiply(*hidden.factors)
             delta = hidden.neuron_deltas
         matmul(self.transposed_inputs, delta, gradients[0])
+
+    def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int32]) -> None:
+        """Nothing is left to do: `backprop` has computed the gradients."""
+
+
+class NativeArithmetic:
+    """Implements `Arithmetic`."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def refresh(self) -> bool:
+        """Nothing is derived from the parameters."""
+        return False
+
+    def round_inputs(self, inputs: Array) -> None:
+        """Inputs are multiplied as they are."""
+
+    def workspace(self, rows: int, counts: Sequence[int], batch_size: int, has_masks: bool) -> NativePropagation:
+        """See `Arithmetic`."""
+        return NativePropagation(self.model, len(counts), rows, counts)

@@ -1,0 +1,91 @@
+"""The two arithmetics behind one interface: a model's weights as they are multiplied, and workspaces to do it in."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnet.nn.model import Model
+from distnet.nn.native import NativeArithmetic
+from distnet.nn.portable import PortableArithmetic
+from distnet.portable.environment import check_environment, find_deviation
+from distnet.runtime.arrays import Array, Sharing
+
+
+class Propagation(Protocol):
+    """Forward pass and backprop of some rows, in memory allocated once.
+
+    inputs: (rows, padded(sizes[0] + 1)). Fill it before `forward`, with ones in column sizes[0].
+    targets: (rows, classes). Fill it before `backprop` and `losses`.
+    probabilities: (shards, classes, rows per shard), the result of `forward`.
+    columns: of dropout's masks, per hidden layer.
+    exponents: int32, of the last `backprop`, what `finish` needs the largest of; none in native arithmetic.
+    """
+
+    inputs: Array
+    targets: Array
+    probabilities: Array
+    columns: list[int]
+    exponents: NDArray[np.int32]
+
+    def forward(self, masks: Sequence[Array] = ()) -> Array:
+        """Probabilities (shards, classes, rows per shard) of the inputs. Overwrites the previous pass.
+
+        masks: dropout factors for the activations, (rows, columns) per hidden layer; `backprop` uses them, too.
+        """
+
+    def infer(self, inputs: Array | None = None) -> Array:
+        """Probabilities (rows, classes) of the only shard, a view that the next pass overwrites.
+
+        inputs: (1, rows, sizes[0] + 1) with ones in the last column and the row stride of `self.inputs`; None for
+        `self.inputs`.
+        """
+
+    def losses(self) -> Array:
+        """Per row of the last pass, Σ exp(z) and Σ y z with the largest logit subtracted from all, (2, rows).
+
+        The cross-entropy is log Σ exp(z) - Σ y z, which stays exact if a probability is almost zero. Overwritten by
+        the next call.
+        """
+
+    def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
+        """Gradients of `scale` times the summed cross-entropy of each shard, after `forward`; `finish` ends it.
+
+        gradients: (shards, inputs + 1, outputs) per layer, overwritten; the last row is the bias's. Padding rows
+        contribute nothing.
+        Source: Goodfellow et al., Deep Learning, algorithm 6.4.
+        """
+
+    def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int32]) -> None:
+        """Finish the gradients of `backprop`. exponents: elementwise the largest of all ranks' `exponents`."""
+
+
+class Arithmetic(Protocol):
+    """A model's weights, prepared to be multiplied."""
+
+    def refresh(self) -> bool:
+        """Prepare the weights again; call it after the parameters changed.
+
+        Returns whether it wrote to memory that the node shares; then all its ranks have to meet before one reads.
+        """
+
+    def round_inputs(self, inputs: Array) -> None:
+        """Round inputs of the training set in place, for `Propagation.forward`; `infer` does so itself."""
+
+    def workspace(self, rows: int, counts: Sequence[int], batch_size: int, has_masks: bool) -> Propagation:
+        """Memory for shards of `rows` rows, of which `counts` are samples. batch_size: rows of the whole mini-batch."""
+
+
+def prepare(model: Model, sharing: Sharing = Sharing()) -> Arithmetic:
+    """The model's own arithmetic, up to date with its parameters.
+
+    sharing: the ranks of the node, which all call this, and meet before they use it.
+    Raises InputError where this environment can't compute in it.
+    """
+    if model.arithmetic == "native":
+        return NativeArithmetic(model)
+    check_environment(find_deviation())
+    arithmetic = PortableArithmetic(model, sharing)
+    arithmetic.refresh()
+    return arithmetic

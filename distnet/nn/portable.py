@@ -1,0 +1,380 @@
+"""Forward pass and backprop in portable arithmetic: every sum is exact, so its order does not matter.
+
+Both factors of every product are rounded to grids on which the product's sums are exact. Weights have a grid per
+neuron, activations and deltas one per row; for the weights' gradients, whose sums run over the rows of all ranks,
+activations and deltas have a grid per layer that the ranks agree on. See docs/portable.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnet.nn.functional import Activation, build_activations
+from distnet.nn.model import Model
+from distnet.nn.parameters import layer_views
+from distnet.portable import elementary
+from distnet.portable.grids import (
+    LEAST,
+    MOST,
+    MOST_BITS,
+    NOT_FINITE,
+    SIGNIFICAND,
+    SMALLEST,
+    Floats,
+    Rounding,
+    powers_above,
+    product_bits,
+    round_to,
+    rounding_constant,
+)
+from distnet.runtime.arrays import Array, Sharing, aligned_zeros, padded
+
+BOUNDED = ("sigmoid", "tanh")  # activations of at most 1 in magnitude
+NON_NEGATIVE = ("sigmoid", "relu")
+TILE = 1024  # columns up to which rows of weights are taken together
+ENOUGH_BITS = 20  # of deltas, so that activations keep the bits that they have
+
+
+class Bits(NamedTuple):
+    """How many bits the factors of a layer's products keep.
+
+    inputs, weights: forward, summed over the inputs. deltas, weights: backward, summed over the outputs.
+    """
+
+    inputs: int
+    weights: int
+    deltas: int
+
+
+def layer_bits(inputs: int, outputs: int) -> Bits:
+    """The bits of a layer, shared fairly between weights and what they are multiplied by."""
+    weights = product_bits(max(inputs, outputs)) // 2
+    return Bits(product_bits(inputs) - weights, weights, product_bits(outputs) - weights)
+
+
+class Run(NamedTuple):
+    """Consecutive layers of one shape: the neurons that this rank rounds.
+
+    Rows of few weights are taken several at once, as one row of a tile, since NumPy is slow at short rows.
+    """
+
+    weights: Floats  # (layers, tiles, columns)
+    rounded: Floats
+    tile_maxima: Floats  # (layers, 1, columns)
+    split_maxima: Floats  # (layers, rows per tile, neurons), the same memory
+    maxima: Floats  # (layers, 1, neurons), a view into one vector of all runs, as `powers` is
+    powers: Floats
+    shared_powers: Floats
+    split_constants: Floats  # (layers, rows per tile, neurons)
+    constants: Floats  # (layers, 1, columns), the same memory
+    factor: Floats  # powers times this are the constants
+
+
+def equal_layers(sizes: Sequence[int]) -> list[range]:
+    """The layers in runs of one shape, whose memory is contiguous, so that one call serves all of a run."""
+    runs: list[range] = []
+    for number, shape in enumerate(pairwise(sizes)):
+        if runs and shape == tuple(sizes[number - 1 : number + 1]):
+            runs[-1] = range(runs[-1].start, number + 1)
+        else:
+            runs.append(range(number, number + 1))
+    return runs
+
+
+class PortableArithmetic:
+    """The weights of a model on the grids of their neurons, one copy per node. Implements `Arithmetic`.
+
+    sharing: the ranks of the node, each of which rounds a share of every layer's neurons.
+    layers: per layer (inputs, outputs), rounded. biases: per layer (outputs,), as they are. powers: per layer
+    (outputs,), 2^e > |w| for each neuron. bits: per layer.
+    """
+
+    def __init__(self, model: Model, sharing: Sharing) -> None:
+        self.model, sizes = model, model.sizes
+        shapes = list(pairwise(sizes))
+        self.bits = [layer_bits(*shape) for shape in shapes]
+        layers = layer_views(model.parameters, sizes)
+        self.biases = [layer[-1] for layer in layers]
+        memory = sharing.allocate((sum(inputs * outputs for inputs, outputs in shapes),), np.float64)
+        shared_powers = sharing.allocate((sum(sizes[1:]),), np.float64)
+        own = [
+            slice(size * sharing.rank // sharing.ranks, size * (sharing.rank + 1) // sharing.ranks) for size in sizes
+        ]
+        width = sum(neurons.stop - neurons.start for neurons in own[1:])
+        self._maxima, self._own_powers = aligned_zeros((2, padded(width, np.float64)), np.float64)[:, :width]
+        self.layers, self.powers, self._runs = [], [], list[Run]()
+        at_weight = at_neuron = at_own = at_parameter = 0
+        for run in equal_layers(sizes):
+            count, (inputs, outputs), neurons = len(run), shapes[run.start], own[run.start + 1]
+            width = neurons.stop - neurons.start
+
+            def cut(vector: Array, start: int, *shape: int, count: int = count) -> Array:
+                size = count * math.prod(shape)
+                return vector[start : start + size].reshape(count, *shape, copy=False)
+
+            weights = cut(model.parameters, at_parameter, inputs + 1, outputs)[:, :-1]
+            rounded = cut(memory, at_weight, inputs, outputs)
+            powers = cut(shared_powers, at_neuron, 1, outputs)
+            self.layers += list(rounded)
+            self.powers += list(powers[:, 0])
+            tile = max(k for k in range(1, TILE + 1) if inputs % k == 0 and (k == 1 or k * outputs <= TILE))
+            if width < outputs:
+                tile = 1
+            by_tile = count, inputs // tile, -1
+            tiles = np.empty((2, count, tile, width))
+            self._runs.append(
+                Run(
+                    weights[..., neurons].reshape(by_tile, copy=False),
+                    rounded[..., neurons].reshape(by_tile, copy=False),
+                    tiles[0].reshape(count, 1, -1),
+                    tiles[0],
+                    cut(self._maxima, at_own, 1, width),
+                    cut(self._own_powers, at_own, 1, width),
+                    powers[..., neurons],
+                    tiles[1],
+                    tiles[1].reshape(count, 1, -1),
+                    np.array(rounding_constant(0, self.bits[run.start].weights)),
+                )
+            )
+            at_weight += count * inputs * outputs
+            at_neuron += count * outputs
+            at_own += count * width
+            at_parameter += count * (inputs + 1) * outputs
+
+    def refresh(self) -> bool:
+        """See `Arithmetic`."""
+        for run in self._runs:
+            np.abs(run.weights, run.rounded)
+            np.maximum.reduce(run.rounded, axis=1, out=run.tile_maxima, keepdims=True, initial=SMALLEST)
+            np.maximum.reduce(run.split_maxima, axis=1, out=run.maxima, keepdims=True)
+        powers_above(self._maxima, self._own_powers)
+        for run in self._runs:
+            np.copyto(run.shared_powers, run.powers)
+            np.multiply(run.powers, run.factor, run.split_constants)
+            np.add(run.weights, run.constants, run.rounded)
+            np.subtract(run.rounded, run.constants, run.rounded)
+        return True
+
+    def round_inputs(self, inputs: Floats) -> None:
+        """See `Arithmetic`."""
+        assert self.model.input_exponent is not None
+        round_to(inputs, rounding_constant(self.model.input_exponent, self.bits[0].inputs), inputs)
+
+    def workspace(self, rows: int, counts: Sequence[int], batch_size: int, has_masks: bool) -> PortablePropagation:
+        """See `Arithmetic`."""
+        (count,) = counts
+        return PortablePropagation(self, count, batch_size, has_masks)
+
+
+def build_activation(name: str, scratch: Floats) -> Activation:
+    """The activation for logits of shape scratch.shape[1:]. scratch: (3, ...), overwritten."""
+    exp, tanh = partial(elementary.exp, scratch=scratch), partial(elementary.tanh, scratch=scratch)
+    return build_activations(exp, tanh)[name]
+
+
+class Hidden(NamedTuple):
+    """What is computed with a hidden layer; arrays are (rows, neurons)."""
+
+    weights: Floats  # of the layer, rounded
+    biases: Floats
+    logits: Floats
+    activations: Floats
+    activation: Activation
+    slopes: Floats
+    deltas: Floats
+    round_activations: Callable[[], object]
+    scaled: Floats  # the deltas above times the powers of their neurons, (rows, neurons above)
+    round_scaled: Rounding
+    powers_above: Floats  # (neurons above,)
+    inverse_powers_above: Floats
+    transposed_weights_above: Floats
+    rounded: Floats  # activations on the grid of the mini-batch
+
+
+class PortablePropagation:
+    """Workspace for `rows` rows, one shard. Implements `Propagation`.
+
+    weights: rounded; read at every pass. batch_size: rows of the mini-batch on all ranks together. has_masks: whether
+    `forward` will be given masks.
+
+    `infer` rounds the inputs in place.
+    exponents: (2 layers - 1,) int32, of the last `backprop`: e with |a| <= 2^e per hidden layer, then e with
+    |δ| <= 2^e per layer, the output layer last.
+    """
+
+    def __init__(self, weights: PortableArithmetic, rows: int, batch_size: int, has_masks: bool) -> None:
+        model, bits = weights.model, weights.bits
+        sizes, input_exponent = model.sizes, model.input_exponent
+        hidden, classes = sizes[1:-1], sizes[-1]
+        self._weights, self._has_masks = weights, has_masks
+        self.columns = list(hidden)
+        self.inputs = aligned_zeros((rows, padded(sizes[0] + 1, np.float64)), np.float64)
+        self.targets = aligned_zeros((rows, classes), np.float64)
+        self._features, self._by_class_targets = self.inputs[:, : sizes[0]], self.targets.T
+
+        starts = [rows * start for start in accumulate(hidden, initial=0)]
+        flat = aligned_zeros((3, padded(starts[-1], np.float64)), np.float64)
+        self._logits, self._activations, self._slopes = flat[:, : starts[-1]]
+        self._deltas = aligned_zeros((starts[-1] + rows * classes,), np.float64)
+        self._output_deltas = self._deltas[starts[-1] :].reshape(classes, rows)
+        scratch = aligned_zeros((3, max(len(self._deltas), rows * max(sizes))), np.float64)
+        self._magnitudes = scratch[0]
+
+        self._derivative = build_activation(model.activation, scratch[:, : starts[-1]]).derivative
+        is_bounded = model.activation in BOUNDED and not has_masks
+        self._is_bounded, self._is_positive = is_bounded, model.activation in NON_NEGATIVE
+        self._inverses = [np.empty_like(powers) for powers in weights.powers]
+        self.hidden = []
+        for number, (start, width) in enumerate(zip(starts, hidden, strict=False)):
+            z, a, slopes = flat[:, start : start + rows * width].reshape(3, rows, width)
+            cut = scratch[:, : rows * width].reshape(3, rows, width)
+            scaled = scratch[1, : rows * sizes[number + 2]].reshape(rows, -1)
+            round_activations: Callable[[], object] = Rounding(a, 1, bits[number + 1].inputs, scratch[0])
+            if is_bounded:
+                round_activations = partial(round_to, a, np.array(rounding_constant(0, bits[number + 1].inputs)), a)
+            self.hidden.append(
+                Hidden(
+                    weights=weights.layers[number],
+                    biases=weights.biases[number],
+                    logits=z,
+                    activations=a,
+                    activation=build_activation(model.activation, cut),
+                    slopes=slopes,
+                    deltas=self._deltas[start : start + rows * width].reshape(rows, width),
+                    round_activations=round_activations,
+                    scaled=scaled,
+                    round_scaled=Rounding(scaled, 1, bits[number + 1].deltas, scratch[0]),
+                    powers_above=weights.powers[number + 1],
+                    inverse_powers_above=self._inverses[number + 1],
+                    transposed_weights_above=weights.layers[number + 1].T,
+                    rounded=cut[2],
+                )
+            )
+        self._top = self.hidden[-1].activations.T if hidden else self._features.T
+        self._output_weights, self._output_biases = weights.layers[-1].T, weights.biases[-1][:, None]
+        self.probabilities = aligned_zeros((1, classes, rows), np.float64)
+        self._output_logits, self._products = aligned_zeros((2, classes, rows), np.float64)
+        self._output_scratch = scratch[:, : classes * rows].reshape(3, classes, rows)
+        self._row_maxima = aligned_zeros((1, rows), np.float64)
+        self.loss_parts = aligned_zeros((2, rows), np.float64)
+        # Exponentials of at most 1, and what the loss adds, on grids of the sum over the classes.
+        sum_grid = min(MOST_BITS, product_bits(classes))
+        self._unit_constant = np.array(rounding_constant(0, sum_grid))
+        self._round_products = Rounding(self._products, 0, sum_grid, scratch[0])
+
+        least = SMALLEST if input_exponent is None else math.ldexp(0.5, input_exponent)
+        self._round_inputs = Rounding(self._features, 1, bits[0].inputs, scratch[0], least)
+
+        self._starts = np.array([*starts, len(self._deltas)][:-1], np.intp)
+        self._maxima = np.full(2 * len(hidden) + 1, 0.5)  # less than 2^0, where activations are bounded
+        self._activation_maxima, self._delta_maxima = self._maxima[: len(hidden)], self._maxima[len(hidden) :]
+        self._mantissas = np.empty_like(self._maxima)
+        self.exponents = np.full(len(self._maxima), LEAST, np.int32)
+        gradient_bits, kept = product_bits(batch_size), [layer.inputs for layer in bits]
+        self._keeps = [is_bounded and gradient_bits - each >= ENOUGH_BITS for each in kept[1:]]
+        of_activations = [
+            each if keeps else gradient_bits // 2 for each, keeps in zip(kept[1:], self._keeps, strict=True)
+        ]
+        of_deltas = [gradient_bits - each for each in (kept[0], *of_activations)]
+        self._grids = SIGNIFICAND - 1 - np.minimum([*of_activations, *of_deltas], MOST_BITS)
+
+    def forward(self, masks: Sequence[Array] = ()) -> Floats:
+        """See `Propagation`."""
+        return self._forward(masks)
+
+    def infer(self, inputs: Array | None = None) -> Floats:
+        """See `Propagation`. A row's probabilities depend on that row alone."""
+        with np.errstate(all="ignore"):
+            if inputs is not None:
+                np.copyto(self._features, inputs[0, :, : self._features.shape[1]])
+            self._round_inputs()
+            probabilities: Floats = self._forward(())[0].T
+        return probabilities
+
+    def _forward(self, masks: Sequence[Array]) -> Floats:
+        above = self._features
+        for number, layer in enumerate(self.hidden):
+            logits, activations = layer.logits, layer.activations
+            np.dot(above, layer.weights, logits)
+            np.add(logits, layer.biases, logits)
+            layer.activation.function(logits, activations)
+            if masks:
+                layer.activation.derivative(activations, logits, layer.slopes)
+                np.multiply(layer.slopes, masks[number], layer.slopes)
+                np.multiply(activations, masks[number], activations)
+            layer.round_activations()
+            above = activations
+        logits, probabilities, totals = self._output_logits, self.probabilities[0], self.loss_parts[0]
+        np.dot(self._output_weights, self._top, logits)
+        np.add(logits, self._output_biases, logits)
+        np.maximum.reduce(logits, axis=0, out=self._row_maxima, keepdims=True)
+        np.subtract(logits, self._row_maxima, logits)
+        elementary.exp(logits, probabilities, self._output_scratch)
+        np.add.reduce(round_to(probabilities, self._unit_constant, self._products), axis=0, out=totals)
+        np.divide(probabilities, totals, probabilities)
+        return self.probabilities
+
+    def losses(self) -> Floats:
+        """See `Propagation`."""
+        np.multiply(self._output_logits, self._by_class_targets, self._products)
+        self._round_products()
+        np.add.reduce(self._products, axis=0, out=self.loss_parts[1])
+        return self.loss_parts
+
+    def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
+        """See `Propagation`. Computes the deltas; `finish` makes gradients of them."""
+        delta = self._output_deltas
+        np.subtract(self.probabilities[0], self._by_class_targets, delta)
+        if scale != 1:
+            np.multiply(delta, scale, delta)
+        if self.hidden and not self._has_masks:
+            self._derivative(self._activations, self._logits, self._slopes)
+        for powers, inverse in zip(self._weights.powers, self._inverses, strict=True):
+            np.divide(1.0, powers, inverse)
+        delta = delta.T
+        for layer in reversed(self.hidden):
+            scaled = layer.scaled
+            np.multiply(delta, layer.powers_above, scaled)
+            layer.round_scaled()
+            np.multiply(scaled, layer.inverse_powers_above, scaled)
+            delta = layer.deltas
+            np.dot(scaled, layer.transposed_weights_above, delta)
+            np.multiply(delta, layer.slopes, delta)
+        self._find_exponents()
+
+    def _find_exponents(self) -> None:
+        """The exponents of activations and deltas; NOT_FINITE where one is NaN or too large."""
+        if self.hidden and not self._is_bounded:
+            magnitudes = self._activations
+            if not self._is_positive:
+                magnitudes = np.abs(magnitudes, self._magnitudes[: magnitudes.size])
+            np.maximum.reduceat(magnitudes, self._starts[:-1], axis=0, out=self._activation_maxima)
+        magnitudes = np.abs(self._deltas, self._magnitudes[: self._deltas.size])
+        np.maximum.reduceat(magnitudes, self._starts, axis=0, out=self._delta_maxima)
+        np.frexp(self._maxima, self._mantissas, self.exponents)
+        np.maximum(self.exponents, LEAST, out=self.exponents)
+        np.copyto(self.exponents, NOT_FINITE, where=~np.less(self._maxima, math.ldexp(1.0, MOST)))
+
+    def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int32]) -> None:
+        """See `Propagation`. The gradients are exact for the rounded activations and deltas."""
+        constants = np.ldexp(1.5, exponents + self._grids)
+        np.copyto(constants, np.inf, where=exponents > MOST)
+        count, below = len(self.hidden), self._features
+        for number in range(count + 1):
+            if number:
+                layer = self.hidden[number - 1]
+                below = layer.activations
+                if not self._keeps[number - 1]:
+                    below = round_to(below, constants[number - 1], layer.rounded)
+            delta = self._output_deltas.T if number == count else self.hidden[number].deltas
+            round_to(delta, constants[count + number], delta)
+            gradient = gradients[number][0]
+            np.dot(below.T, delta, gradient[:-1])
+            np.add.reduce(delta, axis=0, out=gradient[-1])
