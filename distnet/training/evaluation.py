@@ -81,7 +81,7 @@ class Evaluation:
             for block, probabilities, workspace in self._passes():
                 each[block] = tutorial_losses(probabilities, workspace.targets)
             tutorial = mean(self.world.total(each))
-        return Scores(np.count_nonzero(truths == guesses) / count, mean(losses), tutorial)
+        return Scores(float(np.count_nonzero(truths == guesses) / count), mean(losses), tutorial)
 
     def predictions(self) -> Predictions:
         """The prediction for each row with the current parameters. Collective."""
