@@ -35,10 +35,12 @@ from distnet.portable.grids import (
     rounding_constant,
 )
 from distnet.runtime.arrays import Array, Sharing, aligned_zeros, padded
+from distnet.runtime.errors import InputError
 
 BOUNDED = ("sigmoid", "tanh")  # activations of at most 1 in magnitude
 NON_NEGATIVE = ("sigmoid", "relu")
 TILE = 1024  # columns up to which rows of weights are taken together
+MOST_ROWS = 1 << 20  # of a mini-batch
 ENOUGH_BITS = 20  # of deltas, so that activations keep the bits that they have
 
 
@@ -170,6 +172,13 @@ class PortableArithmetic:
     def workspace(self, rows: int, counts: Sequence[int], batch_size: int, has_masks: bool) -> PortablePropagation:
         """See `Arithmetic`."""
         (count,) = counts
+        if batch_size > MOST_ROWS:
+            raise InputError(
+                "--batch-size",
+                f"portable arithmetic has no bits left for {batch_size:,} rows",
+                f"use {MOST_ROWS:,} or fewer, or --arithmetic native",
+                on_every_rank=True,
+            )
         return PortablePropagation(self, count, batch_size, has_masks)
 
 
@@ -272,7 +281,7 @@ class PortablePropagation:
         least = SMALLEST if input_exponent is None else math.ldexp(0.5, input_exponent)
         self._round_inputs = Rounding(self._features, 1, bits[0].inputs, scratch[0], least)
 
-        self._starts = np.array([*starts, len(self._deltas)][:-1], np.intp)
+        self._starts = np.array(starts, np.intp)
         self._maxima = np.full(2 * len(hidden) + 1, 0.5)  # less than 2^0, where activations are bounded
         self._activation_maxima, self._delta_maxima = self._maxima[: len(hidden)], self._maxima[len(hidden) :]
         self._mantissas = np.empty_like(self._maxima)
@@ -351,6 +360,8 @@ class PortablePropagation:
 
     def _find_exponents(self) -> None:
         """The exponents of activations and deltas; NOT_FINITE where one is NaN or too large."""
+        if not len(self.inputs):
+            return
         if self.hidden and not self._is_bounded:
             magnitudes = self._activations
             if not self._is_positive:
@@ -358,8 +369,8 @@ class PortablePropagation:
             np.maximum.reduceat(magnitudes, self._starts[:-1], axis=0, out=self._activation_maxima)
         magnitudes = np.abs(self._deltas, self._magnitudes[: self._deltas.size])
         np.maximum.reduceat(magnitudes, self._starts, axis=0, out=self._delta_maxima)
+        np.maximum(self._maxima, SMALLEST, out=self._maxima)  # of zeros, too, frexp's exponent would be 0
         np.frexp(self._maxima, self._mantissas, self.exponents)
-        np.maximum(self.exponents, LEAST, out=self.exponents)
         np.copyto(self.exponents, NOT_FINITE, where=~np.less(self._maxima, math.ldexp(1.0, MOST)))
 
     def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int32]) -> None:
