@@ -95,7 +95,7 @@ class PortableArithmetic:
 
     sharing: the ranks of the node, each of which rounds a share of every layer's neurons.
     layers: per layer (inputs, outputs), rounded. biases: per layer (outputs,), as they are. powers: per layer
-    (outputs,), 2^e > |w| for each neuron. bits: per layer.
+    (outputs,), 2^e > |w| for each neuron, views into `all_powers`. bits: per layer.
     """
 
     def __init__(self, model: Model, sharing: Sharing) -> None:
@@ -105,7 +105,7 @@ class PortableArithmetic:
         layers = layer_views(model.parameters, sizes)
         self.biases = [layer[-1] for layer in layers]
         memory = sharing.allocate((sum(inputs * outputs for inputs, outputs in shapes),), np.float64)
-        shared_powers = sharing.allocate((sum(sizes[1:]),), np.float64)
+        self.all_powers = sharing.allocate((sum(sizes[1:]),), np.float64)
         own = [
             slice(size * sharing.rank // sharing.ranks, size * (sharing.rank + 1) // sharing.ranks) for size in sizes
         ]
@@ -123,7 +123,7 @@ class PortableArithmetic:
 
             weights = cut(model.parameters, at_parameter, inputs + 1, outputs)[:, :-1]
             rounded = cut(memory, at_weight, inputs, outputs)
-            powers = cut(shared_powers, at_neuron, 1, outputs)
+            powers = cut(self.all_powers, at_neuron, 1, outputs)
             self.layers += list(rounded)
             self.powers += list(powers[:, 0])
             tile = max(k for k in range(1, TILE + 1) if inputs % k == 0 and (k == 1 or k * outputs <= TILE))
@@ -239,7 +239,9 @@ class PortablePropagation:
         self._derivative = build_activation(model.activation, scratch[:, : starts[-1]]).derivative
         is_bounded = model.activation in BOUNDED and not has_masks
         self._is_bounded, self._is_positive = is_bounded, model.activation in NON_NEGATIVE
-        self._inverses = [np.empty_like(powers) for powers in weights.powers]
+        self._all_inverses = np.empty_like(weights.all_powers)
+        ends = list(accumulate(sizes[1:]))
+        inverses = np.split(self._all_inverses, ends[:-1])
         self.hidden = []
         for number, (start, width) in enumerate(zip(starts, hidden, strict=False)):
             z, a, slopes = flat[:, start : start + rows * width].reshape(3, rows, width)
@@ -261,7 +263,7 @@ class PortablePropagation:
                     scaled=scaled,
                     round_scaled=Rounding(scaled, 1, bits[number + 1].deltas, scratch[0]),
                     powers_above=weights.powers[number + 1],
-                    inverse_powers_above=self._inverses[number + 1],
+                    inverse_powers_above=inverses[number + 1],
                     transposed_weights_above=weights.layers[number + 1].T,
                     rounded=cut[2],
                 )
@@ -292,6 +294,9 @@ class PortablePropagation:
             each if keeps else gradient_bits // 2 for each, keeps in zip(kept[1:], self._keeps, strict=True)
         ]
         of_deltas = [gradient_bits - each for each in (kept[0], *of_activations)]
+        self._all_constants = np.empty_like(self._maxima)
+        # As zero-dimensional arrays, which ufuncs take faster than numbers.
+        self._constants = [self._all_constants[place : place + 1].reshape(()) for place in range(len(self._maxima))]
         self._grids = SIGNIFICAND - 1 - np.minimum([*of_activations, *of_deltas], MOST_BITS)
 
     def forward(self, masks: Sequence[Array] = ()) -> Floats:
@@ -345,8 +350,7 @@ class PortablePropagation:
             np.multiply(delta, scale, delta)
         if self.hidden and not self._has_masks:
             self._derivative(self._activations, self._logits, self._slopes)
-        for powers, inverse in zip(self._weights.powers, self._inverses, strict=True):
-            np.divide(1.0, powers, inverse)
+        np.divide(1.0, self._weights.all_powers, self._all_inverses)
         delta = delta.T
         for layer in reversed(self.hidden):
             scaled = layer.scaled
@@ -375,8 +379,9 @@ class PortablePropagation:
 
     def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int32]) -> None:
         """See `Propagation`. The gradients are exact for the rounded activations and deltas."""
-        constants = np.ldexp(1.5, exponents + self._grids)
-        np.copyto(constants, np.inf, where=exponents > MOST)
+        constants = self._constants
+        np.ldexp(1.5, exponents + self._grids, out=self._all_constants)
+        np.copyto(self._all_constants, np.inf, where=exponents > MOST)
         count, below = len(self.hidden), self._features
         for number in range(count + 1):
             if number:

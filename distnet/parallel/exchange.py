@@ -69,7 +69,7 @@ class Exchange:
         self.columns = slice(min(division.own.start, count), min(division.own.stop, count))
         self.slice = self.parameters[self.columns]
         if world.node_rank == 0:
-            self.parameters[:] = initial
+            np.add(initial, 0, out=self.parameters)  # no -0.0, whose sign would depend on the BLAS
 
         # The additions, as pairs of views. First each rank adds its own rows over all columns, since they are in its
         # core's cache. Then it does the node's remaining additions over its part of the lane, and the tree's remaining
