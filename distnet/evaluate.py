@@ -22,7 +22,7 @@ from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
-from distnet.runtime.text import aligned, json_line, printable
+from distnet.runtime.text import format_table, json_line, to_printable
 from distnet.training.evaluation import Evaluation, summarise
 
 T = TypeVar("T")
@@ -243,14 +243,14 @@ def match_classes(trained: Trained, classes: Sequence[Class]) -> list[int]:
 
 def print_summary(trained: Trained, data: Dataset, about: dict[str, Any], summary: dict[str, Any]) -> None:
     """Print the summary as text. For rank 0 only."""
-    model, name = trained.model, printable(trained.path)
+    model, name = trained.model, to_printable(trained.path)
     print(f"model: {name}, {'-'.join(map(str, model.sizes))} {model.activation}, {model.parameters.dtype}")
     rows = (
         f"{summary['samples']:,} samples"
         if about["part"] == "all"
         else f"{summary['samples']:,} {about['part']} samples"
     )
-    print(f"data: {data.name} ({printable(data.source)}), {rows}")
+    print(f"data: {data.name} ({to_printable(data.source)}), {rows}")
     if trained.mean is None:
         moments = "" if isinstance(data.mean, list) else f" (mean {data.mean:.6g}, deviation {data.deviation:.6g})"
         print(f"inputs: standardised by the data set's own training part{moments}, for the model remembers nothing")
@@ -265,7 +265,7 @@ def print_summary(trained: Trained, data: Dataset, about: dict[str, Any], summar
     for name, each, row in zip(names, summary["classes"], matrix, strict=True):
         error = "-" if each["error"] is None else f"{each['error']:.4f}"
         table.append([name, f"{each['samples']:,}", f"{each['wrong']:,}", error, *map(str, row)])
-    print(aligned(table))
+    print(format_table(table))
     if summary["mistakes"]:
         print("\nworst mistakes")
         table = [list(summary["mistakes"][0])]
@@ -273,7 +273,7 @@ def print_summary(trained: Trained, data: Dataset, about: dict[str, Any], summar
             table.append(
                 [f"{value:.4f}" if key in ("probability", "loss") else str(value) for key, value in each.items()]
             )
-        print(aligned(table))
+        print(format_table(table))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
-from distnet.runtime.text import aligned, counted, json_line
+from distnet.runtime.text import format_count, format_table, json_line
 from distnet.training.evaluation import BLOCK_ROWS
 
 STANDARD_INPUT = "-"
@@ -128,7 +128,7 @@ def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None)
             found = [word for place in (best, *others) for word in (str(classes[place]), f"{row[place]:.4f}")]
             table.append([name, *found, *["-", "-"] * (not others)])
     if not as_json and table[1:]:
-        print(aligned(table))
+        print(format_table(table))
     return bad.count
 
 
@@ -259,7 +259,7 @@ def is_header(name: str, first: list[str], rows: list[list[str]], columns: Seque
 
 def to_numbers(line: str, row: Sequence[str], inputs: int) -> list[float]:
     """The numbers of a row. Raises InputError, which names the line, for anything else."""
-    check_inputs(line, f"has {counted(len(row), 'number')}", len(row), inputs)
+    check_inputs(line, f"has {format_count(len(row), 'number')}", len(row), inputs)
     numbers = []
     for column, cell in enumerate(row, 1):
         number = as_number(cell)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnet.nn.draws import Draws
-from distnet.runtime.arrays import Array, aligned_zeros, padded
+from distnet.runtime.arrays import Array, aligned_zeros, pad_count
 
 # Kinds of augmentation with the strengths that they have where none is given; sigma is elastic's.
 STRENGTHS = {"shift": 1.0, "rotate": 10.0, "scale": 10.0, "elastic": 36.0, "sigma": 6.0}
@@ -99,7 +99,7 @@ class Augmentation:
         def lines(*shape: int) -> Array:
             """Matrices (..., rows, columns), each from the start of a cache line."""
             count = shape[-2] * shape[-1]
-            whole = aligned_zeros((*shape[:-2], padded(count, dtype)), dtype)
+            whole = aligned_zeros((*shape[:-2], pad_count(count, dtype)), dtype)
             return whole[..., :count].reshape(shape, copy=False)
 
         self.down, self.across = lines(height, down), lines(across, width)
@@ -107,7 +107,7 @@ class Augmentation:
         self.coefficients = lines(2, rows, down, across)  # axis, row; [0, 0] the constant, [1, 0] and [0, 1] linear
         self.half = lines(2, rows, down, width)
         self.places = lines(2, rows, height, width)
-        self.angles = aligned_zeros((3, padded(rows, np.float64)), np.float64)  # with cosine and sine
+        self.angles = aligned_zeros((3, pad_count(rows, np.float64)), np.float64)  # with cosine and sine
 
         # Images with a border of one pixel. Behind the last, a line and a pixel that are looked at, and weigh nothing.
         self.line = width + 2

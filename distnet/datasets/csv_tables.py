@@ -24,7 +24,7 @@ from distnet.datasets.idx import unpacked
 from distnet.datasets.options import Learned, TableOptions
 from distnet.runtime.errors import InputError
 from distnet.runtime.logs import warn
-from distnet.runtime.text import counted, listed
+from distnet.runtime.text import format_count, list_names
 
 DELIMITERS = ",;\t"
 SAMPLE = 20  # lines that determine the delimiter
@@ -161,7 +161,7 @@ def find_column(path: Path, option: str, column: str, first: list[str], header: 
         return first.index(column)
     numbers = f"1 to {len(first)}"
     if header or (header is None and not any(map(is_number, first))):
-        problem, remedy = "no such column", f"name one of {listed(first)}, or {numbers}"
+        problem, remedy = "no such column", f"name one of {list_names(first)}, or {numbers}"
     else:
         problem, remedy = "no header and no such column", f"name {numbers}"
     raise InputError(f"{option} {column}", f"{path} has {problem}", remedy)
@@ -185,8 +185,8 @@ def match_columns(path: str | Path, names: Sequence[str], columns: Sequence[str]
     if missing := missing_columns(names, columns):
         raise InputError(
             path,
-            f"{counted(len(missing), 'column')} of the model {'is' if len(missing) == 1 else 'are'} missing "
-            f"({listed(missing)}), and its header has {listed(names)}",
+            f"{format_count(len(missing), 'column')} of the model {'is' if len(missing) == 1 else 'are'} missing "
+            f"({list_names(missing)}), and its header has {list_names(names)}",
             "add what is missing",
         )
     return [place for place in find_names(names, columns) if place is not None]
@@ -206,7 +206,7 @@ def read_cells(path: Path, reader: Any, first: list[str], layout: Layout) -> Cel
         if not label and codes and not is_filled(row):
             continue
         if len(row) != width:
-            problem = f"line {reader.line_num} has {counted(len(row), 'value')}, the first line {width}"
+            problem = f"line {reader.line_num} has {format_count(len(row), 'value')}, the first line {width}"
             raise InputError(path, problem, "give all lines the same number")
         if not label and codes:
             raise missing_label(path, reader.line_num)
@@ -323,13 +323,13 @@ def check_cells(path: Path, cells: Cells, layout: Layout, names: list[str] | Non
     problems = []
     if text:
         line, cell = min((each.first for _, each in text), key=itemgetter(0))
-        columns = listed(f"{name} in {each.count:,} of {rows:,} rows" for name, each in text)
+        columns = list_names(f"{name} in {each.count:,} of {rows:,} rows" for name, each in text)
         problems.append(f"there is text in {columns}, such as {cell!r} in line {line}")
     if missing:
         name, fault = min(missing, key=lambda each: each[1].first[0])
         count = sum(each.count for _, each in missing)
         verb = "is" if count == 1 else "are"
-        problems.append(f"{counted(count, 'cell')} {verb} empty, from line {fault.first[0]}, {name} on")
+        problems.append(f"{format_count(count, 'cell')} {verb} empty, from line {fault.first[0]}, {name} on")
     raise InputError(path, "; ".join(problems), "turn them into numbers, or leave columns out with --ignore")
 
 
@@ -435,7 +435,7 @@ def is_text(cell: str) -> bool:
 
 def ignored_columns(names: Sequence[str]) -> str:
     """The note on columns that are not a model's."""
-    return f"ignored {counted(len(names), 'column')} that the model does not use: " + listed(
+    return f"ignored {format_count(len(names), 'column')} that the model does not use: " + list_names(
         name or "(unnamed)" for name in names
     )
 
