@@ -83,7 +83,7 @@ footer { margin-top: 3rem; }
   .bar { grid-template-columns: 1fr 4.8rem; gap: 0 .6rem; }
   .bar > :first-child { grid-column: 1 / -1; }
 }
-@media screen and (max-width: 60rem) {
+@media (max-width: 60rem) {
   .reflows, .reflows tbody { display: block; }
   .reflows tr:first-child { display: none; }
   .reflows tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); gap: .2rem .6rem;
