@@ -449,7 +449,7 @@ def test_without_pillow_one_line_says_what_to_install(folder, drawn, tmp_path):
 def test_a_model_that_does_not_know_how_its_inputs_were_standardised_is_one_line(drawn, tmp_path, ranks):
     NeuralNetwork([784, 10]).save(tmp_path / "plain.pkl")
     Image.fromarray(drawn[0][0]).save(tmp_path / "0.png")
-    named = ("plain.pkl", "standardised", 'network.about["mean"]')
+    named = ("plain.pkl", "has no mean and deviation of its inputs", 'network.about["mean"]')
     check_refused(tmp_path / "plain.pkl", tmp_path / "0.png", named=named, ranks=ranks)
 
 
