@@ -1,8 +1,8 @@
-"""Handwritten-looking digits drawn by NumPy: data in the form of MNIST that needs no download.
+"""Synthetic handwritten digits in MNIST's format, drawn by NumPy.
 
-A digit is a row of pen points along its strokes. Each sample bends, slants, scales and turns that row in its
-own way and inks it with a round Gaussian pen. Such a pen is separable, exp(-x^2 - y^2) = exp(-x^2) exp(-y^2),
-so a picture is a sum over pen points of (profile down) x (profile across), and one contraction draws a block.
+A digit is a list of pen points along its strokes. Each sample bends, slants, scales and rotates these points at
+random, and draws them with a round Gaussian pen. Such a pen is separable, exp(-x^2 - y^2) = exp(-x^2) exp(-y^2),
+so an image is a sum over pen points of (profile down) x (profile across), and one contraction draws a block.
 """
 
 from typing import Final
@@ -16,8 +16,8 @@ PEN_POINTS: Final = 64  # per digit, so about a pixel apart or less: closer than
 
 Stroke = tuple[tuple[float, float], ...]
 
-# The ways to write each digit: strokes of (x right, y down) in the unit square. A smooth curve goes through
-# the points of a stroke; a corner is where one stroke ends and the next begins.
+# The ways to write each digit: strokes of (x right, y down) in the unit square. A stroke is a smooth curve through its
+# points; a corner is where one stroke ends and the next begins.
 # fmt: off
 STYLES: Final[tuple[tuple[int, tuple[Stroke, ...]], ...]] = (
     (0, (((.55, 0), (.3, .1), (.15, .5), (.27, .88), (.5, 1), (.75, .86), (.85, .5), (.75, .12),
@@ -73,7 +73,7 @@ def _smooth(stroke: Stroke, steps: int = 16) -> NDArray[np.float64]:
 def _pen_path(strokes: tuple[Stroke, ...]) -> tuple[NDArray[np.float32], np.float32]:
     """Pen points (2, PEN_POINTS), x and y, at equal distances along the strokes; and that distance."""
     curves = [_smooth(stroke) for stroke in strokes]
-    # The way from one stroke to the next counts as 0, so no pen point falls on it.
+    # The distance from one stroke to the next counts as 0, so that no pen point is between them.
     steps = [np.hypot(*np.diff(curve, axis=0, prepend=curve[:1]).T) for curve in curves]
     walked = np.cumsum(np.concatenate(steps))
     spacing = walked[-1] / PEN_POINTS
@@ -94,18 +94,18 @@ def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
     rng = np.random.default_rng([seed, block])
 
     def between(low: float, high: float) -> NDArray[np.float32]:
-        """One number per sample, (BLOCK, 1), to go with its pen points (BLOCK, PEN_POINTS)."""
+        """One number per sample, (BLOCK, 1), which broadcasts over its pen points (BLOCK, PEN_POINTS)."""
         return low + (high - low) * rng.random((BLOCK, 1), np.float32)
 
     labels = (rng.permutation(BLOCK) % 10).astype(np.uint8)
     style = FIRST_STYLE[labels] + rng.integers(STYLE_COUNT[labels])
     x, y = PEN_PATH[:, style]
 
-    # Bend the paper rather than single points: its waves are long, so strokes stay smooth and joints joined.
+    # Bend the paper, not single points: its waves are long, so strokes stay smooth and connected.
     for _ in range(3):
         wave = np.sin(between(-6, 6) * x + between(-6, 6) * y + between(0, 2 * np.pi))
         x, y = x + between(-0.09, 0.09) * wave, y + between(-0.08, 0.08) * wave
-    # Its box, not its weight, goes to the middle: then next to no digit is cut off at the border.
+    # Centre the box, not the mass, so that hardly any digit is cut off at the border.
     x -= (x.min(axis=1, keepdims=True) + x.max(axis=1, keepdims=True)) / 2
     y -= (y.min(axis=1, keepdims=True) + y.max(axis=1, keepdims=True)) / 2
     x -= between(-0.15, 0.5) * y  # slant, mostly to the right
@@ -118,11 +118,11 @@ def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
     pixel = np.arange(SIDE, dtype=np.float32)[:, None] - (SIDE - 1) / 2  # from the middle, as x and y are
     pen = between(0.7, 1.3)[:, :, None]  # standard deviation of its profile, pixels
     across, down = (np.exp(-0.5 * ((pixel - points[:, None, :]) / pen) ** 2) for points in (x, y))
-    # einsum, not matmul: the number of BLAS threads must not decide the order of additions.
+    # einsum, not matmul: the order of additions must not depend on the number of BLAS threads.
     ink = np.einsum("nyk,nxk->nyx", down, across)
-    # A stroke is the integral of the pen along it: this makes its middle about 1, however long the digit.
+    # A stroke is the integral of the pen along it: this makes its middle about 1 for any length.
     ink *= (SPACING[style, None] * height)[:, :, None] / (pen * (2 * np.pi) ** 0.5)
-    # Too much ink, cut off at white and at black, is a stroke with a flat middle and an edge of a pixel.
+    # Too much ink, clipped at white and black, gives strokes with a flat middle and an edge of one pixel.
     ink *= between(1.5, 2.5)[:, :, None]
     ink -= 0.25
     ink *= 1 - 0.3 * rng.random(ink.shape, np.float32)  # grain of the paper
@@ -132,12 +132,11 @@ def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
 
 
 def synthetic_digits(count: int, seed: int, first: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Samples first to first + count - 1 of the endless row of digits that `seed` names.
+    """Samples first to first + count - 1 of the infinite sequence of digits for `seed`; count > 0.
 
     Returns images (count, 28, 28) uint8, white ink (255) on black (0), and labels (count,) uint8, 0 to 9 in
-    random order, each equally often in every BLOCK samples. Sample i depends on (seed, i) alone, so disjoint
-    index ranges of one seed are disjoint data sets. Processes of one machine get the same bits; on another
-    kind of processor or version of NumPy a few pixels may differ.
+    random order, each equally often in every BLOCK samples. Sample i depends on (seed, i) only. All processes of a
+    machine get the same bits; on another kind of processor or version of NumPy, a few pixels may differ.
     """
     blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
     images = np.empty((len(blocks), BLOCK, SIDE, SIDE), np.uint8)
