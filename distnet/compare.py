@@ -21,7 +21,7 @@ from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import check_writable, is_same_file, write_content
 from distnet.runtime.launch import launched_rank
-from distnet.runtime.text import aligned, counted, printable
+from distnet.runtime.text import format_count, format_table, to_printable
 from distnet.training.history import History
 
 NEEDED = ("epoch", "loss", "learning_rate", "seconds", "samples_per_second")
@@ -76,8 +76,8 @@ def main() -> None:
         Run(label, read_metrics(path)) for label, path in zip(shorten_labels(typed.metrics), typed.metrics, strict=True)
     ]
     write_content(typed.output, render_page(runs).encode(errors="replace"), f"--output {typed.output}")
-    print(aligned(build_table(runs)))
-    print(f"wrote {printable(typed.output)}")
+    print(format_table(build_table(runs)))
+    print(f"wrote {to_printable(typed.output)}")
 
 
 def read_metrics(path: Path) -> list[Record]:
@@ -188,7 +188,8 @@ def compare_losses(first: Run, other: Run) -> str:
         if any(repr(ours[name]) != repr(yours[name]) for name in COMPARED if name in ours and name in yours):
             return f"differ from epoch {ours['epoch']:.0f}"
     same = f"same bits as {first.label}"
-    return same if len(both) == len(first.records) == len(other.records) else f"{same} in {counted(len(both), 'epoch')}"
+    is_whole = len(both) == len(first.records) == len(other.records)
+    return same if is_whole else f"{same} in {format_count(len(both), 'epoch')}"
 
 
 def draw_charts(runs: Sequence[Run]) -> dict[str, str]:

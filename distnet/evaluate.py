@@ -1,4 +1,4 @@
-"""Accuracy, loss and mistakes of a trained network: python -m distnet.evaluate model.pkl --dataset mnist."""
+"""Evaluate a trained network: python -m distnet.evaluate model.pkl --dataset mnist."""
 
 from distnet.runtime import command, failure
 
@@ -22,13 +22,13 @@ from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
-from distnet.runtime.text import aligned, json_line, printable
+from distnet.runtime.text import format_table, json_line, to_printable
 from distnet.training.evaluation import Evaluation, prepare_on_node, summarise
 
 T = TypeVar("T")
 
 PARTS = ("test", "train", "all")
-SHOWN_CLASSES = 30  # of which the confusion matrix still fits a page
+SHOWN_CLASSES = 30  # the largest confusion matrix that is printed
 SHOWN_MISTAKES = 10
 
 
@@ -67,103 +67,86 @@ def evaluate(options: argparse.Namespace, watchdog: failure.Watchdog) -> int:
 
 def build_parser() -> Parser:
     """The parser of `python -m distnet.evaluate`."""
-    made = Parser(
+    parser = Parser(
         prog="python -m distnet.evaluate",
         usage="[mpirun -n N] python -m distnet.evaluate MODEL [options]",
-        description="Accuracy, loss, confusion matrix and worst mistakes of a network, the same on any ranks.",
+        description="Print accuracy, loss, confusion matrix and worst mistakes of a model.",
         allow_abbrev=False,
     )
-    made.add_argument("model", type=file_path, metavar="MODEL", help="as training wrote it")
-    made.add_argument(
-        "--dataset", type=dataset_name, metavar="NAME", help="as training has it (default: what MODEL was trained on)"
-    )
-    made.add_argument(
-        "--data-dir", type=file_path, help="where the IDX files are (default: $DISTNET_DATA, else data)", metavar="DIR"
-    )
-    made.add_argument("--label", help="the column of the classes, of csv (default: as trained)", metavar="COLUMN")
-    made.add_argument(
-        "--header",
-        choices=HEADERS,
-        help="whether the first line is a header, of csv (default: as trained, or found out from its cells)",
-    )
-    made.add_argument(
+    add = parser.add_argument
+    add("model", type=file_path, metavar="MODEL", help="model file that training wrote")
+    add("--dataset", type=dataset_name, metavar="NAME", help="data set, as in training (default: that of the training)")
+    add("--data-dir", type=file_path, metavar="DIR", help="folder of its files (default: $DISTNET_DATA, else data)")
+    add("--part", choices=PARTS, default="test", help="rows to evaluate (default: test)")
+    add("--label", metavar="COLUMN", help="column of the classes (csv only) (default: as in training)")
+    add("--header", choices=HEADERS, help="whether the first line is a header (csv only) (default: as in training)")
+    add(
         "--ignore",
         nargs="+",
         default=[],
-        help="columns to leave out, of csv where MODEL remembers no names of its inputs (default: as trained)",
         metavar="COLUMN",
+        help="columns to leave out (csv only, if MODEL has no names of columns) (default: as in training)",
     )
-    made.add_argument("--part", choices=PARTS, default="test", help="which rows (default: test)")
-    made.add_argument(
+    add(
         "--mistakes",
         type=positive_count,
         default=SHOWN_MISTAKES,
-        help=f"how many of the worst to show (default: {SHOWN_MISTAKES})",
         metavar="K",
+        help=f"number of worst mistakes to print (default: {SHOWN_MISTAKES})",
     )
-    made.add_argument("--json", action="store_true", help="print one JSON object")
-    made.add_argument(
+    add("--json", action="store_true", help="one JSON object instead of text")
+    add(
         "--stall-timeout",
         type=positive_rate,
         default=Config.stall_timeout,
-        help=f"end all ranks when none gets further for so many seconds (default: {Config.stall_timeout:g})",
         metavar="SECONDS",
+        help=f"seconds without progress before all ranks are aborted (default: {Config.stall_timeout:g})",
     )
-    return made
+    return parser
 
 
 def load_as_trained(world: World, trained: Trained, options: argparse.Namespace) -> Dataset:
-    """The data set with the test rows of the training; inputs as read if the model stores how to standardise them.
+    """The data set, with the test rows of the training; not yet standardised if the model stores mean and deviation.
 
     Raises InputError if the model doesn't fit it. Collective.
     """
     config = trained.config
     name = options.dataset or read_option(config, "dataset", dataset_name, None)
     if name is None:
-        raise InputError(
-            "--dataset",
-            f"model {trained.path} doesn't say what it was trained on",
-            "name a data set",
-            on_every_rank=True,
-        )
+        problem = f"model {trained.path} doesn't name the data set that it was trained on"
+        raise InputError("--dataset", problem, "name a data set", on_every_rank=True)
     kind, _, path = name.partition(":")
     for option in ("label", "header", "ignore"):
         if getattr(options, option) and kind != "csv":
-            raise InputError(
-                f"--{option}", f"--dataset {name} has none", "choose --dataset csv:FILE", on_every_rank=True
-            )
-    remembers = trained.mean is not None
+            problem = f"--dataset {name} has none"
+            raise InputError(f"--{option}", problem, "choose --dataset csv:FILE", on_every_rank=True)
+    has_moments = trained.mean is not None
     source = DataOptions(
         name,
         options.data_dir,
-        train_limit=1 if remembers and options.part == "test" else None,  # the others are not used
+        train_limit=1 if has_moments and options.part == "test" else None,  # the others are not used
         train_samples=read_option(config, "train_samples", positive_count, Config.train_samples),
         table=table_options(trained, options),
-        raw_inputs=remembers,
+        raw_inputs=has_moments,
     )
     # The numbers of a table are standardised before they are rounded.
     data = load(world, source, np.float64 if kind in TABLES else trained.model.parameters.dtype)
     inputs, outputs = trained.model.sizes[0], trained.model.sizes[-1]
     what = f"{kind}:{path}" if path else data.name
     if data.train.features != inputs:
-        raise InputError(
-            f"model {trained.path}",
-            f"it has {inputs} inputs, and a row of {what} {data.train.features} numbers",
-            "evaluate it on what it was trained on",
-            on_every_rank=True,
-        )
+        raise other_data(trained, f"has {inputs} inputs, but a row of {what} has {data.train.features} numbers")
     if trained.classes is None and len(data.classes) != outputs:
-        raise InputError(
-            f"model {trained.path}",
-            f"it has {outputs} outputs, and {what} {len(data.classes)} classes",
-            "evaluate it on what it was trained on",
-            on_every_rank=True,
-        )
+        raise other_data(trained, f"has {outputs} outputs, but {what} has {len(data.classes)} classes")
     return data
 
 
+def other_data(trained: Trained, problem: str) -> InputError:
+    """The error for a model that was trained on other data."""
+    return InputError(f"model {trained.path}", problem, "evaluate it on what it was trained on", on_every_rank=True)
+
+
 def table_options(trained: Trained, options: argparse.Namespace) -> TableOptions:
-    """How to read a table for this model: as in training, with the same test rows."""
+    """How to read a table: as in training, with the same test rows."""
     config = trained.config
     label = read_option(config, "label", str, None)
     ignored = config.get("ignore")
@@ -213,12 +196,8 @@ def standardise(world: World, trained: Trained, data: Dataset, part: str) -> Spl
             unfit += not np.isfinite(split.inputs[rows]).all()
         first += len(each.inputs)
     if world.total(unfit)[0]:
-        raise InputError(
-            data.source,
-            f"some numbers are too large for model {trained.path} of {dtype}",
-            "scale them",
-            on_every_rank=True,
-        )
+        problem = f"some numbers are too large for model {trained.path} of {dtype}"
+        raise InputError(data.source, problem, "scale them", on_every_rank=True)
     world.node_barrier()
     return split
 
@@ -233,40 +212,31 @@ def match_classes(trained: Trained, classes: Sequence[Class]) -> list[int]:
     found = [places.get(name, places.get(str(name))) for name in classes]
     if None in found:
         shown = ", ".join(map(str, trained.classes[:10])) + ", ..." * (len(trained.classes) > 10)
-        raise InputError(
-            f"model {trained.path}",
-            f"it knows no class {classes[found.index(None)]!r} of the data set's, but {shown}",
-            "evaluate it on what it was trained on",
-            on_every_rank=True,
-        )
+        raise other_data(trained, f"has no class {classes[found.index(None)]!r} of the data set, but {shown}")
     return [place for place in found if place is not None]
 
 
 def print_summary(trained: Trained, data: Dataset, about: dict[str, Any], summary: dict[str, Any]) -> None:
     """Print the summary as text. For rank 0 only."""
-    model, name = trained.model, printable(trained.path)
+    model, name = trained.model, to_printable(trained.path)
     print(f"model: {name}, {'-'.join(map(str, model.sizes))} {model.activation}, {model.parameters.dtype}")
-    rows = (
-        f"{summary['samples']:,} samples"
-        if about["part"] == "all"
-        else f"{summary['samples']:,} {about['part']} samples"
-    )
-    print(f"data: {data.name} ({printable(data.source)}), {rows}")
+    part = "" if about["part"] == "all" else f"{about['part']} "
+    print(f"data: {data.name} ({to_printable(data.source)}), {summary['samples']:,} {part}samples")
     if trained.mean is None:
         moments = "" if isinstance(data.mean, list) else f" (mean {data.mean:.6g}, deviation {data.deviation:.6g})"
-        print(f"inputs: standardised by the data set's own training part{moments}, for the model remembers nothing")
+        print(f"inputs: standardised by the data set's own training part{moments}, for the model has no moments")
     if trained.classes is None:
-        print("classes: the data set's own, for the model remembers none")
+        print("classes: the data set's own, for the model has none")
     print(f"accuracy {summary['accuracy']:.4f}")
     print(f"loss {summary['loss']:.4f}")
     names = [str(each["class"]) for each in summary["classes"]]
     matrix = summary["confusion"] if len(names) <= SHOWN_CLASSES else [[] for _ in names]
-    print(f"\nerror per class{', and what its samples were taken for' * bool(matrix[0])}")
+    print(f"\nerror per class{', and predicted classes' * bool(matrix[0])}")
     table = [["class", "samples", "wrong", "error", *names[: len(matrix[0])]]]
     for name, each, row in zip(names, summary["classes"], matrix, strict=True):
         error = "-" if each["error"] is None else f"{each['error']:.4f}"
         table.append([name, f"{each['samples']:,}", f"{each['wrong']:,}", error, *map(str, row)])
-    print(aligned(table))
+    print(format_table(table))
     if summary["mistakes"]:
         print("\nworst mistakes")
         table = [list(summary["mistakes"][0])]
@@ -274,7 +244,7 @@ def print_summary(trained: Trained, data: Dataset, about: dict[str, Any], summar
             table.append(
                 [f"{value:.4f}" if key in ("probability", "loss") else str(value) for key, value in each.items()]
             )
-        print(aligned(table))
+        print(format_table(table))
 
 
 if __name__ == "__main__":

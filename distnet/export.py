@@ -21,7 +21,7 @@ from distnet.nn.parameters import parameter_count
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import check_writable, is_same_file, write_content
-from distnet.runtime.text import printable
+from distnet.runtime.text import to_printable
 
 SOURCES, TARGETS = (*MODEL_ENDINGS, ".safetensors"), (*MODEL_ENDINGS, ".onnx", ".safetensors")
 PACKAGES = {".onnx": "onnx", ".safetensors": "safetensors"}
@@ -81,7 +81,7 @@ def main() -> None:
     if typed.standardise and read_notes(typed.source, model).mean is None:
         raise InputError("--standardise", f"{typed.source} holds no mean and deviation of its inputs", "leave it out")
     write(typed.target, model, typed.standardise)
-    print(f"wrote {printable(typed.target)}")
+    print(f"wrote {to_printable(typed.target)}")
 
 
 if __name__ == "__main__":

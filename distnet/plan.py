@@ -18,7 +18,7 @@ from distnet.nn.parameters import BLOCK, parameter_count
 from distnet.parallel.shards import default_shards, shard_rows, share
 from distnet.runtime.command import run
 from distnet.runtime.numbers import Number, positive_count
-from distnet.runtime.text import counted
+from distnet.runtime.text import format_count
 
 BYTES = 4  # of a float32
 AT_ONCE = 32  # messages in flight in MPICH's Ialltoallv (MPIR_CVAR_ALLTOALL_THROTTLE)
@@ -254,7 +254,7 @@ def main() -> None:
     print(table(costs, [ring_cost(*case, *place, link) for place in places], typed.batch_size))
     worth, fastest = advice(costs)
     gains = [costs[0].step / each.step for each in (worth, fastest)]
-    where = f"{counted(worth.ranks, 'rank')} on {counted(worth.nodes, 'node')}"
+    where = f"{format_count(worth.ranks, 'rank')} on {format_count(worth.nodes, 'node')}"
     where += f" with --shards {worth.shards}" * (worth.shards != default_shards(worth.ranks))
     print(
         f"Request {where}: {gains[0]:.1f} times the speed of one rank at {gains[0] / worth.ranks:.0%} efficiency; "

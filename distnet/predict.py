@@ -43,7 +43,7 @@ from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
-from distnet.runtime.text import aligned, counted, json_line
+from distnet.runtime.text import format_count, format_table, json_line
 from distnet.training.evaluation import BLOCK_ROWS
 
 STANDARD_INPUT = "-"
@@ -59,13 +59,13 @@ class Source(NamedTuple):
 
 
 class Bad:
-    """Counts invalid files and rows; each is one line on standard error, and the others are still predicted."""
+    """Counts invalid files and rows, and prints one line for each on standard error."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def add(self, what: object) -> None:
-        """Print what is wrong with one."""
+        """Print the error of an invalid file or row."""
         self.count += 1
         logs.warn(str(what))
 
@@ -79,27 +79,27 @@ def main() -> int:
 
 def build_parser() -> Parser:
     """The parser of `python -m distnet.predict`."""
-    made = Parser(
+    parser = Parser(
         prog="python -m distnet.predict",
         usage="python -m distnet.predict MODEL FILE [FILE ...] [options]",
-        description="What a network says of images (cut out, scaled and centred as those that it learned, MNIST's or "
-        "Fashion-MNIST's), of IDX files of images as they are, and of rows of numbers, without a class, in CSV "
-        "files; - is standard input, a row of numbers a line.",
+        description="Classify images and rows of numbers.",
         allow_abbrev=False,
     )
-    made.add_argument("model", type=file_path, metavar="MODEL", help="as training wrote it")
-    made.add_argument("files", nargs="+", metavar="FILE", help="an image, an IDX file, a .csv file or -")
-    made.add_argument(
-        "--header",
-        choices=HEADERS,
-        help="whether the first line of rows is a header (default: found out from its cells)",
+    parser.add_argument("model", type=file_path, metavar="MODEL", help="model file that training wrote")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="image, prepared like the images of the training; IDX file; CSV file without classes; or - for rows of "
+        "numbers on standard input",
     )
-    made.add_argument("--json", action="store_true", help="print a JSON object a row, with all probabilities")
-    return made
+    parser.add_argument("--header", choices=HEADERS, help="whether the first row is a header (default: inferred)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row, with all probabilities")
+    return parser
 
 
 def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None) -> int:
-    """Print the model's prediction for each row in the files; returns how many rows and files are invalid.
+    """Print the model's prediction for each row in the files; returns the number of invalid rows and files.
 
     Raises InputError for an invalid model.
     """
@@ -107,7 +107,7 @@ def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None)
     if trained.mean is None:
         raise InputError(
             f"model {path}",
-            "it doesn't hold how its inputs were standardised",
+            "has no mean and deviation of its inputs",
             'set network.about["mean"] and ["deviation"] before saving it',
         )
     classes = trained.classes or list(range(trained.model.sizes[-1]))
@@ -128,7 +128,7 @@ def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None)
             found = [word for place in (best, *others) for word in (str(classes[place]), f"{row[place]:.4f}")]
             table.append([name, *found, *["-", "-"] * (not others)])
     if not as_json and table[1:]:
-        print(aligned(table))
+        print(format_table(table))
     return bad.count
 
 
@@ -142,10 +142,10 @@ def read_all(trained: Trained, files: Sequence[str], header: str | None, bad: Ba
 
 
 def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iterator[tuple[str, Array]]:
-    """Each row's name and probabilities (classes,), which later rows overwrite.
+    """The name and the probabilities (classes,) of each row. The next row overwrites them.
 
-    A row is computed with rows of its own file only, so that other files don't change its bits. Rows with numbers too
-    large for the network's dtype are invalid.
+    Blocks contain rows of one file only, so that other files don't change the bits. Rows with numbers too large for the
+    network's dtype are invalid.
     """
     model, arithmetic = trained.model, prepare(trained.model)
 
@@ -170,10 +170,10 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
 
 
 def read(name: str, trained: Trained, header: str | None, bad: Bad) -> Source:
-    """The rows of a file, whose name and content determine its kind.
+    """The rows of a file. Its name and first bytes determine its kind.
 
-    Pictures are prepared like those of the data set that the network was trained on.
-    Raises InputError if it can't be read or doesn't fit the network.
+    Images are prepared like those of the data set that the network was trained on.
+    Raises InputError for a file that can't be read or doesn't fit the network.
     """
     inputs = trained.model.sizes[0]
     if name == STANDARD_INPUT:
@@ -192,7 +192,7 @@ def read(name: str, trained: Trained, header: str | None, bad: Bad) -> Source:
     if start.startswith(IDX_STARTS):
         images = read_idx(path, dimensions=3)
         if path.name.startswith("emnist-"):
-            images = images.transpose(0, 2, 1)  # they lie on their side there
+            images = images.transpose(0, 2, 1)  # EMNIST stores its images transposed
         rows = images.reshape(len(images), -1)
         check_inputs(path, f"its images have {rows.shape[1]} pixels", rows.shape[1], inputs)
         return Source([f"{path}:{number}" for number in range(len(rows))], rows)
@@ -203,10 +203,10 @@ def read(name: str, trained: Trained, header: str | None, bad: Bad) -> Source:
 def read_rows(
     name: str, lines: Iterable[str], inputs: int, columns: Sequence[str] | None, header: str | None, bad: Bad
 ) -> Source:
-    """Rows of numbers, `inputs` each, with commas, semicolons, tabs or blanks between them.
+    """Rows of `inputs` numbers, separated by commas, semicolons, tabs or blanks.
 
-    columns: names of the inputs, if the model stores them; a header must have them, in any order, and other columns are
-    ignored. header: "yes" or "no"; None to detect it. Invalid rows are added to `bad`.
+    columns: names of the inputs, if the model stores them. A header must contain them, in any order; other columns are
+    ignored. header: "yes" or "no"; None to infer it. Invalid rows are added to `bad`.
     Raises InputError if no row is valid.
     """
     try:
@@ -242,7 +242,7 @@ def read_rows(
 
 
 def is_header(name: str, first: list[str], rows: list[list[str]], columns: Sequence[str] | None) -> bool:
-    """Whether the first row is a header: the model's names, text only, text above numbers, or counting from 0."""
+    """Whether the first row is a header: the model's names, text only, text above numbers, or 0, 1, 2 ..."""
     if columns is not None and not missing_columns(first, columns):
         return True
     if first and not any(map(is_number, first)):
@@ -258,8 +258,8 @@ def is_header(name: str, first: list[str], rows: list[list[str]], columns: Seque
 
 
 def to_numbers(line: str, row: Sequence[str], inputs: int) -> list[float]:
-    """The numbers of a row. Raises InputError, which names the line, for anything else."""
-    check_inputs(line, f"has {counted(len(row), 'number')}", len(row), inputs)
+    """The numbers of a row. Raises InputError, which names the line, for an invalid row."""
+    check_inputs(line, f"has {format_count(len(row), 'number')}", len(row), inputs)
     numbers = []
     for column, cell in enumerate(row, 1):
         number = as_number(cell)
@@ -274,7 +274,7 @@ def check_inputs(subject: object, what: str, given: int, inputs: int) -> None:
     if given != inputs:
         raise InputError(
             subject,
-            f"{what}, and this network has {inputs} inputs",
+            f"{what}, but this network has {inputs} inputs",
             "give it rows like those it was trained on, without their class",
         )
 

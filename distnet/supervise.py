@@ -28,7 +28,7 @@ from distnet.runtime.launcher import LOOK, Host, Launcher, mpirun_beside_python,
 from distnet.runtime.logs import warn
 from distnet.runtime.numbers import Number, positive_count
 from distnet.runtime.processes import Processes
-from distnet.runtime.text import counted
+from distnet.runtime.text import format_count
 from distnet.training.checkpoint import checkpoints, step_of, sweep
 
 # Statuses that are returned even if the run was to stop.
@@ -52,7 +52,7 @@ class Attempt(NamedTuple):
 
     def __str__(self) -> str:
         where = f"the newest checkpoint is of step {self.step}" if self.step >= 0 else "there is no checkpoint"
-        return f"{counted(self.ranks, 'rank')}, {self.seconds:.1f} s, {self.reason}; {where}"
+        return f"{format_count(self.ranks, 'rank')}, {self.seconds:.1f} s, {self.reason}; {where}"
 
 
 class Supervisor:

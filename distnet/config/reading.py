@@ -16,7 +16,7 @@ from distnet.config.parser import Parser, describe_unknown_option
 from distnet.config.values import file_path
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import describe_bad_choice
-from distnet.runtime.text import counted
+from distnet.runtime.text import format_count
 
 MOST_USED = ("dataset", "hidden", "epochs", "learning_rate", "model")  # come first in --help
 WRITTEN = "# The configuration of a run of distnet"  # the first words of files that `to_toml` makes
@@ -149,7 +149,7 @@ def read_value(option: Mapping[str, Any], value: Any) -> Any:
         raise ArgumentTypeError(f"expected numbers or strings, got {value!r}")
     count = nargs if isinstance(nargs, int) else 1
     if nargs not in ("*", "+") and len(values) != count:
-        raise ArgumentTypeError(f"expected {counted(count, 'value')}, got {value!r}")
+        raise ArgumentTypeError(f"expected {format_count(count, 'value')}, got {value!r}")
     read = [option["type"](each if isinstance(each, str) else repr(each)) for each in values]
     for each in read:
         if each not in option.get("choices", read):

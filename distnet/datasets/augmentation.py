@@ -1,8 +1,8 @@
-"""Augmentation: every image shifted, turned, scaled and bent, in another way in every epoch.
+"""Augmentation: each image is shifted, rotated, scaled and bent at random in every epoch.
 
 Each pixel of the new image is looked up at a place (y, x) of the old one. Both coordinates are sums of
-(function of the row) x (coefficient) x (function of the column): constants and straight lines give any affine
-map, Gaussian bumps an elastic one. So a random matrix per image says all, and two products make its places.
+(function of the row) x (coefficient) x (function of the column). Constant and linear functions give affine maps,
+Gaussian bumps elastic ones. One random matrix per image and two products therefore determine all places.
 """
 
 import math
@@ -14,13 +14,13 @@ from numpy.typing import DTypeLike, NDArray
 from distnet.portable.draws import Draws
 from distnet.portable.elementary import cos_sin, exp
 from distnet.portable.grids import exact_sum, exponent_above, product_bits, round_to, rounding_constant
-from distnet.runtime.arrays import Array, aligned_zeros, padded
+from distnet.runtime.arrays import Array, aligned_zeros
 
-# Kinds of augmentation with the strengths that they have where none is given; sigma is elastic's.
+# The default strength of each kind of augmentation; sigma belongs to elastic.
 STRENGTHS = {"shift": 1.0, "rotate": 10.0, "scale": 10.0, "elastic": 36.0, "sigma": 6.0}
 
-PIXELS_AT_ONCE = 50_176  # 64 images of 28 x 28; 32 take 15 % longer, 128 a tenth less, but twice the memory
-AFFINE_DRAWS = 5  # shift down and to the right, turn, scale down and across
+PIXELS_AT_ONCE = 50_176  # 64 images of 28 x 28; 32 take 15 % longer, 128 take 10 % less and twice the memory
+AFFINE_DRAWS = 5  # shift down and to the right, rotation, scale down and across
 MARGIN = 2  # sigmas that elastic noise reaches beyond the image
 
 
@@ -29,21 +29,20 @@ class Strengths(NamedTuple):
 
     Source of elastic and sigma: Simard, Steinkraus, Platt 2003, "Best practices for convolutional neural
     networks applied to visual document analysis", section 2, with alpha 34 and sigma 4. Ciresan et al. 2010,
-    "Deep, big, simple neural nets for handwritten digit recognition", took alpha 36 to 38, sigma 5 to 6,
-    15 degrees (7.5 for 1 and 7) and 15 to 20 %.
+    "Deep, big, simple neural nets for handwritten digit recognition", used alpha 36 to 38, sigma 5 to 6.
     """
 
     shift: float = 0  # pixels, along each axis
-    rotate: float = 0  # degrees, either way
-    scale: float = 0  # percent, below 100; larger or smaller, along each axis by itself
-    elastic: float = 0  # alpha, by which smoothed noise from -1 to 1 is multiplied to give pixels
-    sigma: float = 4  # pixels, above 0; standard deviation of the Gaussian that smoothes it
+    rotate: float = 0  # degrees, in either direction
+    scale: float = 0  # percent, below 100; larger or smaller, independently along each axis
+    elastic: float = 0  # alpha, in pixels: factor of smoothed noise from -1 to 1
+    sigma: float = 4  # pixels, above 0; standard deviation of the smoothing Gaussian
 
 
 def bumps(size: int, sigma: float) -> Array:
-    """Gaussians of deviation `sigma` at each of `size` pixels, (size, how many); the squares of a row add up to 1.
+    """Gaussians of deviation `sigma` at each of `size` pixels, (size, count); the squares of each row sum to 1.
 
-    Their centres lie a sigma apart, but not closer than pixels do.
+    Their centres are one sigma apart, and at least one pixel.
     """
     spacing = max(sigma, 1)
     count = int(np.ceil((size - 1 + 2 * MARGIN * sigma) / spacing)) + 1
@@ -55,12 +54,12 @@ def bumps(size: int, sigma: float) -> Array:
 
 
 def from_the_middle(size: int) -> Array:
-    """Where each pixel of a line of `size` lies."""
+    """The position of each pixel of a line of `size`, relative to its middle."""
     return np.arange(size, dtype=np.float64) - (size - 1) / 2
 
 
-def smoothed(sigma: float) -> float:
-    """What smoothing by a Gaussian, whose weights sum to 1, leaves of the deviation of noise in two dimensions."""
+def smoothed_deviation(sigma: float) -> float:
+    """The deviation of two-dimensional noise of deviation 1 after smoothing by a Gaussian whose weights sum to 1."""
     reach = int(np.ceil(6 * sigma))
     distance = np.arange(-reach, reach + 1) / sigma
     weights = exp(-0.5 * (distance * distance))
@@ -69,22 +68,20 @@ def smoothed(sigma: float) -> float:
 
 
 class Augmentation:
-    """Workspace to change images of `shape` (rows, columns), as much as `strengths` says.
+    """Workspace that changes images of `shape` (rows, columns) within `strengths`.
 
-    background: what is outside of an image, and comes in from there; for standardised images that of their
-    data set, (0 - mean) / deviation. dtype: of the images.
+    background: the value outside of an image; for standardised images, (0 - mean) / deviation. dtype: of the images.
 
-    A new pixel p from the middle is the old one at t + S⁻¹ R⁻¹ p + d(p), bilinear between four: t the shift,
-    R the turn, S the scales, each uniform within its strength, d the elastic displacement.
+    The new pixel at p, relative to the middle, is the old image at t + S⁻¹ R⁻¹ p + d(p), by bilinear interpolation.
+    The shift t, rotation R and scales S are uniform within their strengths; d is the elastic displacement.
 
-    Where d differs from Simard et al.: they draw noise, uniform from -1 to 1, for every pixel, and smooth it.
-    Here the noise lies on a grid, a sigma apart (a pixel, where sigma is less), and d is its sum with Gaussian
-    weights, scaled to the deviation of theirs. Two pixels' correlation is that of theirs within 0.0003. Large
-    displacements are a little rarer: the kurtosis is 2.8, theirs 3. And the grid goes on beyond the image, so
-    that pixels at its border move no less than others.
+    Simard et al. draw uniform noise for every pixel, and smooth it. Here the noise is on a grid whose points are one
+    sigma apart, at least one pixel. d is its sum with Gaussian weights, scaled to their deviation. The
+    correlation of two pixels is theirs within 0.0003; the kurtosis of displacements is 2.8, theirs 3. The grid extends
+    beyond the image, so that pixels at the border move no less than others.
 
-    Everything about a row depends on (seed, epoch, its sample) and its image alone: each product has the
-    shapes of one image, the rest goes element by element.
+    A row depends on (seed, epoch, sample) and its image only: each product has the shapes of one image, and all else
+    is element-wise.
     """
 
     def __init__(
@@ -97,14 +94,14 @@ class Augmentation:
         if strengths.elastic:
             for axis, size in zip(functions, shape, strict=True):
                 axis.extend(bumps(size, strengths.sigma).T)
-        self.elastic = strengths.elastic * smoothed(strengths.sigma) if strengths.elastic else 0.0
+        self.elastic = strengths.elastic * smoothed_deviation(strengths.sigma) if strengths.elastic else 0.0
         down, across = map(len, functions)
         self.draws = Draws(AFFINE_DRAWS + 2 * (down - 2) * (across - 2), rows)
 
         def lines(*shape: int) -> Array:
-            """Matrices (..., rows, columns), each from the start of a cache line."""
+            """Matrices (..., rows, columns), each at the start of a cache line."""
             count = shape[-2] * shape[-1]
-            whole = aligned_zeros((*shape[:-2], padded(count, dtype)), dtype)
+            whole = aligned_zeros((*shape[:-2], pad_count(count, dtype)), dtype)
             return whole[..., :count].reshape(shape, copy=False)
 
         self.down, self.across = lines(height, down), lines(across, width)
@@ -116,7 +113,7 @@ class Augmentation:
         self.half = lines(2, rows, down, width)
         self.places = lines(2, rows, height, width)
 
-        # Images with a border of one pixel. Behind the last, a line and a pixel that are looked at, and weigh nothing.
+        # Images with a border of one pixel. After the last one, a line and a pixel that are read with weight zero.
         self.line = width + 2
         self.bordered = (height + 2) * self.line
         self.flat = np.full(rows * self.bordered + self.line + 1, background, dtype)
@@ -148,8 +145,7 @@ class Augmentation:
     def apply(self, images: Array, seed: int, epoch: int, samples: NDArray[np.int64], out: Array) -> None:
         """Write the changed images to `out`, (n, pixels), which may be `images` itself.
 
-        images: (n, pixels). samples: (n,), the number of each in its data set. Rows of images and of out may
-        lie apart. Where all strengths are 0 it copies.
+        images: (n, pixels). samples: (n,), the index of each in its data set. If all strengths are 0, it copies.
         """
         if not any(self.strengths._replace(sigma=0)):
             np.copyto(out, images)
@@ -185,7 +181,7 @@ class Augmentation:
         return np.matmul(self.down, half, out=places)
 
     def look_up(self, images: Array, places: Array, out: Array) -> None:
-        """Write to `out`, (n, pixels), what `images`, (n, pixels), have at `places`, which are overwritten."""
+        """Write the values of `images`, (n, pixels), at `places` to `out`, (n, pixels). Overwrites `places`."""
         count = len(images)
         self.images[:count] = images.reshape(count, *self.shape, copy=False)
         np.clip(places, 0, self.last, out=places)
@@ -196,7 +192,7 @@ class Augmentation:
         np.multiply(line, self.line, out=line)
         np.add(line, column, out=line)
         np.add(line, self.first_pixel[:count], out=line)
-        np.copyto(index32, line, casting="unsafe")  # to int64 at once takes twice as long as by this detour
+        np.copyto(index32, line, casting="unsafe")  # a direct conversion to int64 takes twice as long
         np.copyto(index, index32)
         values = self.values[:, :count]
         for corner, value in zip(self.corners, values, strict=True):

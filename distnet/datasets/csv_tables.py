@@ -24,7 +24,7 @@ from distnet.datasets.idx import unpacked
 from distnet.datasets.options import Learned, TableOptions
 from distnet.runtime.errors import InputError
 from distnet.runtime.logs import warn
-from distnet.runtime.text import counted, listed
+from distnet.runtime.text import format_count, list_names
 
 DELIMITERS = ",;\t"
 SAMPLE = 20  # lines that determine the delimiter
@@ -161,7 +161,7 @@ def find_column(path: Path, option: str, column: str, first: list[str], header: 
         return first.index(column)
     numbers = f"1 to {len(first)}"
     if header or (header is None and not any(map(is_number, first))):
-        problem, remedy = "no such column", f"name one of {listed(first)}, or {numbers}"
+        problem, remedy = "no such column", f"name one of {list_names(first)}, or {numbers}"
     else:
         problem, remedy = "no header and no such column", f"name {numbers}"
     raise InputError(f"{option} {column}", f"{path} has {problem}", remedy)
@@ -185,8 +185,8 @@ def match_columns(path: str | Path, names: Sequence[str], columns: Sequence[str]
     if missing := missing_columns(names, columns):
         raise InputError(
             path,
-            f"{counted(len(missing), 'column')} of the model {'is' if len(missing) == 1 else 'are'} missing "
-            f"({listed(missing)}), and its header has {listed(names)}",
+            f"{format_count(len(missing), 'column')} of the model {'is' if len(missing) == 1 else 'are'} missing "
+            f"({list_names(missing)}), and its header has {list_names(names)}",
             "add what is missing",
         )
     return [place for place in find_names(names, columns) if place is not None]
@@ -206,10 +206,10 @@ def read_cells(path: Path, reader: Any, first: list[str], layout: Layout) -> Cel
         if not label and codes and not is_filled(row):
             continue
         if len(row) != width:
-            problem = f"line {reader.line_num} has {counted(len(row), 'value')}, the first line {width}"
+            problem = f"line {reader.line_num} has {format_count(len(row), 'value')}, the first line {width}"
             raise InputError(path, problem, "give all lines the same number")
         if not label and codes:
-            raise missing_label(path, reader.line_num)
+            raise InputError(path, f"line {reader.line_num} has no label", "add one, or remove the line")
         block += pick(row)
         codes.append(labels.setdefault(label, len(labels)))
         lines.append(reader.line_num)
@@ -241,20 +241,21 @@ def build_table(path: Path, cells: Cells, layout: Layout, learned: Learned | Non
         for column, cell in bad_first.items():
             cells.add_bad(column, lines[0], cell)
         if "" in labels:
-            raise missing_label(path, lines[0])
+            raise InputError(path, f"line {lines[0]} has no label", "add one, or remove the line")
     if not len(codes):
         raise InputError(path, "has no row below its header", "add some")
     check_cells(path, cells, layout, names, len(codes))
     if (wrong := find_not_finite(values)) is not None:
         row, column = wrong
-        raise not_a_number(path, lines[row], called(inputs[column], names), str(values[row, column]))
+        raise not_a_number(path, lines[row], column_name(inputs[column], names), str(values[row, column]))
     if layout.by_name and (extra := [name for at, name in enumerate(first) if at not in (*inputs, layout.label)]):
         warn(f"{path}: {ignored_columns(extra)}")
     if learned is None:
         kept = drop_index(path, values, inputs, names)
         if len(kept) < len(inputs):
             values, inputs = np.ascontiguousarray(values[:, kept]), [inputs[column] for column in kept]
-    classes = to_classes(labels)
+    # Integers if all are written as such, so that 01 is not 1.
+    classes: list[Class] = list(map(int, labels)) if all(map(INTEGER.fullmatch, labels)) else list(labels)
     ordered = sorted(set(classes))
     places = {name: number for number, name in enumerate(ordered)}
     codes = np.array([places[name] for name in classes], np.int64)[codes]
@@ -306,7 +307,7 @@ def check_names(path: Path, layout: Layout, has_header: bool, learned: Learned |
     for option, column in layout.named:
         place = find_column(path, option, column, layout.first, has_header)
         if has_header and column in layout.first and layout.first[place] != column:
-            chosen = called(place, layout.first)
+            chosen = column_name(place, layout.first)
             warn(f"{option} {column}: taken as a number: {chosen}, not the one of that name")
     if columns and not has_header:
         warn(f"{path}: it has no header, so its columns are taken in the order of the model's")
@@ -314,7 +315,7 @@ def check_names(path: Path, layout: Layout, has_header: bool, learned: Learned |
 
 def check_cells(path: Path, cells: Cells, layout: Layout, names: list[str] | None, rows: int) -> None:
     """Raise one InputError for all cells that are not numbers."""
-    bad = [(called(layout.inputs[key[0]], names), key[1], each) for key, each in sorted(cells.bad.items())]
+    bad = [(column_name(layout.inputs[key[0]], names), key[1], each) for key, each in sorted(cells.bad.items())]
     text, missing = ([(name, each) for name, kind, each in bad if kind == wanted] for wanted in (False, True))
     if not bad:
         return
@@ -323,13 +324,13 @@ def check_cells(path: Path, cells: Cells, layout: Layout, names: list[str] | Non
     problems = []
     if text:
         line, cell = min((each.first for _, each in text), key=itemgetter(0))
-        columns = listed(f"{name} in {each.count:,} of {rows:,} rows" for name, each in text)
+        columns = list_names(f"{name} in {each.count:,} of {rows:,} rows" for name, each in text)
         problems.append(f"there is text in {columns}, such as {cell!r} in line {line}")
     if missing:
         name, fault = min(missing, key=lambda each: each[1].first[0])
         count = sum(each.count for _, each in missing)
         verb = "is" if count == 1 else "are"
-        problems.append(f"{counted(count, 'cell')} {verb} empty, from line {fault.first[0]}, {name} on")
+        problems.append(f"{format_count(count, 'cell')} {verb} empty, from line {fault.first[0]}, {name} on")
     raise InputError(path, "; ".join(problems), "turn them into numbers, or leave columns out with --ignore")
 
 
@@ -337,7 +338,7 @@ def drop_index(path: Path, values: NDArray[np.float64], inputs: list[int], names
     """The columns of `values` without pandas' index: an unnamed one that numbers the rows. Logs what it finds."""
     kept, index = [], []
     for column, place in enumerate(inputs):
-        name, numbers = called(place, names), values[:, column]
+        name, numbers = column_name(place, names), values[:, column]
         is_unnamed = names is not None and UNNAMED.fullmatch(names[place]) is not None
         if is_unnamed and numbers_rows(numbers):
             index.append(column)
@@ -363,11 +364,6 @@ def numbers_rows(column: NDArray[np.float64]) -> bool:
     """Whether each row has its own integer from 0 up, in any order, possibly with gaps."""
     whole = (column >= 0).all() and (column == np.floor(column)).all()
     return bool(whole and len(np.unique(column)) == len(column) > 1)
-
-
-def to_classes(labels: list[str]) -> list[Class]:
-    """The labels as integers if all are written as such, so that 01 is not 1, else as they are."""
-    return list(map(int, labels)) if all(map(INTEGER.fullmatch, labels)) else list(labels)
 
 
 @contextmanager
@@ -435,12 +431,12 @@ def is_text(cell: str) -> bool:
 
 def ignored_columns(names: Sequence[str]) -> str:
     """The note on columns that are not a model's."""
-    return f"ignored {counted(len(names), 'column')} that the model does not use: " + listed(
+    return f"ignored {format_count(len(names), 'column')} that the model does not use: " + list_names(
         name or "(unnamed)" for name in names
     )
 
 
-def called(place: int, names: Sequence[str] | None) -> str:
+def column_name(place: int, names: Sequence[str] | None) -> str:
     """A column in a message: "column 2 (width)"."""
     return f"column {place + 1}" + (f" ({names[place]})" if names and names[place] else "")
 
@@ -449,11 +445,6 @@ def csv_error(path: str | Path, error: UnicodeDecodeError | csv.Error) -> InputE
     """The error for a file that `csv.reader` can't read."""
     problem = "isn't UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"is not CSV ({error})"
     return InputError(path, problem, "save it as CSV in UTF-8")
-
-
-def missing_label(path: Path, line: int) -> InputError:
-    """The error for a row without a class."""
-    return InputError(path, f"line {line} has no label", "add one, or remove the line")
 
 
 def not_a_number(path: Path, line: int, column: str, cell: str) -> InputError:

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
 from distnet.portable.draws import draw_order
-from distnet.runtime.arrays import Array, little_endian, padded
+from distnet.runtime.arrays import Array, little_endian
 from distnet.runtime.errors import InputError
 
 Class = str | int | float
@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 500  # in standardisation, to stay in the cache
 class Split(NamedTuple):
     """Training, test or validation set, one copy per node.
 
-    inputs: (samples, padded(features + 1)): the features, a one for the bias, and zeros up to a whole
+    inputs: (samples, pad_count(features + 1)): the features, a one for the bias, and zeros up to a whole
     number of cache lines. targets: (samples, classes), one-hot.
     """
 
@@ -109,7 +109,7 @@ def find_not_finite(values: NDArray[Any]) -> tuple[int, ...] | None:
 
 def empty_split(world: World, samples: int, features: int, classes: int, dtype: DTypeLike) -> Split:
     """Zeroed shared memory for a set. Collective."""
-    inputs = world.shared((samples, padded(features + 1, dtype)), dtype)
+    inputs = world.shared((samples, pad_count(features + 1, dtype)), dtype)
     return Split(inputs, world.shared((samples, classes), dtype), features)
 
 

@@ -13,7 +13,7 @@ from distnet.datasets.idx import EMNIST_REMEDY, FILES, sha256_of
 from distnet.datasets.options import DATA_FOLDER, DEFAULT, EMNIST_CLASSES, HAS_FOLDER
 from distnet.runtime.errors import InputError
 from distnet.runtime.logs import warn
-from distnet.runtime.text import join_names, listed
+from distnet.runtime.text import join_names, list_names
 
 KNOWN_SAMPLES = (60_000, 10_000)  # of MNIST and Fashion-MNIST, training and test
 KERAS = "mnist.npz"
@@ -144,7 +144,7 @@ def locate(name: str | None, directory: Path | None) -> list[Path] | None:
 def missing_files(name: str, directory: Path) -> InputError:
     """The error for a data set that isn't in a folder; it names files that look like MNIST."""
     found = traces(directory) if name == "mnist" else []
-    there = f", but {listed(found)}" if found else ""
+    there = f", but {list_names(found)}" if found else ""
     npz = f", nor is {KERAS}" if name == "mnist" else ""
     problem = f"{FILES[0]} and the other files of {name} aren't there{npz}{there}"
     return InputError(f"--data-dir {directory}", problem, download_command(name, directory))

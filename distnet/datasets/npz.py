@@ -18,7 +18,7 @@ from distnet.datasets.dataset import Table, find_not_finite
 from distnet.datasets.idx import REMEDY, check_labels
 from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.files import check_unpacked_size
-from distnet.runtime.text import listed
+from distnet.runtime.text import list_names
 
 # The names that the arrays may have, in lower case.
 NAMES = {"X": ("x", "x_train"), "y": ("y", "y_train"), "X_test": ("x_test",), "y_test": ("y_test",)}
@@ -106,14 +106,14 @@ def find_names(path: Path, names: Sequence[str]) -> dict[str, str]:
     for part, usual in NAMES.items():
         there = [name for name in names if name.lower() in usual]
         if len(there) > 1:
-            raise InputError(path, f"{listed(there)} are both there, and either may be {part}", "remove one")
+            raise InputError(path, f"{list_names(there)} are both there, and either may be {part}", "remove one")
         if there:
             named[part] = there[0]
     wanted = NAMES if {"X_test", "y_test"} & named.keys() else ("X", "y")
     if missing := [part for part in wanted if part not in named]:
         raise InputError(
             path,
-            f"{missing[0]} is missing, it has {listed(names) or 'no arrays'}",
+            f"{missing[0]} is missing, it has {list_names(names) or 'no arrays'}",
             "save X and y (or x_train and y_train), and X_test with y_test",
         )
     return named

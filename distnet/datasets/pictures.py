@@ -1,4 +1,4 @@
-"""A picture of any size and either polarity, as MNIST or Fashion-MNIST would have it. Reading files takes Pillow."""
+"""Images of any size, light on dark or dark on light, in the form of MNIST or Fashion-MNIST. Needs Pillow."""
 
 import math
 import warnings
@@ -12,22 +12,22 @@ from distnet.datasets.options import TABLES
 from distnet.portable.grids import exact_sum, exponent_above, product_bits, round_to, rounding_constant
 from distnet.runtime.errors import InputError, first_line
 
-# Of MNIST's 28: the digit's longer side, and the pixel where its centre of mass is.
-# Source: LeCun, Cortes, Burges, The MNIST database. That it is pixel 14, from 0, is so of all its images.
+# MNIST's side, the longer side of its digits, and the pixel of their centre of mass, counted from 0.
+# Source: LeCun, Cortes, Burges, The MNIST database; the pixel was measured on all its images.
 SIDE, BOX, MIDDLE = 28, 20, 14
-# What the border strays from its median, all but the part that the digit may touch, tells of the paper's grain and
-# shade; so many times that is paper, but never more than this part of the darkest ink.
+# The QUIET quantile of the border's distances from their median measures the grain of the paper. Up to NOISE times
+# that is paper, but never more than FAINT of the darkest ink.
 QUIET, NOISE, FAINT = 0.9, 4.0, 0.35
-# What of white an edge may stray from the corners and is still trimmed.
+# Edges that differ from the corners by up to this part of white are trimmed.
 # Source: Xiao, Rasul, Vollgraf 2017, Fashion-MNIST: a Novel Image Dataset.
 CLOSE = 0.05
 
 
 def read_picture(path: Path, inputs: int, dataset: str) -> NDArray[Any]:
-    """The numbers (inputs,) that the picture in an image file is to a network that learned this kind of data set.
+    """An image file as inputs (inputs,) of a network that was trained on this data set.
 
-    As MNIST's digits are, or Fashion-MNIST's garments; to one that learned a table, a pixel an input, as they are.
-    Raises InputError where there is no Pillow, the file can't be read, or it can't be such a picture.
+    A digit or garment is prepared like MNIST's or Fashion-MNIST's. For tables, the pixels are the inputs.
+    Raises InputError if Pillow is missing, or the file can't be read or doesn't fit.
     """
     grey = read_grey(path)
     if dataset in TABLES:
@@ -35,29 +35,26 @@ def read_picture(path: Path, inputs: int, dataset: str) -> NDArray[Any]:
             raise InputError(
                 path,
                 f"it has {grey.shape[1]} x {grey.shape[0]} pixels, and this network of a table {inputs} inputs",
-                "give it as many pixels as inputs, or rows of numbers in a .csv",
+                "use an image with one pixel per input, or rows of numbers in a .csv",
             )
         return grey.ravel()
     side = math.isqrt(inputs)
     if side * side != inputs:
         raise InputError(
-            path, f"this network has {inputs} inputs, not those of a square image", "give it rows of numbers in a .csv"
+            path, f"this network has {inputs} inputs, not those of a square image", "use rows of numbers in a .csv"
         )
     if dataset == "fashion-mnist":
-        pixels = garment(grey, side)
+        pixels = prepare_garment(grey, side)
     else:
-        found = ink(grey)
-        pixels = None if found is None else centred(found, side)
+        found = extract_digit(grey)
+        pixels = None if found is None else centre_digit(found, side)
     if pixels is None:
         raise InputError(path, "all of its pixels have one shade", "name an image of something")
     return pixels.ravel()
 
 
 def read_grey(path: Path) -> NDArray[np.float64]:
-    """The shades of an image file, (rows, columns), 0 to 255 unless it has more bits.
-
-    Raises InputError where there is no Pillow, or the file can't be read.
-    """
+    """The grey levels of an image file, (rows, columns), 0 to 255 unless it has more bits. Raises InputError."""
     try:
         from PIL import Image, ImageOps
     except ImportError:
@@ -67,7 +64,7 @@ def read_grey(path: Path) -> NDArray[np.float64]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 image = ImageOps.exif_transpose(file)
-                if image.mode[0] not in "IF":  # those have more than 8 bits, all of which are kept
+                if image.mode[0] not in "IF":  # these modes have more than 8 bits, which are kept
                     image = image.convert("LA")
                 pixels = np.asarray(image, np.float64)
     except Exception as error:  # damaged and foreign bytes make Pillow's decoders raise almost anything
@@ -76,21 +73,21 @@ def read_grey(path: Path) -> NDArray[np.float64]:
         raise InputError(path, f"can't be read ({reason})", "name an image, such as a PNG") from None
     if not np.isfinite(pixels).all():
         raise InputError(path, "some of its pixels are not finite numbers", "name an image, such as a PNG")
-    return on_paper(pixels) if pixels.ndim == 3 else pixels
+    return flatten(pixels) if pixels.ndim == 3 else pixels
 
 
-def on_paper(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Grey and opacity, (rows, columns, 2), as grey alone: over black where what is opaque is light, else white."""
+def flatten(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Grey and opacity, (rows, columns, 2), as grey only, over black if the opaque part is light, else over white."""
     grey, opacity = pixels[..., 0], pixels[..., 1] / 255
     light = exact_sum((grey * opacity).reshape(-1)) > 127.5 * exact_sum(opacity.reshape(-1))
     paper: NDArray[np.float64] = grey * opacity + (1 - opacity) * (0 if light else 255)
     return paper
 
 
-def ink(grey: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """The digit, light on dark, 0 to 1, cut out at its bounding box; None where there is none.
+def extract_digit(grey: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The digit, light on dark, 0 to 1, cropped to its bounding box; None if there is none.
 
-    grey: (rows, columns), light on dark or dark on light: the border tells, for it is paper.
+    grey: (rows, columns). The border is taken for paper, and decides whether the digit is light or dark.
     """
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     paper = float(np.median(border))
@@ -106,16 +103,16 @@ def ink(grey: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return digit
 
 
-def centred(digit: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
-    """A digit cut out at its bounding box, scaled and placed as MNIST's are, (side, side).
+def centre_digit(digit: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
+    """A digit cropped to its bounding box, scaled and placed like MNIST's, (side, side).
 
-    Its longer side becomes 20 of 28 pixels, antialiased; its centre of mass comes to pixel 14 of 28, or as near as
-    leaves all of it in the picture.
+    Its longer side becomes 20 of 28 pixels, antialiased. Its centre of mass moves to pixel 14 of 28, or as close as
+    the image allows.
     """
     box, middle = (max(round(side * part / SIDE), 1) for part in (BOX, MIDDLE))
     scale = box / max(digit.shape)
     height, width = (min(max(round(length * scale), 1), box) for length in digit.shape)
-    small = resampled(resampled(digit, height).T, width).T
+    small = resample(resample(digit, height).T, width).T
     pixels = np.zeros((side, side))
     mass = exact_sum(small.reshape(-1))
     corner = []
@@ -126,12 +123,11 @@ def centred(digit: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
     return np.rint(pixels * 255).astype(np.uint8)
 
 
-def garment(grey: NDArray[np.float64], side: int) -> NDArray[np.uint8] | None:
-    """A picture as Fashion-MNIST's are, (side, side), light on dark; None where there is nothing in it.
+def prepare_garment(grey: NDArray[np.float64], side: int) -> NDArray[np.uint8] | None:
+    """An image like Fashion-MNIST's, (side, side), light on dark; None if it is blank.
 
-    Its edges are trimmed, its longer side becomes all of 28 pixels, antialiased, and it comes to the middle; what has
-    that size already stays where it is. Shades stay what they are, but for the background's, which becomes black.
-    grey: (rows, columns), light on dark or dark on light: the corners tell.
+    Unless it has that size already, its edges are trimmed, its longer side becomes 28 pixels, antialiased, and it is
+    centred. The background becomes black. grey: (rows, columns); the corners decide whether it is light or dark.
     """
     white = max(float(grey.max()), 255.0)
     background = float(np.median(grey[[0, 0, -1, -1], [0, -1, 0, -1]]))
@@ -147,14 +143,14 @@ def garment(grey: NDArray[np.float64], side: int) -> NDArray[np.uint8] | None:
     height, width = (max(round(length * scale), 1) for length in strength.shape)
     top, left = (side - height) // 2, (side - width) // 2
     pixels = np.zeros((side, side))
-    pixels[top : top + height, left : left + width] = resampled(resampled(strength, height).T, width).T
+    pixels[top : top + height, left : left + width] = resample(resample(strength, height).T, width).T
     return np.rint(pixels * 255).astype(np.uint8)
 
 
-def resampled(image: NDArray[Any], rows: int) -> NDArray[np.float64]:
-    """The image with so many rows: each the mean, weighed by a triangle two rows wide, of what lies around it.
+def resample(image: NDArray[Any], rows: int) -> NDArray[np.float64]:
+    """The image resampled to this many rows, each a mean weighted by a triangle.
 
-    The rows are those of the picture that has fewer, so that an image whose rows stay as many isn't blurred.
+    The triangle is two rows of the smaller image wide, so that an image of the same size is not blurred.
     """
     scale = len(image) / rows
     reach = max(scale, 1.0)

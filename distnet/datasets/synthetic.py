@@ -1,8 +1,8 @@
-"""Handwritten-looking digits drawn by NumPy: data in the form of MNIST that needs no download.
+"""Synthetic handwritten digits in MNIST's format, drawn by NumPy.
 
-A digit is a row of pen points along its strokes. Each sample bends, slants, scales and turns that row in its
-own way and inks it with a round Gaussian pen. Such a pen is separable, exp(-x^2 - y^2) = exp(-x^2) exp(-y^2),
-so a picture is a sum over pen points of (profile down) x (profile across), and one contraction draws a block.
+A digit is a list of pen points along its strokes. Each sample bends, slants, scales and rotates these points at
+random, and draws them with a round Gaussian pen. Such a pen is separable, exp(-x^2 - y^2) = exp(-x^2) exp(-y^2),
+so an image is a sum over pen points of (profile down) x (profile across), and one contraction draws a block.
 """
 
 import math
@@ -24,8 +24,8 @@ PEN_POINTS: Final = 64  # per digit, so about a pixel apart or less: closer than
 
 Stroke = tuple[tuple[float, float], ...]
 
-# The ways to write each digit: strokes of (x right, y down) in the unit square. A smooth curve goes through
-# the points of a stroke; a corner is where one stroke ends and the next begins.
+# The ways to write each digit: strokes of (x right, y down) in the unit square. A stroke is a smooth curve through its
+# points; a corner is where one stroke ends and the next begins.
 # fmt: off
 STYLES: Final[tuple[tuple[int, tuple[Stroke, ...]], ...]] = (
     (0, (((.55, 0), (.3, .1), (.15, .5), (.27, .88), (.5, 1), (.75, .86), (.85, .5), (.75, .12),
@@ -133,11 +133,11 @@ def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
     style = FIRST_STYLE[labels] + np.floor(next(rows)[:, 0] * STYLE_COUNT[labels]).astype(np.int64)
     x, y = PEN_PATH[:, style]
 
-    # Bend the paper rather than single points: its waves are long, so strokes stay smooth and joints joined.
+    # Bend the paper, not single points: its waves are long, so strokes stay smooth and connected.
     for _ in range(3):
         wave = cos_sin(between(-0.95, 0.95) * x + between(-0.95, 0.95) * y + between(0, 1))[1]
         x, y = x + between(-0.09, 0.09) * wave, y + between(-0.08, 0.08) * wave
-    # Its box, not its weight, goes to the middle: then next to no digit is cut off at the border.
+    # Centre the box, not the mass, so that hardly any digit is cut off at the border.
     x -= (x.min(axis=1, keepdims=True) + x.max(axis=1, keepdims=True)) / 2
     y -= (y.min(axis=1, keepdims=True) + y.max(axis=1, keepdims=True)) / 2
     x -= between(-0.15, 0.5) * y  # slant, mostly to the right
@@ -163,7 +163,7 @@ def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
 
 
 def synthetic_digits(count: int, seed: int, first: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Samples first to first + count - 1 of the endless row of digits that `seed` names.
+    """Samples first to first + count - 1 of the infinite sequence of digits for `seed`; count > 0.
 
     Returns images (count, 28, 28) uint8, white ink (255) on black (0), and labels (count,) uint8, 0 to 9 in
     random order, each equally often in every BLOCK samples. Sample i depends on (seed, i) alone, so disjoint

@@ -19,9 +19,9 @@ from distnet.doctor.trial import CLASSES, PARAMETERS, PIXELS, Digests
 from distnet.parallel.shards import default_shards
 from distnet.parallel.shared_memory import SHARED_MEMORY
 from distnet.parallel.world import World
-from distnet.runtime.arrays import padded
+from distnet.runtime.arrays import pad_count
 from distnet.runtime.errors import InputError
-from distnet.runtime.text import counted, join_names, listed
+from distnet.runtime.text import format_count, join_names, list_names
 
 MIB = 1 << 20
 SHOWN = 4  # items in a line
@@ -32,7 +32,7 @@ OLDEST_KERNELS = {"x86_64": "Haswell", "aarch64": "ARMV8"}
 def list_ranks(world: World, everyone: Sequence[Facts]) -> Finding:
     """Which ranks are on which node."""
     places = [f"{format_ranges(node)} on {everyone[node.start].host}" for node in nodes(world)]
-    text = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}: {listed(places, SHOWN)}"
+    text = f"{format_count(world.size, 'rank')} on {format_count(world.nodes, 'node')}: {list_names(places, SHOWN)}"
     return Finding(OK, "ranks", text)
 
 
@@ -74,7 +74,7 @@ def window_bytes(world: World) -> int:
     """Shared memory of a node when MNIST is loaded and trained on with the default options, in bytes."""
     samples, number = sum(KNOWN_SAMPLES), np.dtype(Config.dtype).itemsize
     raw = samples * (PIXELS + 1)
-    data = samples * (padded(PIXELS + 1, Config.dtype) + CLASSES) * number
+    data = samples * (pad_count(PIXELS + 1, Config.dtype) + CLASSES) * number
     return raw + data + (default_shards(world.size) + 1) * PARAMETERS * number
 
 
@@ -96,18 +96,18 @@ def check_cores(world: World, everyone: Sequence[Facts]) -> list[Finding]:
             hosts.setdefault(finding, []).append(node[0].host)
     if world.nodes == 1:
         return list(hosts)
-    return [finding._replace(text=f"{finding.text} ({listed(where, SHOWN)})") for finding, where in hosts.items()]
+    return [finding._replace(text=f"{finding.text} ({list_names(where, SHOWN)})") for finding, where in hosts.items()]
 
 
 def check_node_cores(node: Sequence[Facts]) -> Finding:
     """Which cores the ranks of a node may use."""
     sets, cores = [each.cores for each in node], node[0].host_cores
     union = frozenset[int]().union(*sets)
-    text = f"{counted(len(node), 'rank')}, {counted(cores, 'core')}; "
+    text = f"{format_count(len(node), 'rank')}, {format_count(cores, 'core')}; "
     if len(set(sets)) == 1:
         text += f"may use {format_ranges(union)}" if len(node) == 1 else f"each may use {format_ranges(union)}"
     else:
-        text += f"bound to {listed([format_ranges(each) for each in sets], SHOWN)}"
+        text += f"bound to {list_names([format_ranges(each) for each in sets], SHOWN)}"
     crowded = [each for each in (*sets, union) if sum(other <= each for other in sets) > len(each)]
     if not crowded:
         return Finding(OK, "cores", text)
@@ -125,7 +125,7 @@ def check_node_quota(node: Sequence[Facts]) -> Finding | None:
     quota = node[0].quota
     if quota is None:
         return None
-    text = f"the container may use {quota:g} cores' worth of time for {counted(len(node), 'rank')}"
+    text = f"the container may use {quota:g} cores' worth of time for {format_count(len(node), 'rank')}"
     if quota >= len(node):
         return Finding(OK, "quota", text)
     return Finding(NOTE, "quota", text, f"docker run --cpus {len(node)} ..., or mpirun -n {max(1, int(quota))} ...")
@@ -204,7 +204,7 @@ def check_data(folder: Path, is_named: bool) -> Finding:
 
 def compare_bits(world: World, digests: Sequence[Digests], seconds: float, seconds_alone: float) -> Finding:
     """Whether training gives the same parameters on all ranks together and on each alone."""
-    name, size = "bits", counted(world.size, "rank")
+    name, size = "bits", format_count(world.size, "rank")
     alone = [each.alone for each in digests]
     if len({digest for each in digests for digest in each}) == 1:
         who = f"{size} and a single process train" if world.size > 1 else "a single process trains twice"
@@ -229,7 +229,7 @@ def group_by_value(values: Sequence[str]) -> str:
     for rank, value in enumerate(values):
         holders.setdefault(value, []).append(rank)
     groups = [f"{value} on rank{'s' * (len(ranks) > 1)} {format_ranges(ranks)}" for value, ranks in holders.items()]
-    return listed(groups, SHOWN)
+    return list_names(groups, SHOWN)
 
 
 def format_ranges(numbers: Iterable[int]) -> str:

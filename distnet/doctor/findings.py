@@ -4,7 +4,7 @@ import textwrap
 from typing import NamedTuple
 
 from distnet.runtime import failure
-from distnet.runtime.text import counted
+from distnet.runtime.text import format_count
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 WIDTH = 100
@@ -53,7 +53,7 @@ class Report:
     def print_summary(self) -> None:
         """Print the last line, such as '1 problem, no notes'."""
         counts = ((self.problems, "problem"), (self.notes, "note"))
-        self.print("\n" + ", ".join(counted(number, what) if number else f"no {what}s" for number, what in counts))
+        self.print("\n" + ", ".join(format_count(number, what) if number else f"no {what}s" for number, what in counts))
 
     def print(self, text: str) -> None:
         """Print at once, in case the next check hangs."""

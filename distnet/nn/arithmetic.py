@@ -16,7 +16,7 @@ from distnet.runtime.arrays import Array, Sharing
 class Propagation(Protocol):
     """Forward pass and backprop of some rows, in memory allocated once.
 
-    inputs: (rows, padded(sizes[0] + 1)). Fill it before `forward`, with ones in column sizes[0].
+    inputs: (rows, pad_count(sizes[0] + 1)). Fill it before `forward`, with ones in column sizes[0].
     targets: (rows, classes). Fill it before `backprop` and `losses`.
     probabilities: (shards, classes, rows per shard), the result of `forward`.
     columns: of dropout's masks, per hidden layer.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
-from distnet.runtime.arrays import Array, aligned_zeros, padded
+from distnet.runtime.arrays import Array, aligned_zeros, pad_count
 from distnet.runtime.blas import single_blas_thread
 
 matmul, multiply = np.matmul, np.multiply
@@ -47,7 +47,7 @@ class NativePropagation:
 
     model: its parameters are read at every pass. real: how many leading rows of each shard are samples; None for all.
 
-    inputs: (shards * rows, padded(sizes[0] + 1)). Fill it before `forward`, with ones in column sizes[0].
+    inputs: (shards * rows, pad_count(sizes[0] + 1)). Fill it before `forward`, with ones in column sizes[0].
     targets: (shards * rows, classes). Fill it before `backprop` and `losses`.
     probabilities: (shards, classes, rows), the result of `forward`. Classes come before rows because NumPy computes
     maximum and sum over the classes far faster that way.
@@ -69,10 +69,10 @@ class NativePropagation:
             return aligned_zeros((shards, rows, columns), dtype)
 
         def by_class() -> Array:
-            lines = aligned_zeros((shards, padded(classes * rows, dtype)), dtype)
+            lines = aligned_zeros((shards, pad_count(classes * rows, dtype)), dtype)
             return lines[:, : classes * rows].reshape(shards, classes, rows)
 
-        self.inputs = aligned_zeros((shards * rows, padded(features + 1, dtype)), dtype)
+        self.inputs = aligned_zeros((shards * rows, pad_count(features + 1, dtype)), dtype)
         self.targets = aligned_zeros((shards * rows, classes), dtype)
         self.stacked_inputs = self.inputs.reshape(shards, rows, -1)[..., : features + 1]
         self.stacked_targets = self.targets.reshape(shards, rows, classes).swapaxes(-1, -2)
@@ -80,8 +80,8 @@ class NativePropagation:
         self.transposed_inputs = self.stacked_inputs.swapaxes(-1, -2)
         self.transposed_weights = [layer[:-1].T for layer in self.layers]
         self.transposed_output_layer = self.layers[-1].T
-        self.columns = wide = [padded(size + 1, dtype) for size in sizes[1:-1]]
-        all_layers = aligned_zeros((3, padded(shards * rows * sum(wide), dtype)), dtype)
+        self.columns = wide = [pad_count(size + 1, dtype) for size in sizes[1:-1]]
+        all_layers = aligned_zeros((3, pad_count(shards * rows * sum(wide), dtype)), dtype)
         self.hidden_logits, self.activations, self.slopes = all_layers
         self.small = self.slopes.nbytes <= SMALL
         self.hidden = []

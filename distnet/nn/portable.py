@@ -34,7 +34,7 @@ from distnet.portable.grids import (
     round_to,
     rounding_constant,
 )
-from distnet.runtime.arrays import Array, Sharing, aligned_zeros, padded
+from distnet.runtime.arrays import Array, Sharing, aligned_zeros
 from distnet.runtime.errors import InputError
 
 BOUNDED = ("sigmoid", "tanh")  # activations of at most 1 in magnitude
@@ -110,7 +110,7 @@ class PortableArithmetic:
             slice(size * sharing.rank // sharing.ranks, size * (sharing.rank + 1) // sharing.ranks) for size in sizes
         ]
         width = sum(neurons.stop - neurons.start for neurons in own[1:])
-        self._maxima, self._own_powers = aligned_zeros((2, padded(width, np.float64)), np.float64)[:, :width]
+        self._maxima, self._own_powers = aligned_zeros((2, pad_count(width, np.float64)), np.float64)[:, :width]
         self.layers, self.powers, self._runs = [], [], list[Run]()
         at_weight = at_neuron = at_own = at_parameter = 0
         for run in equal_layers(sizes):
@@ -224,12 +224,12 @@ class PortablePropagation:
         hidden, classes = sizes[1:-1], sizes[-1]
         self._weights, self._has_masks = weights, has_masks
         self.columns = list(hidden)
-        self.inputs = aligned_zeros((rows, padded(sizes[0] + 1, np.float64)), np.float64)
+        self.inputs = aligned_zeros((rows, pad_count(sizes[0] + 1, np.float64)), np.float64)
         self.targets = aligned_zeros((rows, classes), np.float64)
         self._features, self._by_class_targets = self.inputs[:, : sizes[0]], self.targets.T
 
         starts = [rows * start for start in accumulate(hidden, initial=0)]
-        flat = aligned_zeros((3, padded(starts[-1], np.float64)), np.float64)
+        flat = aligned_zeros((3, pad_count(starts[-1], np.float64)), np.float64)
         self._logits, self._activations, self._slopes = flat[:, : starts[-1]]
         self._deltas = aligned_zeros((starts[-1] + rows * classes,), np.float64)
         self._output_deltas = self._deltas[starts[-1] :].reshape(classes, rows)

@@ -14,7 +14,7 @@ from distnet.parallel.world import World
 from distnet.reporting.profile import format_profile
 from distnet.runtime.launch import launched_size
 from distnet.runtime.logs import logger
-from distnet.runtime.text import counted, printable
+from distnet.runtime.text import format_count, to_printable
 from distnet.training.callbacks import Callback
 from distnet.training.evaluation import losses_from
 from distnet.training.history import Epoch, Record
@@ -30,16 +30,16 @@ def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, cho
     network: its sizes and activation, such as "784-10 relu". chosen: the value of --shards; None if it was not given.
     """
     world, parameters = trainer.world, trainer.exchange.parameters
-    ranks = f"{counted(world.size, 'rank')} on {counted(world.nodes, 'node')}"
+    ranks = f"{format_count(world.size, 'rank')} on {format_count(world.nodes, 'node')}"
     held_out = f", {len(trainer.validation.split.inputs):,} validation" if trainer.validation else ""
     is_portable = trainer.model.arithmetic == "portable"
-    shards = "" if is_portable else f", {counted(trainer.shards, 'shard')} per mini-batch"
+    shards = "" if is_portable else f", {format_count(trainer.shards, 'shard')} per mini-batch"
     return [
         f"distnet {__version__}: {ranks}, 1 BLAS thread per rank{shards}; MPI: {world.library}",
         f"data: {data.name} ({data.source}), {len(trainer.chosen):,} training{held_out} "
         f"and {len(data.test.inputs):,} test samples",
         f"network: {network}, {trainer.model.arithmetic} {parameters.dtype}, {len(parameters):,} parameters",
-        f"training: {counted(epochs, 'epoch')}, mini-batches of {trainer.batch_size:,}, "
+        f"training: {format_count(epochs, 'epoch')}, mini-batches of {trainer.batch_size:,}, "
         f"{trainer.optimizer.choice.optimizer}, learning rate {trainer.config.learning_rate:g}"
         + f" {trainer.config.schedule.kind}" * (trainer.config.schedule.kind != "constant")
         + f", seed {trainer.config.seed}",
@@ -64,12 +64,12 @@ def find_notes(world: World, shards: int | None) -> list[str]:
     for host, cores in world.comm.allgather(mine) if world.comm else [mine]:
         hosts.setdefault(host, []).append(cores)
     overloaded = [
-        f"{len(each)} ranks on {counted(len(cores), 'core')} of {host}"
+        f"{len(each)} ranks on {format_count(len(cores), 'core')} of {host}"
         for host, each in hosts.items()
         if len(each) > len(cores := frozenset[int]().union(*each))
     ]
     if overloaded:
-        more = f" and on {counted(len(overloaded) - 1, 'other host')}" if len(overloaded) > 1 else ""
+        more = f" and on {format_count(len(overloaded) - 1, 'other host')}" if len(overloaded) > 1 else ""
         lines.append(f"note: more ranks than cores, which is slower: {overloaded[0]}{more}")
     return lines
 
@@ -102,7 +102,7 @@ class Console(Callback):
         """Print lines, unless the run is quiet."""
         if self.is_verbose:
             for line in lines:
-                print(printable(line), flush=True)
+                print(to_printable(line), flush=True)
 
     def start(self, trainer: Trainer) -> None:
         """Show the bar, where the trainer is."""

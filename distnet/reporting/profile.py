@@ -11,7 +11,7 @@ import numpy as np
 from distnet.parallel.world import World
 from distnet.runtime.files import write_content
 from distnet.runtime.stopwatch import PHASES, Stopwatch, no_lap
-from distnet.runtime.text import aligned, counted
+from distnet.runtime.text import format_count, format_table
 from distnet.training.callbacks import Callback
 from distnet.training.trainer import Trainer
 
@@ -60,8 +60,8 @@ def format_profile(phases: list[dict[str, Any]]) -> Iterator[str]:
     for each in phases:
         seconds = [each["seconds"][phase] for phase in shown]
         table.append([str(each["rank"]), each["host"], *(f"{s:.3f}" for s in [*seconds, sum(seconds)])])
-    yield f"seconds per rank and phase, {counted(steps, 'step')}"
-    yield aligned(table)
+    yield f"seconds per rank and phase, {format_count(steps, 'step')}"
+    yield format_table(table)
     in_steps = sum(phases[0]["seconds"][phase] for phase in PHASES[: PHASES.index("update") + 1])
     yield f"a step took {in_steps / steps * 1e6:,.0f} µs"
     if len(phases) > 1:

@@ -12,7 +12,7 @@ DTYPES = ("float32", "float64")
 CACHE_LINE = 64  # bytes
 
 
-def padded(count: int, dtype: DTypeLike) -> int:
+def pad_count(count: int, dtype: DTypeLike) -> int:
     """The least number of elements, at least `count`, that fills whole cache lines."""
     line = CACHE_LINE // np.dtype(dtype).itemsize
     return -(-count // line) * line

@@ -73,21 +73,21 @@ def check_folder(path: Path, option: str) -> None:
 def is_stream(path: Path) -> bool:
     """Whether `path` is a stream. Raises OSError for a socket, a block device or a loop of links."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return False
-    if stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode) or _own_output(found) is not None:
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISFIFO(status.st_mode) or _own_output(status) is not None:
         return True
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "neither a file, a pipe nor a character device")
     return False
 
 
-def _own_output(found: os.stat_result) -> int | None:
+def _own_output(status: os.stat_result) -> int | None:
     """The descriptor of this process's output that goes to this file, if any."""
     for descriptor in OWN_OUTPUT:
         with contextlib.suppress(OSError):
-            if os.path.samestat(found, os.fstat(descriptor)):
+            if os.path.samestat(status, os.fstat(descriptor)):
                 return descriptor
     return None
 
@@ -214,13 +214,13 @@ def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
             name, content = each.filename.removesuffix(".npy"), archive.read(each)
             if name in texts or name in arrays:
                 raise ValueError(f"it holds {name} twice")
-            found = NPY.match(content)
-            if found is None:
+            match = NPY.match(content)
+            if match is None:
                 raise ValueError("it holds other arrays than ours")
-            vector = np.frombuffer(content, found[1].decode(), offset=found.end())
-            if found[2] is None and vector.dtype.kind == "U" and len(vector) == 1:
+            vector = np.frombuffer(content, match[1].decode(), offset=match.end())
+            if match[2] is None and vector.dtype.kind == "U" and len(vector) == 1:
                 texts[name] = str(vector[0])
-            elif found[2] is not None and vector.dtype.kind == "f" and len(vector) == int(found[2]):
+            elif match[2] is not None and vector.dtype.kind == "f" and len(vector) == int(match[2]):
                 arrays[name] = vector
             else:
                 raise ValueError("it holds an array that isn't what it promises")

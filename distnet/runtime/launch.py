@@ -11,14 +11,14 @@ SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 def launched_rank() -> int:
     """The rank that the launcher gave this process; 0 without a launcher."""
-    found = [os.environ[name] for name in RANK_VARIABLES if os.environ.get(name, "").isdigit()]
-    return int(found[0]) if found and launched() else 0
+    values = [os.environ[name] for name in RANK_VARIABLES if os.environ.get(name, "").isdigit()]
+    return int(values[0]) if values and launched() else 0
 
 
 def launched_size() -> int:
     """How many processes the launcher started; 1 without a launcher, or if unknown."""
-    found = [os.environ[name] for name in SIZE_VARIABLES if os.environ.get(name, "").isdigit()]
-    return int(found[0]) if found else 1
+    values = [os.environ[name] for name in SIZE_VARIABLES if os.environ.get(name, "").isdigit()]
+    return int(values[0]) if values else 1
 
 
 def launched() -> bool:
@@ -38,10 +38,10 @@ def launched_place() -> str:
     """What identifies this rank: its connection to the launcher, "closed" if it is, or its name in the job."""
     if number := os.environ.get("PMI_FD"):
         try:
-            found = os.fstat(int(number))
+            status = os.fstat(int(number))
         except (OSError, ValueError):
             return "closed"
-        return f"{found.st_dev}-{found.st_ino}"
+        return f"{status.st_dev}-{status.st_ino}"
     return "-".join(os.environ.get(name, "") for name in ("PMIX_NAMESPACE", "PMIX_RANK", "PMI_PORT", "PMI_RANK"))
 
 

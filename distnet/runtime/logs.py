@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distnet.runtime.errors import InputError
-from distnet.runtime.text import printable
+from distnet.runtime.text import to_printable
 
 logger = logging.getLogger("distnet")
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("distnet")
 def warn(text: str) -> None:
     """Print `text` as one line on standard error, after "distnet: "."""
     if sys.stderr is not None:
-        sys.stderr.write(f"distnet: {printable(text.replace(chr(10), ' '))}\n")
+        sys.stderr.write(f"distnet: {to_printable(text.replace(chr(10), ' '))}\n")
         sys.stderr.flush()
 
 

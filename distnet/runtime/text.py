@@ -8,7 +8,7 @@ from typing import Any
 SHOWN = 20  # names in a message
 
 
-def counted(number: int, what: str) -> str:
+def format_count(number: int, what: str) -> str:
     """'1 rank', '2 ranks'."""
     return f"{number:,} {what}{'s' * (number != 1)}"
 
@@ -19,20 +19,20 @@ def join_names(names: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def listed(names: Iterable[str], most: int = SHOWN) -> str:
+def list_names(names: Iterable[str], most: int = SHOWN) -> str:
     """The first names for a message, and how many more there are."""
     names = list(names)
     return ", ".join(names[:most]) + f" and {len(names) - most:,} more" * (len(names) > most)
 
 
-def printable(text: object) -> str:
+def to_printable(text: object) -> str:
     r"""Text that is safe for a terminal: characters that can't be printed are escaped as in Python, such as \x1b."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of `printable` words as a table, with the first column left-aligned and the others right-aligned."""
-    clean = [[printable(word) for word in row] for row in rows]
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of escaped words as a table, with the first column left-aligned and the others right-aligned."""
+    clean = [[to_printable(word) for word in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *(w.rjust(k) for w, k in zip(row[1:], widths[1:], strict=True))])

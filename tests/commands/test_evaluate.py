@@ -148,8 +148,10 @@ def test_a_model_trained_from_python_is_evaluated_with_the_data_sets_own_and_tha
     assert (told["standardised_by"], usual["standardised_by"]) == ("data set", "model")
     assert (told["confusion"], told["loss"]) == (usual["confusion"], usual["loss"])
     lines = evaluate(*options).out.splitlines()
-    assert re.fullmatch(r"inputs: standardised by the data set's own .*\(mean \d.*for the model remembers.*", lines[2])
-    assert lines[3] == "classes: the data set's own, for the model remembers none"
+    assert re.fullmatch(
+        r"inputs: standardised by the data set's own .*\(mean \d.*for the model has no moments", lines[2]
+    )
+    assert lines[3] == "classes: the data set's own, for the model has none"
 
 
 def test_the_training_part_and_all_of_it_can_be_evaluated_too(model, digits):
@@ -241,10 +243,10 @@ def test_a_class_that_the_model_does_not_know_is_named(flowers, tmp_path, ranks)
 
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_a_model_of_other_inputs_or_outputs_is_named(flowers, digits, tmp_path, ranks):
-    named = ("flowers.npz", "has 4 inputs", "a row of mnist 784 numbers", "what it was trained on")
+    named = ("flowers.npz", "has 4 inputs", "a row of mnist has 784 numbers", "what it was trained on")
     check_refused(flowers / "flowers.npz", "--dataset", "mnist", "--data-dir", digits, named=named, ranks=ranks)
     NeuralNetwork([784, 7]).save(tmp_path / "seven.pkl")
-    named = ("seven.pkl", "has 7 outputs", "mnist 10 classes")
+    named = ("seven.pkl", "has 7 outputs", "mnist has 10 classes")
     check_refused(tmp_path / "seven.pkl", "--dataset", "mnist", "--data-dir", digits, named=named, ranks=ranks)
 
 

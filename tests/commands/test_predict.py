@@ -13,7 +13,7 @@ from PIL import Image
 
 from distnet import NeuralNetwork
 from distnet.datasets.dataset import shared_split
-from distnet.datasets.pictures import centred, garment, ink, read_picture
+from distnet.datasets.pictures import centre_digit, extract_digit, prepare_garment, read_picture
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.models.trained import Trained
 from distnet.nn.model import Model
@@ -48,7 +48,7 @@ def check_refused(*arguments, named, **how):
 def digits_as_mnists(count, seed):
     """Drawn digits, each centred as MNIST's are, and their labels."""
     images, labels = synthetic_digits(count, seed)
-    return np.array([centred(ink(image.astype(np.float64)), 28) for image in images]), labels
+    return np.array([centre_digit(extract_digit(image.astype(np.float64)), 28) for image in images]), labels
 
 
 @pytest.fixture(scope="module")
@@ -117,17 +117,17 @@ def test_images_of_real_mnist_come_back_as_they_were(mnist):
 
     path = next(mnist.glob(f"{FILES[2]}*"))
     images = read_idx(path, dimensions=3)[:500].astype(np.float64)
-    differ = [np.abs(centred(ink(image), 28) - image).max() for image in images]
+    differ = [np.abs(centre_digit(extract_digit(image), 28) - image).max() for image in images]
     assert np.quantile(differ, 0.85) == 0
     # The others' brightest pixel isn't 255, or their centre of mass lies half-way between two pixels.
-    inverted = [np.abs(centred(ink(255 - image), 28) - image).max() for image in images]
+    inverted = [np.abs(centre_digit(extract_digit(255 - image), 28) - image).max() for image in images]
     assert inverted == differ
 
 
 def test_a_digit_is_scaled_to_20_pixels_and_its_centre_of_mass_is_pixel_14():
     draw = np.random.default_rng(0)
     for height, width in ((400, 100), (30, 200), (20, 20), (7, 5), (1, 1)):
-        placed = centred(draw.random((height, width)) + 0.1, 28)
+        placed = centre_digit(draw.random((height, width)) + 0.1, 28)
         rows, columns = np.flatnonzero(placed.any(axis=1)), np.flatnonzero(placed.any(axis=0))
         assert max(np.ptp(rows), np.ptp(columns)) == 19
         assert (np.ptp(rows) + 1) / (np.ptp(columns) + 1) == pytest.approx(height / width, rel=0.2)
@@ -141,7 +141,7 @@ def test_the_whole_digit_stays_in_the_picture_wherever_its_mass_is():
     heavy = np.zeros((200, 200))
     heavy[:, :10] = 1
     heavy[:20] = 0.1
-    placed = centred(heavy, 28)
+    placed = centre_digit(heavy, 28)
     assert np.flatnonzero(placed.any(axis=0))[-1] - np.flatnonzero(placed.any(axis=0))[0] == 19
 
 
@@ -171,7 +171,7 @@ def test_a_garment_is_trimmed_scaled_to_all_of_28_pixels_and_put_in_the_middle(p
         sheet = np.full((400, 350), float(paper))
         strength = np.kron(image, np.ones((10, 10))) / 255
         sheet[30:310, 60:340] += strength * ((255 if paper < 128 else 0) - paper)
-        placed = garment(sheet, 28)
+        placed = prepare_garment(sheet, 28)
         assert np.abs(placed - image.astype(np.float64)).mean() < 5  # which antialiasing takes at the edges
         for axis in (0, 1):
             assert (placed.any(axis=axis) == image.any(axis=axis)).all()
@@ -180,7 +180,7 @@ def test_a_garment_is_trimmed_scaled_to_all_of_28_pixels_and_put_in_the_middle(p
 def test_the_model_remembers_what_it_learned_and_pictures_are_made_like_that(tmp_path):
     seen = {"fashion-mnist": clothes(1)[0], "npz:own.npz": 255 - clothes(1)[0], "synthetic": None}
     Image.fromarray(255 - clothes(1)[0]).save(tmp_path / "0.png")
-    seen["synthetic"] = centred(ink(clothes(1)[0].astype(np.float64)), 28)
+    seen["synthetic"] = centre_digit(extract_digit(clothes(1)[0].astype(np.float64)), 28)
     network = NeuralNetwork([784, 10])
     for dataset, pixels in seen.items():
         network.about = {"mean": 100.0, "deviation": 50.0, "config": {"dataset": dataset}}
@@ -224,7 +224,7 @@ def test_every_kind_of_image_is_read(drawn, tmp_path, form):
     elif form == "two colours":
         image = (image > 127) * np.uint8(255)
         Image.fromarray(255 - image).convert("1").save(path)
-        image = centred(ink(image.astype(np.float64)), 28)
+        image = centre_digit(extract_digit(image.astype(np.float64)), 28)
     elif form == "palette":
         Image.fromarray(255 - image).convert("P").save(path)
     elif form == "JPEG":
@@ -449,7 +449,7 @@ def test_without_pillow_one_line_says_what_to_install(folder, drawn, tmp_path):
 def test_a_model_that_does_not_know_how_its_inputs_were_standardised_is_one_line(drawn, tmp_path, ranks):
     NeuralNetwork([784, 10]).save(tmp_path / "plain.pkl")
     Image.fromarray(drawn[0][0]).save(tmp_path / "0.png")
-    named = ("plain.pkl", "standardised", 'network.about["mean"]')
+    named = ("plain.pkl", "has no mean and deviation of its inputs", 'network.about["mean"]')
     check_refused(tmp_path / "plain.pkl", tmp_path / "0.png", named=named, ranks=ranks)
 
 

@@ -23,7 +23,7 @@ from distnet.reporting.pages.run import render_step_time
 BROWSER = shutil.which("chromium")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars")
 QUIET += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
-WIDTHS = (390, 800, 1280)
+WIDTHS = (390, 500, 800, 1280)
 PAPER = 688  # what A4 has between margins of 14 mm
 PHASES = ("data", "forward", "backward", "exchange", "waiting", "update", "evaluation", "checkpoint")
 # What the page says of itself: how wide it is, what isn't decoded or asks for another file, and what can't be read.
@@ -57,6 +57,7 @@ LOOK = """(() => {
   letters.push(...counts.map((e) => parseFloat(getComputedStyle(e).fontSize)));
   return {
     inner: innerWidth, scrolled: document.documentElement.scrollWidth, wide, letters: Math.min(...letters),
+    hidden: [...document.querySelectorAll(".scroll:has(.reflows)")].filter((e) => e.scrollWidth > e.clientWidth).length,
     cut: counts.filter((e) => e.scrollWidth > e.offsetWidth || e.getBoundingClientRect().right > innerWidth).length,
     narrow: [...document.querySelectorAll(".track")]
       .filter((e) => e.getBoundingClientRect().width < innerWidth / 2).length,
@@ -191,7 +192,7 @@ def test_a_page_fits_and_can_be_read(tab, pages, page, width, medium):
     assert seen["faint"] == []
     assert seen["broken"] == 0
     assert seen["narrow"] == 0
-    assert seen["cut"] == 0
+    assert seen["cut"] == seen["hidden"] == 0
     assert seen["fetched"] == []
     assert (seen["images"] > 10) == (page in ("images", "validation"))
     assert seen["letters"] is None or seen["letters"] >= 8

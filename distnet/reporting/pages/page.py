@@ -77,15 +77,17 @@ table.plain th { white-space: nowrap; font-weight: 400; padding-left: 0; }
 .track { display: flex; height: 1.3rem; gap: 1px; }
 .track span { background: var(--c); min-width: 0; }
 footer { margin-top: 3rem; }
-@media (max-width: 30rem) {
+@media screen and (max-width: 45rem) {
   th, td { padding: .25rem .35rem; }
   .scroll table:not(.matrix) :is(th, td) { white-space: normal; }
   .bar { grid-template-columns: 1fr 4.8rem; gap: 0 .6rem; }
   .bar > :first-child { grid-column: 1 / -1; }
+}
+@media (max-width: 60rem) {
   .reflows, .reflows tbody { display: block; }
   .reflows tr:first-child { display: none; }
-  .reflows tr { display: grid; grid-template-columns: repeat(3, 1fr); gap: .2rem .6rem; padding: .5rem 0;
-    border-bottom: 1px solid var(--line); }
+  .reflows tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); gap: .2rem .6rem;
+    padding: .5rem 0; border-bottom: 1px solid var(--line); }
   .reflows td { display: block; border: 0; padding: 0; text-align: left; white-space: normal; }
   .reflows td:first-child { grid-column: 1 / -1; font-weight: 600; }
   .reflows td:not(:first-child)::before { content: attr(data-name); display: block; color: var(--soft);
