@@ -159,8 +159,8 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
             work = workspace(len(source.names[block]))
             inputs = work.inputs[:, : model.sizes[0]]
             trained.standardise(source.values[block], inputs)
-            fits = np.isfinite(inputs).all(axis=1).tolist()
-            inputs[~np.array(fits)] = 0
+            fits = np.all(np.isfinite(inputs), axis=1)
+            inputs[~fits] = 0
             work.inputs[:, model.sizes[0]] = 1
             for name, row, has_fit in zip(source.names[block], work.infer(), fits, strict=True):
                 if has_fit:

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from distnet.portable.draws import Draws
 from distnet.portable.elementary import cos_sin, exp
 from distnet.portable.grids import exact_sum, exponent_above, product_bits, round_to, rounding_constant
-from distnet.runtime.arrays import Array, aligned_zeros
+from distnet.runtime.arrays import Array, aligned_zeros, pad_count
 
 # The default strength of each kind of augmentation; sigma belongs to elastic.
 STRENGTHS = {"shift": 1.0, "rotate": 10.0, "scale": 10.0, "elastic": 36.0, "sigma": 6.0}

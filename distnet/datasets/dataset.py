@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
 from distnet.portable.draws import draw_order
-from distnet.runtime.arrays import Array, little_endian
+from distnet.runtime.arrays import Array, little_endian, pad_count
 from distnet.runtime.errors import InputError
 
 Class = str | int | float

@@ -34,7 +34,7 @@ from distnet.portable.grids import (
     round_to,
     rounding_constant,
 )
-from distnet.runtime.arrays import Array, Sharing, aligned_zeros
+from distnet.runtime.arrays import Array, Sharing, aligned_zeros, pad_count
 from distnet.runtime.errors import InputError
 
 BOUNDED = ("sigmoid", "tanh")  # activations of at most 1 in magnitude
