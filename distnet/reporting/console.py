@@ -55,8 +55,8 @@ def find_notes(world: World, shards: int | None) -> list[str]:
     lines = []
     if shards:
         lines.append(
-            f"note: the bits depend on the number of ranks; for the same bits on up to S ranks, use --shards S "
-            f"(here {shards})"
+            f"note: the bits depend on the number of ranks, {shards} here; with --shards S, "
+            "they are the same on up to S ranks"
         )
     on_linux = hasattr(os, "sched_getaffinity")
     mine = socket.gethostname(), frozenset(os.sched_getaffinity(0) if on_linux else range(os.cpu_count() or 1))
