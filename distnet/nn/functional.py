@@ -64,17 +64,19 @@ def leaky_relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array
     return np.maximum(out, LEAK, out=out)
 
 
-def build_activations(
-    exp: Callable[[Array, Array | None], Array] = np.exp, tanh: Callable[[Array, Array | None], Array] = np.tanh
-) -> dict[str, Activation]:
-    """All activations by name, from these two functions (x, out), which may work in place."""
+def native_sigmoid(z: Array, out: Array | None = None) -> Array:
+    """1 / (1 + exp(-z)); if exp overflows to infinity, the result is the exact limit 0."""
+    out = np.negative(z, out)
+    np.exp(out, out)
+    np.add(out, 1, out)
+    return np.reciprocal(out, out)
 
-    def sigmoid(z: Array, out: Array | None = None) -> Array:
-        """1 / (1 + exp(-z)); if exp overflows to infinity, the result is the exact limit 0."""
-        out = np.negative(z, out)
-        exp(out, out)
-        np.add(out, 1, out)
-        return np.divide(1, out, out)
+
+Function = Callable[[Array, Array | None], Array]  # (x, out), element by element; out may be x
+
+
+def build_activations(sigmoid: Function = native_sigmoid, tanh: Function = np.tanh) -> dict[str, Activation]:
+    """All activations by name, from these two functions."""
 
     def gelu_tanh(z: Array, out: Array | None) -> Array:
         """tanh(√(2/π) (z + 0.044715 z³))."""

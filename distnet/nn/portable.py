@@ -184,8 +184,8 @@ class PortableArithmetic:
 
 def build_activation(name: str, scratch: Floats) -> Activation:
     """The activation for logits of shape scratch.shape[1:]. scratch: (3, ...), overwritten."""
-    exp, tanh = partial(elementary.exp, scratch=scratch), partial(elementary.tanh, scratch=scratch)
-    return build_activations(exp, tanh)[name]
+    sigmoid, tanh = partial(elementary.sigmoid, scratch=scratch), partial(elementary.tanh, scratch=scratch)
+    return build_activations(sigmoid, tanh)[name]
 
 
 class Hidden(NamedTuple):
