@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from distnet.network import NeuralNetwork as NeuralNetwork
     from distnet.parallel.launched import launched_world as launched_world
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["NeuralNetwork", "launched_world", "load_mnist"]  # not Classifier: `import *` would need scikit-learn
 
 # Imported on first access: a command installs its hooks before any import that can fail.
