@@ -196,15 +196,15 @@ class Config:
     shards: int | None = option(
         None,
         "parallelism",
-        "parts of every mini-batch, at least one per rank; the same number gives the same bits on any number of ranks "
-        "(default: 4, or the next power of two that is at least the number of ranks)",
+        "parts of every mini-batch (native only); with S, the bits are the same on up to S ranks "
+        "(default: one per rank)",
         shard_count,
         metavar="S",
     )
     stack: int | None = option(
         None,
         "parallelism",
-        "shards that a rank computes at once, for speed and memory only (default: as many as fit its cache)",
+        "shards that a rank computes at once, for speed and memory (native only) (default: as many as fit its cache)",
         positive_count,
         metavar="K",
     )
