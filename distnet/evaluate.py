@@ -219,9 +219,8 @@ def match_classes(trained: Trained, classes: Sequence[Class]) -> list[int]:
 def print_summary(trained: Trained, data: Dataset, about: dict[str, Any], summary: dict[str, Any]) -> None:
     """Print the summary as text. For rank 0 only."""
     model, name = trained.model, to_printable(trained.path)
-    print(
-        f"model: {name}, {'-'.join(map(str, model.sizes))} {model.activation}, {model.arithmetic} {model.parameters.dtype}"
-    )
+    network = f"{'-'.join(map(str, model.sizes))} {model.activation}"
+    print(f"model: {name}, {network}, {model.arithmetic} {model.parameters.dtype}")
     part = "" if about["part"] == "all" else f"{about['part']} "
     print(f"data: {data.name} ({to_printable(data.source)}), {summary['samples']:,} {part}samples")
     if trained.mean is None:

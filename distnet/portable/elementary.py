@@ -77,7 +77,7 @@ def exp(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = None) 
 
 @cache
 def sigmoid_table() -> Floats:
-    """For each step of 1 / SIGMOID_STEPS from -SIGMOID_LIMIT to SIGMOID_LIMIT: the sigmoid's Taylor coefficients, (3, n).
+    """The sigmoid's Taylor coefficients (3, n) for steps of 1 / SIGMOID_STEPS from -SIGMOID_LIMIT to SIGMOID_LIMIT.
 
     The last two are 0 at both ends, beyond which the sigmoid counts as constant.
     """
@@ -107,14 +107,16 @@ def sigmoid(x: Floats, out: Floats, scratch: Floats) -> Floats:
     np.multiply(out, rest, out)
     np.add(out, slope.take(index, None, values, "clip"), out)
     np.multiply(out, rest, out)
-    return np.add(out, constant.take(index, None, values, "clip"), out)
+    np.add(out, constant.take(index, None, values, "clip"), out)
+    return out
 
 
 def tanh(x: Floats, out: Floats, scratch: Floats) -> Floats:
     """Hyperbolic tangent, 2 sigmoid(2 x) - 1, with an absolute error of at most 2^-28. Arguments as of `sigmoid`."""
     sigmoid(np.multiply(x, _TWO, out), out, scratch)
     np.multiply(out, _TWO, out)
-    return np.subtract(out, _ONE, out)
+    np.subtract(out, _ONE, out)
+    return out
 
 
 def log(x: ArrayLike) -> Floats:
