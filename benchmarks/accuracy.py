@@ -13,8 +13,11 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import blas_kernel  # noqa: F401 - before NumPy
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -22,29 +25,27 @@ from distnet.config.options import Config
 from distnet.datasets.loading import load_mnist
 
 WANTED, MOST_EPOCHS = 0.98, 40
+LEARNING_RATE = Config().learning_rate
 
 
-def seconds_of_distnet(seed: int) -> float:
+def seconds_of_distnet(arithmetic: str, seed: int) -> float:
     """By the command, on two ranks."""
     mpirun = str(Path(sys.executable).with_name("mpirun"))
     with tempfile.TemporaryDirectory() as folder:
         metrics = Path(folder, "metrics.jsonl")
-        constant = ["--learning-rate", str(Config().learning_rate), "--schedule", "constant"]
-        options = [
-            *constant,
-            "--weight-decay",
-            "0",
-            "--label-smoothing",
-            "0",
-            "--epochs",
-            str(MOST_EPOCHS),
-            "--seed",
-            str(seed),
-            "--metrics",
-            str(metrics),
-            "--quiet",
-        ]
-        command = [mpirun, "-n", "2", sys.executable, "-m", "distnet.train", "--dataset", "mnist", *options]
+        options = {
+            "--dataset": "mnist",
+            "--arithmetic": arithmetic,
+            "--learning-rate": LEARNING_RATE,
+            "--schedule": "constant",
+            "--weight-decay": 0,
+            "--label-smoothing": 0,
+            "--epochs": MOST_EPOCHS,
+            "--seed": seed,
+            "--metrics": metrics,
+        }
+        words = [str(word) for option in options.items() for word in option]
+        command = [mpirun, "-n", "2", sys.executable, "-m", "distnet.train", "--quiet", *words]
         subprocess.run(command, check=True, capture_output=True)
         records = [json.loads(line) for line in metrics.read_text().splitlines()]
     return until_wanted([(each["seconds"], each["test_accuracy"]) for each in records])
@@ -65,14 +66,14 @@ def seconds_of_scikit_learn(seed: int) -> float:
     from sklearn.neural_network import MLPClassifier
 
     config = Config()
-    X, Y, X_test, Y_test = load_mnist()
+    X, Y, X_test, Y_test = load_mnist(dtype=np.float32)
     y, y_test = Y.argmax(axis=1), Y_test.argmax(axis=1)
     model = MLPClassifier(
         config.hidden,
         solver="sgd",
         alpha=0,
         batch_size=config.batch_size,
-        learning_rate_init=config.learning_rate,
+        learning_rate_init=LEARNING_RATE,
         momentum=0,
         nesterovs_momentum=False,
         max_iter=1,
@@ -97,13 +98,13 @@ def ddp(seed: int) -> None:
     import torch.distributed as dist
 
     config = Config()
-    X, Y, X_test, Y_test = (torch.from_numpy(each) for each in load_mnist())
+    X, Y, X_test, Y_test = (torch.from_numpy(each) for each in load_mnist(dtype=np.float32))
     y, y_test = Y.argmax(1), Y_test.argmax(1)
     dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
     network = peers.torch_network(peers.Case((784, *config.hidden, 10), "relu", config.batch_size), seed)
     model = torch.nn.parallel.DistributedDataParallel(network)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     loss_function = torch.nn.CrossEntropyLoss()
     epochs: list[tuple[float, float]] = []
     for number in range(MOST_EPOCHS):
@@ -132,8 +133,9 @@ def seconds_of_ddp(seed: int) -> float:
 
 def measure(seeds: int) -> dict[str, list[float]]:
     """Seconds of each, seed by seed in turn."""
-    functions = {
-        "distnet, 2 ranks": seconds_of_distnet,
+    functions: dict[str, Callable[[int], float]] = {
+        "portable, 2 ranks": partial(seconds_of_distnet, "portable"),
+        "native, 2 ranks": partial(seconds_of_distnet, "native"),
         "PyTorch DDP, 2 ranks": seconds_of_ddp,
         "scikit-learn": seconds_of_scikit_learn,
     }

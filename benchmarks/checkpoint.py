@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import blas_kernel  # noqa: F401 - before NumPy
 import numpy as np
 
 from distnet.config.options import Config
@@ -37,7 +38,7 @@ def prepared(world: World, config: Config, data: Dataset) -> Trainer:
     """A trainer before its first step."""
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
     initial = initial_parameters(sizes, config.activation, config.seed, config.dtype, config.initialisation)
-    model = Model(sizes, config.activation, initial)
+    model = Model(sizes, config.activation, initial, arithmetic=config.arithmetic)
     training = TrainingConfig(config.learning_rate, config.batch_size, seed=config.seed)
     return Trainer(world, model, Splits(data.train, data.test), training)
 

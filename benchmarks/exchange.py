@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import blas_kernel  # noqa: F401 - before NumPy
 import numpy as np
 from mpi4py import MPI
 

@@ -8,6 +8,7 @@ scikit-learn, and its standard error.
 import sys
 import warnings
 
+import blas_kernel  # noqa: F401 - before NumPy
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_circles, make_moons
 from sklearn.model_selection import train_test_split

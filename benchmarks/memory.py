@@ -10,6 +10,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import blas_kernel  # noqa: F401 - for the processes that this starts
+
 ALLOWED_GROWTH, ALLOWED_A_RANK = 1.3, 60  # of one rank's memory, and MiB
 
 

@@ -1,4 +1,4 @@
-"""The same training by distnet and its peers, one `Peer` each: plain SGD in float32 on the same numbers.
+"""The same training by distnet and its peers, one `Peer` each: plain SGD on the same numbers, in float32 by default.
 
 Each is written as its own documentation writes it, in its fastest form that still is that. compare.py runs each
 in processes of its own, with one thread.
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import blas_kernel  # noqa: F401 - before NumPy
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -41,7 +42,7 @@ class Peer(NamedTuple):
     agree: Callable[[Callable[[], int]], int] = lambda read: read()
 
 
-def samples() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def samples() -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Inputs and labels in the shape of MNIST; random, since no time depends on what they are."""
     generator = np.random.default_rng(0)
     return generator.standard_normal((SAMPLES, FEATURES), np.float32), generator.integers(0, CLASSES, SAMPLES)
@@ -60,15 +61,15 @@ def timed(step: Callable[[int], None], case: Case) -> Callable[[int], float]:
     return steps
 
 
-def distnet(case: Case, shards: int) -> Peer:
+def distnet(case: Case, arithmetic: str, dtype: str, shards: int | None = None) -> Peer:
     """The trainer's own step, on all ranks that mpirun started."""
     world = launched_world()
     X, y = samples()
-    split = shared_split(world, X, np.eye(CLASSES, dtype=np.float32)[y], np.float32)
+    split = shared_split(world, X, np.eye(CLASSES, dtype=dtype)[y], dtype)
     initialisation = {"sigmoid": "tutorial", "relu": "he"}[case.activation]
-    initial = initial_parameters(case.sizes, case.activation, 0, np.float32, initialisation)
-    config = TrainingConfig(LEARNING_RATE, case.batch_size, shards=shards)
-    trainer = Trainer(world, Model(case.sizes, case.activation, initial), Splits(split), config)
+    initial = initial_parameters(case.sizes, case.activation, 0, dtype, initialisation)
+    model = Model(case.sizes, case.activation, initial, arithmetic=arithmetic)
+    trainer = Trainer(world, model, Splits(split), TrainingConfig(LEARNING_RATE, case.batch_size, shards=shards))
     order = np.random.default_rng(1).permutation(SAMPLES)
     loop = timed(lambda first: trainer.step(order[first : first + case.batch_size], first), case)
 
@@ -182,8 +183,8 @@ def jax_scan(case: Case) -> Peer:
     return Peer(steps)
 
 
-def scikit_learn(case: Case) -> Peer:
-    """MLPClassifier, its fit for an epoch at a time."""
+def scikit_learn(case: Case, dtype: str = "float32") -> Peer:
+    """MLPClassifier, its fit for an epoch at a time; it computes in the dtype of the inputs."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
@@ -204,6 +205,7 @@ def scikit_learn(case: Case) -> Peer:
         random_state=0,
     )
     X, y = samples()
+    X = X.astype(dtype)
 
     def steps(count: int) -> float:
         rows = min(max(count * case.batch_size, 2 * CLASSES * 10), SAMPLES // case.batch_size * case.batch_size)

@@ -2,7 +2,7 @@
 
 What one rank computes, in CPU time; what barriers and messages take; and real steps at 1 to 4 ranks on this
 machine and on 2 and 3 hosts made of it, which needs root and ip netns. Writes the figures to
-docs/scaling.json, and then all that scaling_docs.py makes of them. Takes three minutes.
+docs/scaling.json, and then all that scaling_docs.py makes of them. Takes six minutes.
 """
 
 import json
@@ -14,30 +14,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import blas_kernel  # noqa: F401 - before NumPy
 import numpy as np
 from exchange import allreduce_and_update
 from peers import Case, distnet
 from scaling_docs import ROOT, machine_of, rounded, write_all
 from threadpoolctl import threadpool_limits
 
-from distnet import plan
-from distnet.nn.model import Model
+from distnet.nn.arithmetic import prepare
+from distnet.nn.model import ARITHMETICS, Model
 from distnet.nn.optimizers import Hyperparameters, Optimizer
 from distnet.nn.parameters import initial_parameters, layer_views, parameter_count
-from distnet.nn.propagation import Propagation
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.launched import launched_world
-from distnet.parallel.shards import default_shards
 from distnet.parallel.world import World
-from distnet.plan import Link, Machine, cost, ring_cost
+from distnet.plan import Link, Machine, Speed, Task, cost, ring_cost
 from distnet.runtime.arrays import aligned_zeros
 
 LAYOUTS = [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (3, 1), (2, 2)]  # hosts, ranks of each
 PASSES, ROUNDS = 3, 3  # launches of each layout, in turn, and measurements of each case in a launch
-TINY, NEAR, FAR = (8, 8, 8, 8, 8), (784, 800, 800, 10), (784, 2048, 2048, 10)  # the constants come from these
+# The constants come from these.
+TINY, NEAR, FAR = (8, 8, 8, 8, 8), (784, 800, 800, 10), (784, 2048, 2048, 10)
+NARROW, OUTPUTS = (784, *[50] * 6, 10), (8, 1000)
+DTYPES = {"portable": "float64", "native": "float32"}
 CASES = [  # sizes, activation, batch size, steps a measurement
     ((784, *[50] * 6, 10), "sigmoid", 256, 40),
     ((784, 256, 128, 10), "relu", 128, 40),
@@ -61,19 +64,39 @@ def timed(work: Callable[[], object], clock: Callable[[], float], count: int, ro
     return times[1:]
 
 
-def propagation_time(sizes: tuple[int, ...], rows: int, count: int) -> float:
-    """µs of CPU time for forward pass and backprop of one shard."""
-    parameters = aligned_zeros((parameter_count(sizes),), np.float32)
-    parameters[:] = initial_parameters(sizes, "relu", 0, np.float32, "he")
-    gradients = layer_views(aligned_zeros((1, len(parameters)), np.float32), sizes)
-    propagation = Propagation(Model(sizes, "relu", parameters), 1, rows)
-    propagation.inputs[:] = np.random.default_rng(0).standard_normal(propagation.inputs.shape, np.float32)
+def step_times(sizes: tuple[int, ...], rows: int, count: int, arithmetic: str, dtype: str = "") -> tuple[float, float]:
+    """µs of CPU time for forward pass and backprop of one shard, and for preparing the weights.
+
+    dtype: "" for the arithmetic's usual one.
+    """
+    dtype = dtype or DTYPES[arithmetic]
+    parameters = aligned_zeros((parameter_count(sizes),), dtype)
+    parameters[:] = initial_parameters(sizes, "relu", 0, dtype, "he")
+    gradients = layer_views(aligned_zeros((1, len(parameters)), dtype), sizes)
+    weights = prepare(Model(sizes, "relu", parameters, arithmetic=arithmetic, input_exponent=3))
+    propagation = weights.workspace(rows, (rows,), rows, has_masks=False)
+    propagation.inputs[:] = np.random.default_rng(0).standard_normal(propagation.inputs.shape)
+    weights.round_inputs(propagation.inputs[:, : sizes[0]])
 
     def work() -> None:
         propagation.forward()
         propagation.backprop(gradients)
+        propagation.losses()
+        propagation.finish(gradients, propagation.exponents)
 
-    return statistics.median(timed(work, time.thread_time, count))
+    taken = (timed(each, time.thread_time, count) for each in (work, weights.refresh))
+    return statistics.median(next(taken)), statistics.median(next(taken))
+
+
+def row_time(sizes: tuple[int, ...], few: int, many: int, arithmetic: str, dtype: str = "") -> float:
+    """The ns that each further row takes."""
+    more, less = (step_times(sizes, rows, 1 + 64 // rows, arithmetic, dtype)[0] for rows in (many, few))
+    return (more - less) / (many - few) * 1e3
+
+
+def row_flops(sizes: tuple[int, ...]) -> int:
+    """Floating-point operations of a row's products."""
+    return 6 * parameter_count(sizes) - 2 * (sizes[0] + 1) * sizes[1]
 
 
 def update_bandwidth(sizes: tuple[int, ...], count: int) -> float:
@@ -82,29 +105,45 @@ def update_bandwidth(sizes: tuple[int, ...], count: int) -> float:
     exchange = Exchange(World(), np.zeros(size, np.float32), 4)
     optimizer = Optimizer(exchange.slice, [], Hyperparameters())
     taken = timed(lambda: optimizer.update(exchange.reduce_scatter(), 1, 1), time.thread_time, count)
-    return plan.BYTES * size * (3 * 3 + 3) / statistics.median(taken) / 1e3
+    return 4 * size * (3 * 3 + 3) / statistics.median(taken) / 1e3
 
 
-def compute_constants() -> dict[str, float]:
-    """What one rank does, from a few networks and numbers of rows."""
-    call = propagation_time(TINY, 1, 300) / (8 * len(TINY))
+def speed_constants(arithmetic: str) -> dict[str, float]:
+    """The fields of plan.Speed, from a few networks and numbers of rows.
 
-    def besides(sizes: tuple[int, ...], rows: int, count: int, gigaflops: float) -> float:
-        """What calls and flops leave of it, in ns a parameter."""
-        flops, parameters = 6 * parameter_count(sizes) - 2 * 785 * sizes[1], parameter_count(sizes)
-        taken = propagation_time(sizes, rows, count) - 8 * len(sizes) * call
-        return (taken * 1e3 - rows * flops / gigaflops) / parameters
+    The rate of products is that of native arithmetic. What a row takes beside them in portable arithmetic is fitted to
+    a narrow network, and to one that is all outputs.
+    """
 
-    flops = 6 * parameter_count(NEAR) - 2 * 785 * NEAR[1]
-    gigaflops = 240 * flops / (propagation_time(NEAR, 256, 1) - propagation_time(NEAR, 16, 6)) / 1e3
+    def beside_native(sizes: tuple[int, ...]) -> float:
+        portable, native = (row_time(sizes, 64, 512, each, "float64") for each in ("portable", "native"))
+        return portable - native
+
+    dtype, is_portable = DTYPES[arithmetic], arithmetic == "portable"
+    layer = sum(step_times(TINY, 1, 300, arithmetic)) / len(TINY)
+    gigaflops = row_flops(NEAR) / row_time(NEAR, 16, 256, "native", dtype)
+    neuron = output = weight = 0.0
+    if is_portable:
+        output = beside_native(OUTPUTS) / OUTPUTS[-1]
+        neuron = (beside_native(NARROW) - output * NARROW[-1]) / sum(NARROW[1:-1])
+        weight = step_times(NEAR, 16, 6, arithmetic)[1] * 1e3 / parameter_count(NEAR)
+
+    def besides(sizes: tuple[int, ...], rows: int, count: int) -> float:
+        """What calls, flops and roundings leave of it, in ns per parameter; at least 0."""
+        row = row_flops(sizes) / gigaflops + neuron * sum(sizes[1:-1]) + output * sizes[-1]
+        taken = step_times(sizes, rows, count, arithmetic)[0] - len(sizes) * layer
+        return max(taken * 1e3 - rows * row, 0) / parameter_count(sizes)
+
     return {
-        "call": call,
+        "number": np.dtype(dtype).itemsize,
+        "layer": layer,
         "gigaflops": gigaflops,
-        "near": besides(NEAR, 16, 6, gigaflops),
-        "far": besides(FAR, 16, 2, gigaflops),
-        "one_row": besides(NEAR, 1, 6, gigaflops),
-        "near_bandwidth": update_bandwidth(NEAR, 6),
-        "far_bandwidth": update_bandwidth(FAR, 2),
+        "near": besides(NEAR, 16, 6),
+        "far": besides(FAR, 16, 2),
+        "one_row": besides(NEAR, 1, 6),
+        "neuron": neuron,
+        "output": output,
+        "weight": weight,
     }
 
 
@@ -138,11 +177,12 @@ def message_constants(world: World) -> list[float]:
 def on_ranks() -> None:
     """On every rank of an mpirun: all cases, then barriers and messages. Rank 0 prints JSON."""
     world = launched_world()
-    found: dict[str, Any] = {"library": world.library, "steps": []}
-    for sizes, activation, batch_size, count in CASES:
-        steps = distnet(Case(sizes, activation, batch_size), default_shards(world.size)).steps
-        steps(count)
-        found["steps"].append([steps(count) for _ in range(ROUNDS)])
+    found: dict[str, Any] = {"library": world.library, "steps": {arithmetic: [] for arithmetic in ARITHMETICS}}
+    for arithmetic, taken in found["steps"].items():
+        for sizes, activation, batch_size, count in CASES:
+            steps = distnet(Case(sizes, activation, batch_size), arithmetic, DTYPES[arithmetic]).steps
+            steps(count)
+            taken.append([steps(count) for _ in range(ROUNDS)])
     if world.size == 2:
         found["messages"] = message_constants(world)
         assert world.comm is not None
@@ -174,16 +214,17 @@ def launch(hosts: int, ranks: int) -> dict[str, Any] | None:
 def shared_cores(machine: Machine, ranks: int) -> Machine:
     """The machine as each of `ranks` ranks sees it, when they are more than its cores."""
     cores = os.cpu_count() or 1
-    shards = default_shards(ranks)
     times = max(1, ranks / cores)
-    busy = max(1, shards / cores / -(-shards // ranks))  # the busiest rank, beside an equal share of the work
     size = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
     cache = float(size.read_text().rstrip("K\n")) / 1e3 if size.exists() else machine.cache * cores
+
+    def slower(speed: Speed) -> Speed:
+        values = {name: value * times for name, value in speed._asdict().items()}
+        return Speed(**values)._replace(number=speed.number, gigaflops=speed.gigaflops / times)
+
     return machine._replace(
-        call=machine.call * times,
-        gigaflops=machine.gigaflops / busy,
-        near=machine.near * busy,
-        far=machine.far * busy,
+        portable=slower(machine.portable),
+        native=slower(machine.native),
         near_bandwidth=machine.near_bandwidth / times,
         far_bandwidth=machine.far_bandwidth / times,
         cache=cache / min(ranks, cores) / times,
@@ -194,7 +235,8 @@ def shared_cores(machine: Machine, ranks: int) -> Machine:
 def measure() -> dict[str, Any]:
     """Everything that docs/scaling.json holds of this machine."""
     with threadpool_limits(1, user_api="blas"):
-        constants = compute_constants()
+        found: dict[str, Any] = {arithmetic: speed_constants(arithmetic) for arithmetic in ARITHMETICS}
+        constants = {"near_bandwidth": update_bandwidth(NEAR, 6), "far_bandwidth": update_bandwidth(FAR, 2)}
     runs: dict[tuple[int, int], list[dict[str, Any]]] = {layout: [] for layout in LAYOUTS}
     for _ in range(PASSES):
         for layout in LAYOUTS:
@@ -209,23 +251,26 @@ def measure() -> dict[str, Any]:
         latency, message, large = fastest(layout, "messages")
         return [latency, message, LARGE / large / 1e3]
 
-    found: dict[str, Any] = {"constants": constants | {key: fastest((1, 2), key) for key in ("barrier", "look")}}
+    found["constants"] = constants | {key: fastest((1, 2), key) for key in ("barrier", "look")}
     found["messages"] = link_of((1, 2))
     found["over_tcp"] = link_of((2, 1)) if runs[2, 1] else None
     machine, found["checks"], found["rings"] = machine_of(found), [], []
     for (hosts, ranks), launched in runs.items():
-        shards = default_shards(hosts * ranks)
         link = Link(*found["over_tcp"]) if hosts > 1 else machine.messages
-        for number, (sizes, _, batch_size, _) in enumerate(CASES if launched else []):
-            times = [each for one in launched for each in one["steps"][number]]
-            model = cost(sizes, batch_size, hosts, ranks, link, shared_cores(machine, hosts * ranks), shards)
+        on = shared_cores(machine, hosts * ranks)
+        for arithmetic, (number, (sizes, _, batch_size, _)) in product(
+            ARITHMETICS if launched else (), enumerate(CASES)
+        ):
+            times = [each for one in launched for each in one["steps"][arithmetic][number]]
+            model = cost(Task(sizes, batch_size, arithmetic), hosts, ranks, link, on)
             found["checks"].append(
-                {"hosts": hosts, "ranks_per_host": ranks, "network": sizes, "batch_size": batch_size}
+                {"arithmetic": arithmetic, "hosts": hosts, "ranks_per_host": ranks}
+                | {"network": sizes, "batch_size": batch_size}
                 | {"measured": rounded(statistics.median(times)), "spread": [rounded(min(times)), rounded(max(times))]}
                 | {"predicted": rounded(model.step), "predicted_compute": rounded(model.compute)}
             )
         if hosts * ranks == 2 and launched:
-            ring = ring_cost(NEAR, 1, hosts, ranks, link, shared_cores(machine, 2)).exchange
+            ring = ring_cost(Task(NEAR, 1, "native"), hosts, ranks, link, on).exchange
             taken = float(np.median([one["allreduce"] for one in launched]))
             found["rings"].append(
                 {"hosts": hosts, "network": NEAR, "measured": rounded(taken), "predicted": rounded(ring)}

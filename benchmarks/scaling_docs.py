@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from distnet import plan
+from distnet.nn.model import ARITHMETICS
 from distnet.nn.parameters import parameter_count
-from distnet.plan import INTERCONNECTS, Cost, Link, Machine, advice, cost, ring_cost, worlds
+from distnet.plan import INTERCONNECTS, Cost, Link, Machine, Speed, Task, advice, cost, ring_cost, worlds
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL, MIDDLE, LARGE = (784, 256, 128, 10), (784, 2048, 2048, 10), (4096, 8192, 8192, 1000)
-PLANNED = [(sizes, batch_size) for sizes in (SMALL, MIDDLE, LARGE) for batch_size in (1024, 16_384)]
+PLANNED = [Task(sizes, batch_size) for sizes in (SMALL, MIDDLE, LARGE) for batch_size in (1024, 16_384)]
 NODE_SIZE, NODES = 32, 1024
 EXAMPLES = ("ethernet-10g", "infiniband-hdr")  # shown in full, for the middle network
 ENOUGH_NODES = (1, 8, 64, 1024)
@@ -32,14 +33,22 @@ def rounded(value: float) -> float:
 
 def machine_of(found: dict[str, Any]) -> Machine:
     """The machine that was measured, with the cache and the memory of the one that is planned for."""
-    constants = {name: rounded(value) for name, value in found["constants"].items()}
-    return plan.MACHINE._replace(**constants, messages=Link(*map(rounded, found["messages"])))
+
+    def rounded_values(name: str) -> dict[str, Any]:
+        return {key: rounded(value) for key, value in found[name].items()}
+
+    return plan.MACHINE._replace(
+        portable=Speed(**rounded_values("portable")),
+        native=Speed(**rounded_values("native")),
+        messages=Link(*map(rounded, found["messages"])),
+        **rounded_values("constants"),
+    )
 
 
-def planned(sizes: Sequence[int], batch_size: int, link: Link, machine: Machine, ring: bool = False) -> list[Cost]:
+def planned(task: Task, link: Link, machine: Machine, ring: bool = False) -> list[Cost]:
     """From one rank up to NODES nodes."""
     model = ring_cost if ring else cost
-    return [model(sizes, batch_size, *place, link, machine) for place in worlds(NODES, NODE_SIZE)]
+    return [model(task, *place, link, machine) for place in worlds(NODES, NODE_SIZE)]
 
 
 def enough(sizes: Sequence[int], nodes: int, link: Link, machine: Machine) -> int:
@@ -47,7 +56,8 @@ def enough(sizes: Sequence[int], nodes: int, link: Link, machine: Machine) -> in
     ranks = nodes * NODE_SIZE
 
     def worth(rows: int) -> bool:
-        costs = [cost(sizes, rows * ranks, *place, link, machine) for place in ((1, 1), (nodes, NODE_SIZE))]
+        task = Task(sizes, rows * ranks)
+        costs = [cost(task, *place, link, machine) for place in ((1, 1), (nodes, NODE_SIZE))]
         return advice(costs)[0].ranks == ranks
 
     return bisect_left(range(1 << 16), True, lo=1, key=worth)
@@ -72,17 +82,18 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def check_table(checks: Sequence[dict[str, Any]]) -> str:
     """Measured steps, and the error of the model."""
     places = list(dict.fromkeys((each["hosts"], each["ranks_per_host"]) for each in checks))
-    rows: dict[tuple[str, int], list[str]] = {}
+    rows: dict[tuple[str, str, int], list[str]] = {}
     ratios: dict[str, list[float]] = {}
     for each in checks:
         ratio = each["predicted"] / each["measured"]
-        row = rows.setdefault((told(each["network"]), each["batch_size"]), [])
+        row = rows.setdefault((each["arithmetic"], told(each["network"]), each["batch_size"]), [])
         row.append(f"{each['measured']:,.0f} ({ratio:.2f})")
         kind = "hosts" if each["hosts"] > 1 else f"{'1 and 2' if each['ranks_per_host'] < 3 else '3 and 4'} ranks"
-        ratios.setdefault(kind, []).append(ratio)
+        ratios.setdefault(f"{each['arithmetic']}, {kind}", []).append(ratio)
     lines = [f"- {k}: {min(v):.2f} to {max(v):.2f}, median {statistics.median(v):.2f}" for k, v in ratios.items()]
-    head = ["network", "batch", *(f"{hosts} × {ranks}" for hosts, ranks in places)]
-    table = markdown(head, ([network, f"{batch:,}", *row] for (network, batch), row in rows.items()))
+    head = ["arithmetic, network", "batch", *(f"{hosts} × {ranks}" for hosts, ranks in places)]
+    lines_of = ([f"{arithmetic}, {network}", f"{batch:,}", *row] for (arithmetic, network, batch), row in rows.items())
+    table = markdown(head, lines_of)
     return "\n".join([table, "", "Predicted over measured time:", "", *lines])
 
 
@@ -106,18 +117,18 @@ def tables(found: dict[str, Any], machine: Machine) -> dict[str, str]:
     command = f"python -m distnet.plan --hidden {' '.join(map(str, MIDDLE[1:-1]))} --batch-size 16384 --nodes {NODES}"
     examples = []
     for name in EXAMPLES:
-        case = MIDDLE, 16_384, INTERCONNECTS[name], machine
+        case = Task(MIDDLE, 16_384), INTERCONNECTS[name], machine
         text = plan.table(planned(*case), planned(*case, ring=True), 16_384)
         examples.append(f"$ {command} --interconnect {name}\n{text}")
     asks = []
-    for sizes, batch_size in PLANNED:
-        row = [told(sizes), f"{batch_size:,}"]
+    for task in PLANNED:
+        row = [told(task.sizes), f"{task.batch_size:,}"]
         for link in INTERCONNECTS.values():
-            costs = planned(sizes, batch_size, link, machine)
+            costs = planned(task, link, machine)
             row.append(asked(costs, costs[0].step))
         instant = machine._replace(messages=machine.messages._replace(latency=0, message=0))
         for ring_link, on in ((link, machine), (link._replace(latency=0, message=0), instant)):
-            row.append(asked(planned(sizes, batch_size, ring_link, on, ring=True), costs[0].step))
+            row.append(asked(planned(task, ring_link, on, ring=True), costs[0].step))
         asks.append(row)
     needs = [
         [told(sizes), f"{parameter_count(sizes):,}"]
@@ -128,10 +139,13 @@ def tables(found: dict[str, Any], machine: Machine) -> dict[str, str]:
         for sizes in (SMALL, MIDDLE, LARGE)
     ]
     names = [f"`{name}`" for name in INTERCONNECTS]
-    values = [(name, value) for name, value in machine._asdict().items() if name != "messages"]
+    shared = [name for name in Machine._fields if name not in (*ARITHMETICS, "messages")]
+    values = [(name, *[f"{getattr(machine, name):g}"] * 2) for name in shared]
+    speeds = [machine.speed(arithmetic)._asdict() for arithmetic in ARITHMETICS]
+    of_speeds = [(name, *(f"{speed[name]:g}" for speed in speeds)) for name in Speed._fields]
     return {
         "about": found["about"] + ".",
-        "constants": markdown(["constant", "value"], ([f"`{name}`", f"{value:g}"] for name, value in values)),
+        "constants": markdown(["constant", *ARITHMETICS], ([f"`{name}`", *each] for name, *each in of_speeds + values)),
         "links": markdown(
             ["messages", "latency µs", "µs a message", "GB/s"],
             ([name, *(f"{value:g}" for value in link)] for name, link in links.items()),
@@ -148,10 +162,10 @@ def plot(machine: Machine) -> str:
     colours = dict(zip(INTERCONNECTS, ("#b2182b", "#ef8a62", "#67a9cf", "#2166ac"), strict=True))
     wide, high, edge, least, most = 250, 200, 46, -3, 11  # least, most: powers of two on the vertical axis
     parts = []
-    for number, (sizes, batch_size) in enumerate(PLANNED):
+    for number, task in enumerate(PLANNED):
         left, top = edge + number // 2 * (wide + edge), 40 + number % 2 * (high + 60)
         x = [left + wide * log2(nodes) / log2(NODES) for nodes in (1, 4, 16, 64, 256, 1024)]
-        parts.append(f'<text x="{left}" y="{top - 8}">{told(sizes)}, mini-batch {batch_size:,}</text>')
+        parts.append(f'<text x="{left}" y="{top - 8}">{told(task.sizes)}, mini-batch {task.batch_size:,}</text>')
         for power in range(least + 1, most, 2):
             y = top + high * (most - power) / (most - least)
             parts.append(f'<path d="M{left},{y:.1f}h{wide}" stroke="#ddd"/>')
@@ -159,10 +173,10 @@ def plot(machine: Machine) -> str:
         for place, nodes in zip(x, (1, 4, 16, 64, 256, 1024), strict=True):
             parts.append(f'<text x="{place:.1f}" y="{top + high + 14}" text-anchor="middle">{nodes:,}</text>')
         for name, link in INTERCONNECTS.items():
-            one = planned(sizes, batch_size, link, machine)[0].step
+            one = planned(task, link, machine)[0].step
             for ring, style in ((False, 'stroke-width="2"'), (True, 'stroke-dasharray="3 3"')):
                 points = []
-                for each in planned(sizes, batch_size, link, machine, ring):
+                for each in planned(task, link, machine, ring):
                     if each.ranks >= NODE_SIZE:
                         y = top + high * (most - max(log2(one / each.step), least)) / (most - least)
                         points.append(f"{left + wide * log2(each.nodes) / log2(NODES):.1f},{y:.1f}")
@@ -189,6 +203,9 @@ def write_all(found: dict[str, Any]) -> None:
     """The figures, and everything that is made of them."""
     docs, source, machine = ROOT / "docs", ROOT / "distnet" / "plan.py", machine_of(found)
     (docs / "scaling.json").write_text(re.sub(r"\n {4,}|\n {2,3}(?=[]}])", " ", json.dumps(found, indent=1)) + "\n")
+    for arithmetic in ARITHMETICS:
+        speed = "".join(f"\n        {name}={value:g}," for name, value in machine.speed(arithmetic)._asdict().items())
+        put(source, f"\n    {arithmetic}=Speed(", speed, "\n    )")
     for name in found["constants"]:
         put(source, f"\n    {name}=", f"{getattr(machine, name):g}", ",")
     put(source, "\n    messages=Link(", ", ".join(f"{value:g}" for value in machine.messages), ")")

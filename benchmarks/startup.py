@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import blas_kernel  # noqa: F401 - for the processes that this starts
+
 
 def first_step(started: float) -> None:
     """The main job up to its first step; rank 0 prints how long after `started` that is."""

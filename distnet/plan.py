@@ -14,13 +14,15 @@ from typing import NamedTuple
 from distnet.config.options import Config
 from distnet.config.parser import Parser
 from distnet.config.values import read_counts
+from distnet.nn.model import ARITHMETICS
 from distnet.nn.parameters import BLOCK, parameter_count
-from distnet.parallel.shards import default_shards, shard_rows, share
+from distnet.parallel.shards import shard_rows, share
 from distnet.runtime.command import run
 from distnet.runtime.numbers import Number, positive_count
 from distnet.runtime.text import format_count
 
-BYTES = 4  # of a float32
+FLOAT64 = 8  # bytes
+ROUNDING = 7 * FLOAT64  # bytes moved per weight: magnitude, maximum, addition, subtraction
 AT_ONCE = 32  # messages in flight in MPICH's Ialltoallv (MPIR_CVAR_ALLTOALL_THROTTLE)
 SHORT, SHORT_POWER = 81_920, 524_288  # bytes from which its Iallgatherv is a ring; the second for 2^j ranks
 WORTHWHILE = 0.5  # the least efficiency that the advice accepts
@@ -48,21 +50,36 @@ INTERCONNECTS = {
 }
 
 
-class Machine(NamedTuple):
-    """The speed of a node. benchmarks/scaling.py measures all values except cache and node_bandwidth.
+class Speed(NamedTuple):
+    """The speed of a rank in one arithmetic.
 
-    call: µs of a NumPy call on little data. gigaflops: of a rank's matrix products. near, far: their additional ns per
-    parameter and shard, if parameters and gradients fit a rank's cache, and if not. one_row: the least for shards of
-    one row, whose products NumPy computes without BLAS. near_bandwidth, far_bandwidth: GB/s of a rank that adds or
-    updates. barrier: µs of two ranks. look: µs for each further rank. messages: between ranks of the node. cache: MB
-    per rank. node_bandwidth: GB/s of all ranks together.
+    number: bytes per number. layer: µs of the NumPy calls of a layer on little data. gigaflops: of matrix products.
+    near, far: ns per parameter and shard, beside the products, if parameters and gradients fit a rank's cache, and if
+    not. one_row: the least for shards of one row. neuron: ns per row and hidden neuron, to round activations and
+    deltas. output: ns per row and class, for exponentials. weight: ns to round a weight.
     """
 
-    call: float
+    number: float
+    layer: float
     gigaflops: float
     near: float
     far: float
     one_row: float
+    neuron: float = 0
+    output: float = 0
+    weight: float = 0
+
+
+class Machine(NamedTuple):
+    """The speed of a node. benchmarks/scaling.py measures all values except cache and node_bandwidth.
+
+    native is in float32. near_bandwidth, far_bandwidth: GB/s of a rank that adds or updates, if its data fits the cache
+    and if not. barrier: µs of two ranks. look: µs for each further rank. messages: between ranks of the node. cache: MB
+    per rank. node_bandwidth: GB/s of all ranks together.
+    """
+
+    portable: Speed
+    native: Speed
     near_bandwidth: float
     far_bandwidth: float
     barrier: float
@@ -71,15 +88,36 @@ class Machine(NamedTuple):
     cache: float
     node_bandwidth: float
 
+    def speed(self, arithmetic: str) -> Speed:
+        """The speed in "portable" or "native" arithmetic."""
+        return self.portable if arithmetic == "portable" else self.native
+
 
 # As benchmarks/scaling.py wrote it. cache, node_bandwidth: a socket of AMD's EPYC 7003, 32 MB of L3 for 8
 # cores, and half of the 340 GB/s that STREAM reaches on two (Azure's HBv3, learn.microsoft.com).
 MACHINE = Machine(
-    call=0.649,
-    gigaflops=98.3,
-    near=0.541,
-    far=1.3,
-    one_row=1.2,
+    portable=Speed(
+        number=8,
+        layer=26.3,
+        gigaflops=48.3,
+        near=1.47,
+        far=1.82,
+        one_row=0.909,
+        neuron=9.78,
+        output=6.38,
+        weight=2.33,
+    ),
+    native=Speed(
+        number=4,
+        layer=5.14,
+        gigaflops=94.5,
+        near=0.723,
+        far=1.19,
+        one_row=1.38,
+        neuron=0,
+        output=0,
+        weight=0,
+    ),
     near_bandwidth=77.9,
     far_bandwidth=60.3,
     barrier=0.587,
@@ -90,12 +128,19 @@ MACHINE = Machine(
 )
 
 
+class Task(NamedTuple):
+    """What is trained. sizes: neurons per layer. batch_size: rows per mini-batch. arithmetic: one of ARITHMETICS."""
+
+    sizes: Sequence[int]
+    batch_size: int
+    arithmetic: str = "portable"
+
+
 class Cost(NamedTuple):
     """The time of a step. compute, exchange: µs. The exchange includes the update."""
 
     nodes: int
     ranks: int
-    shards: int
     compute: float
     exchange: float
 
@@ -105,64 +150,69 @@ class Cost(NamedTuple):
         return self.compute + self.exchange
 
 
-def cost(
-    sizes: Sequence[int],
-    batch_size: int,
-    nodes: int,
-    node_size: int,
-    link: Link,
-    on: Machine = MACHINE,
-    shards: int | None = None,
-) -> Cost:
-    """The time of a step on `nodes` nodes of `node_size` ranks.
-
-    shards: S; None for the default, or one shard per rank if that is faster and the ranks are not a power of two.
-    """
-    ranks, size = nodes * node_size, BYTES * parameter_count(sizes)
-    if shards is None:
-        choices = {default_shards(ranks), ranks} if ranks & (ranks - 1) else {default_shards(ranks)}
-        return min(
-            (cost(sizes, batch_size, nodes, node_size, link, on, each) for each in choices), key=lambda each: each.step
-        )
+def cost(task: Task, nodes: int, node_size: int, link: Link, on: Machine = MACHINE, shards: int | None = None) -> Cost:
+    """The time of a step on `nodes` nodes of `node_size` ranks. shards: None for one per rank."""
+    ranks, parameters, speed = nodes * node_size, parameter_count(task.sizes), on.speed(task.arithmetic)
+    size, shards, is_portable = speed.number * parameters, shards or ranks, task.arithmetic == "portable"
     runs = [share(shards, node, nodes) for node in range(nodes)]
     roots, rows = [subtrees(each, shards) for each in runs], max(map(len, runs))
     moved = size * (3 * (rows - 1) + (3 * (sum(roots) - 1) + 3) / nodes)  # by additions, and by the update
     exchange = memory(on, moved, size * (rows + 1), node_size)
     if node_size > 1:
-        exchange += 2 * (on.barrier + on.look * (node_size - 2))
+        # Portable arithmetic also meets for the exponents, between nodes twice, and after the weights are rounded.
+        barriers = 2 + is_portable * (3 if nodes > 1 else 2)
+        exchange += barriers * (on.barrier + on.look * (node_size - 2))
     if nodes > 1:
-        messages = min(nodes - 1, -(-size // BYTES // BLOCK // node_size))  # none to ranks without a block
+        messages = min(nodes - 1, -(-parameters // BLOCK // node_size))  # none to ranks without a block
         exchange += -(-messages // AT_ONCE) * link.latency + messages * link.message
         exchange += allgather_steps(nodes, size / node_size) * (link.latency + link.message)
+        exchange += is_portable * small_allreduce(nodes, link)
         exchange += (max(roots) + 1) * size * (nodes - 1) / nodes / (link.bandwidth * 1e3)
-    compute = propagation(on, sizes, shard_rows(batch_size, shards), -(-shards // ranks), node_size)
-    return Cost(nodes, ranks, shards, compute, exchange)
+    compute = propagation(on, task, shard_rows(task.batch_size, shards), -(-shards // ranks), node_size)
+    return Cost(nodes, ranks, compute + rounding(on, task, node_size, node_size), exchange)
 
 
-def ring_cost(
-    sizes: Sequence[int], batch_size: int, nodes: int, node_size: int, link: Link, on: Machine = MACHINE
-) -> Cost:
+def ring_cost(task: Task, nodes: int, node_size: int, link: Link, on: Machine = MACHINE) -> Cost:
     """The time of a step with a replica on every rank, updated after a ring allreduce over all ranks."""
-    ranks, size = nodes * node_size, BYTES * parameter_count(sizes)
+    ranks, size = nodes * node_size, on.speed(task.arithmetic).number * parameter_count(task.sizes)
     # A message within a node is copied twice: read, write, read, write.
     inside = on.messages._replace(bandwidth=min(on.messages.bandwidth, on.node_bandwidth / (4 * node_size)))
     hops = [inside] * (node_size > 1) + [link] * (nodes > 1)
     hop = max((each.latency + each.message + size / ranks / (each.bandwidth * 1e3) for each in hops), default=0)
     update = memory(on, 3 * size * node_size, 2 * size * node_size, node_size)
-    compute = propagation(on, sizes, shard_rows(batch_size, ranks), 1, node_size)
-    return Cost(nodes, ranks, ranks, compute, 2 * (ranks - 1) * hop + update)
+    compute = propagation(on, task, shard_rows(task.batch_size, ranks), 1, node_size)
+    if task.arithmetic == "portable":
+        compute += rounding(on, task, 1, node_size)
+        update += small_allreduce(node_size, on.messages) + small_allreduce(nodes, link)
+    return Cost(nodes, ranks, compute, 2 * (ranks - 1) * hop + update)
 
 
-def propagation(on: Machine, sizes: Sequence[int], rows: int, shards: int, node_size: int) -> float:
+def propagation(on: Machine, task: Task, rows: int, shards: int, node_size: int) -> float:
     """µs of forward pass and backprop of a rank's shards, while the other ranks of its node compute theirs."""
+    sizes, speed = task.sizes, on.speed(task.arithmetic)
     count = parameter_count(sizes)
     flops = 6 * count - 2 * (sizes[0] + 1) * sizes[1]  # the first layer passes no δ on
-    besides = on.near
-    if 2 * BYTES * count > on.cache * 1e6:  # parameters are read twice, gradients written
-        besides = max(on.far, 3 * BYTES * node_size / on.node_bandwidth)
+    besides = speed.near
+    if 2 * speed.number * count > on.cache * 1e6:  # parameters are read twice, gradients written
+        besides = max(speed.far, 3 * speed.number * node_size / on.node_bandwidth)
     if rows == 1:
-        besides = max(on.one_row, besides)
-    return 8 * len(sizes) * on.call + shards * (rows * flops / on.gigaflops + count * besides) / 1e3
+        besides = max(speed.one_row, besides)
+    row = flops / speed.gigaflops + sum(sizes[1:-1]) * speed.neuron + sizes[-1] * speed.output
+    return len(sizes) * speed.layer + shards * (rows * row + count * besides) / 1e3
+
+
+def rounding(on: Machine, task: Task, sharers: int, node_size: int) -> float:
+    """µs in which a rank rounds the weights, one of `sharers` that share them; every rank of the node does so."""
+    speed, weights = on.speed(task.arithmetic), parameter_count(task.sizes) / sharers
+    each = speed.weight
+    if each and 2 * speed.number * weights > on.cache * 1e6:
+        each = max(each, ROUNDING * node_size / on.node_bandwidth)
+    return weights * each / 1e3
+
+
+def small_allreduce(members: int, link: Link) -> float:
+    """µs of an allreduce of a few numbers, by recursive doubling."""
+    return (members - 1).bit_length() * (link.latency + link.message)
 
 
 def memory(on: Machine, moved: float, held: float, node_size: int) -> float:
@@ -208,11 +258,11 @@ def table(costs: Sequence[Cost], rings: Sequence[Cost], batch_size: int) -> str:
     """One line per world. All speed-ups, also the ring's, are relative to one rank of this design."""
     head = "exchange µs  samples/s speed-up  eff."
     lines = [
-        f"{'':34}{'this design':^38}   {'replicas, ring allreduce':^38}".rstrip(),
-        f"nodes  ranks shards  compute µs   {head}   {head}",
+        f"{'':27}{'this design':^38}   {'replicas, ring allreduce':^38}".rstrip(),
+        f"nodes  ranks  compute µs   {head}   {head}",
     ]
     for each, ring in zip(costs, rings, strict=True):
-        line = f"{each.nodes:5,} {each.ranks:6,} {each.shards:6,} {each.compute:11,.0f}"
+        line = f"{each.nodes:5,} {each.ranks:6,} {each.compute:11,.0f}"
         for way in (each, ring):
             gain = costs[0].step / way.step
             line += f"   {way.exchange:11,.0f} {batch_size / way.step * 1e6:10,.0f} {gain:8.1f} {gain / way.ranks:5.0%}"
@@ -232,6 +282,8 @@ def build_parser() -> Parser:
                       help=f"neurons of each hidden layer (default: {layers})")  # fmt: skip
     parser.add_argument("--batch-size", type=positive_count, default=Config.batch_size, metavar="B",
                       help=f"rows per mini-batch, of all ranks together (default: {Config.batch_size})")  # fmt: skip
+    parser.add_argument("--arithmetic", choices=ARITHMETICS, default=Config.arithmetic,
+                      help=f"arithmetic; native is float32 here (default: {Config.arithmetic})")  # fmt: skip
     parser.add_argument("--nodes", type=Number(int, lambda k: 1 <= k <= 65_536, "an integer from 1 to 65536"),
                       default=16, metavar="K", help="number of nodes (default: 16)")  # fmt: skip
     parser.add_argument("--ranks-per-node", type=positive_count, default=32, metavar="K",
@@ -248,14 +300,13 @@ def build_parser() -> Parser:
 def main() -> None:
     """Run the command."""
     typed = build_parser().parse_args()
-    case = (typed.features, *sum(typed.hidden, ()), typed.classes), typed.batch_size
+    task = Task((typed.features, *sum(typed.hidden, ()), typed.classes), typed.batch_size, typed.arithmetic)
     places, link = worlds(typed.nodes, typed.ranks_per_node), INTERCONNECTS[typed.interconnect]
-    costs = [cost(*case, *place, link) for place in places]
-    print(table(costs, [ring_cost(*case, *place, link) for place in places], typed.batch_size))
+    costs = [cost(task, *place, link) for place in places]
+    print(table(costs, [ring_cost(task, *place, link) for place in places], typed.batch_size))
     worth, fastest = advice(costs)
     gains = [costs[0].step / each.step for each in (worth, fastest)]
     where = f"{format_count(worth.ranks, 'rank')} on {format_count(worth.nodes, 'node')}"
-    where += f" with --shards {worth.shards}" * (worth.shards != default_shards(worth.ranks))
     print(
         f"Request {where}: {gains[0]:.1f} times the speed of one rank at {gains[0] / worth.ranks:.0%} efficiency; "
         f"the fastest world has {fastest.ranks:,}, {gains[1]:.1f} times at {gains[1] / fastest.ranks:.0%}."

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distnet import plan
+from distnet.nn.model import ARITHMETICS
 from distnet.nn.parameters import parameter_count
 from distnet.parallel.shards import roots_within, share, tree
-from distnet.plan import INTERCONNECTS, MACHINE, Link, cost, ring_cost
+from distnet.plan import INTERCONNECTS, MACHINE, Link, Task, cost, ring_cost
 
 SIZES = (784, 800, 800, 10)
-BYTES = 4 * parameter_count(SIZES)
+PARAMETERS = parameter_count(SIZES)
+PORTABLE, NATIVE = Task(SIZES, 1024), Task(SIZES, 1024, "native")
 FREE = Link(0, 0, inf)
 
 
@@ -32,51 +34,100 @@ def test_subtrees_are_counted_as_the_exchange_finds_them(shards, nodes, data):
     assert plan.subtrees(run, shards) == len(roots_within(tree(shards), run))
 
 
+@pytest.mark.parametrize(("task", "number"), [(PORTABLE, 8), (NATIVE, 4)])
 @pytest.mark.parametrize("nodes", [2, 4, 64])
-def test_aligned_nodes_send_what_a_ring_over_them_sends(nodes):
+def test_aligned_nodes_send_what_a_ring_over_them_sends(nodes, task, number):
     link = Link(0, 0, 1e-3)  # a byte a µs
-    sent = cost(SIZES, 1024, nodes, 1, link).exchange - cost(SIZES, 1024, nodes, 1, FREE).exchange
-    assert sent == pytest.approx(2 * BYTES * (nodes - 1) / nodes)
-    ring = ring_cost(SIZES, 1024, nodes, 1, link).exchange - ring_cost(SIZES, 1024, nodes, 1, FREE).exchange
+    sent = cost(task, nodes, 1, link).exchange - cost(task, nodes, 1, FREE).exchange
+    assert sent == pytest.approx(2 * number * PARAMETERS * (nodes - 1) / nodes)
+    ring = ring_cost(task, nodes, 1, link).exchange - ring_cost(task, nodes, 1, FREE).exchange
     assert ring == pytest.approx(sent)
 
 
 def test_nodes_whose_shards_are_no_subtree_send_more():
     link = Link(0, 0, 1e-3)
-    sent = [cost(SIZES, 1024, 3, 2, at, shards=8).exchange for at in (link, FREE)]
-    assert sent[0] - sent[1] == pytest.approx(3 * BYTES * 2 / 3)  # a node has two roots, and gathers once
+    sent = [cost(NATIVE, 3, 2, at, shards=8).exchange for at in (link, FREE)]
+    assert sent[0] - sent[1] == pytest.approx(3 * 4 * PARAMETERS * 2 / 3)  # a node has two roots, and gathers once
 
 
 def test_one_node_sends_nothing():
-    assert cost(SIZES, 1024, 1, 8, Link(1e9, 1e9, 1e-9)) == cost(SIZES, 1024, 1, 8, FREE)
+    for task in (PORTABLE, NATIVE):
+        assert cost(task, 1, 8, Link(1e9, 1e9, 1e-9)) == cost(task, 1, 8, FREE)
 
 
 def test_one_rank_waits_for_nobody():
-    alone = cost(SIZES, 1024, 1, 1, FREE)
-    assert alone.exchange == cost(SIZES, 1024, 1, 1, FREE, MACHINE._replace(barrier=1e9, look=1e9)).exchange
-    assert (alone.nodes, alone.ranks, alone.shards) == (1, 1, 4)
+    alone = cost(PORTABLE, 1, 1, FREE)
+    assert alone.exchange == cost(PORTABLE, 1, 1, FREE, MACHINE._replace(barrier=1e9, look=1e9)).exchange
+    assert (alone.nodes, alone.ranks) == (1, 1)
     assert alone.step == alone.compute + alone.exchange
 
 
-@given(st.sampled_from(list(INTERCONNECTS)), st.integers(1, 40), st.integers(1, 40), st.integers(1, 100_000))
-def test_a_better_link_is_never_slower(name, nodes, node_size, batch_size):
+@pytest.mark.parametrize(
+    ("task", "nodes", "barriers"), [(NATIVE, 1, 2), (NATIVE, 2, 2), (PORTABLE, 1, 4), (PORTABLE, 2, 5)]
+)
+def test_barriers_are_those_of_a_step(task, nodes, barriers):
+    longer = MACHINE._replace(barrier=MACHINE.barrier + 1000)
+    waited = cost(task, nodes, 2, FREE, longer).exchange - cost(task, nodes, 2, FREE).exchange
+    assert waited == pytest.approx(1000 * barriers)
+
+
+def test_portable_nodes_exchange_one_more_small_message():
+    late = Link(100, 0, inf)
+    portable, native = (
+        cost(task, 8, 1, late).exchange - cost(task, 8, 1, FREE).exchange for task in (PORTABLE, NATIVE)
+    )
+    assert portable - native == pytest.approx(3 * 100)
+
+
+def test_ranks_of_a_node_share_the_rounding_of_weights_and_replicas_do_not():
+    slow = MACHINE._replace(portable=MACHINE.portable._replace(weight=1e3))
+
+    def extra(model, nodes, node_size):
+        return sum(
+            sign * model(PORTABLE, nodes, node_size, FREE, on).compute for sign, on in ((1, slow), (-1, MACHINE))
+        )
+
+    alone = extra(cost, 1, 1)
+    assert extra(cost, 1, 4) == pytest.approx(alone / 4, rel=0.01)
+    assert extra(cost, 4, 1) == extra(ring_cost, 1, 4) == pytest.approx(alone)
+
+
+def test_more_work_per_neuron_output_or_weight_is_slower():
+    free = MACHINE.portable._replace(neuron=0, output=0, weight=0)
+    compute = cost(PORTABLE, 1, 1, FREE, MACHINE._replace(portable=free)).compute
+    for name, count in (("neuron", 1024 * 1600), ("output", 1024 * 10)):
+        more = cost(PORTABLE, 1, 1, FREE, MACHINE._replace(portable=free._replace(**{name: 1}))).compute
+        assert more - compute == pytest.approx(count / 1e3)
+
+
+@given(
+    st.sampled_from(list(INTERCONNECTS)),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 100_000),
+    st.sampled_from(ARITHMETICS),
+)
+def test_a_better_link_is_never_slower(name, nodes, node_size, batch_size, arithmetic):
     link = INTERCONNECTS[name]
     better = Link(link.latency / 2, link.message / 2, link.bandwidth * 2)
     for model in (cost, ring_cost):
-        steps = [model((784, 64, 10), batch_size, nodes, node_size, each).step for each in (link, better)]
+        task = Task((784, 64, 10), batch_size, arithmetic)
+        steps = [model(task, nodes, node_size, each).step for each in (link, better)]
         assert steps[1] <= steps[0]
 
 
-def test_more_ranks_compute_less_each_until_a_shard_is_one_row():
-    times = [cost(SIZES, 64, 1, ranks, FREE).compute for ranks in (1, 2, 4, 8, 16)]
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_more_ranks_compute_less_each_until_a_shard_is_one_row(arithmetic):
+    task = Task(SIZES, 64, arithmetic)
+    times = [cost(task, 1, ranks, FREE).compute for ranks in (1, 2, 4, 8, 16)]
     assert times == sorted(times, reverse=True)
     # On nodes of their own: many ranks of one node share its memory's bandwidth.
-    assert cost(SIZES, 64, 64, 1, FREE).compute == cost(SIZES, 64, 128, 1, FREE).compute
+    assert cost(task, 64, 1, FREE).compute == cost(task, 128, 1, FREE).compute
 
 
-@pytest.mark.parametrize(("ranks", "shards"), [(1, 4), (2, 4), (4, 4), (8, 8), (3, 3), (12, 12)])
-def test_shards_are_the_default_or_as_many_as_ranks_that_would_be_unequal_otherwise(ranks, shards):
-    assert cost(SIZES, 1024, 1, ranks, FREE).shards == shards
+def test_there_is_one_shard_per_rank_unless_more_are_requested():
+    assert cost(NATIVE, 1, 3, FREE) == cost(NATIVE, 1, 3, FREE, shards=3)
+    assert cost(NATIVE, 1, 3, FREE).step < cost(NATIVE, 1, 3, FREE, shards=4).step
 
 
 @pytest.mark.parametrize(
@@ -93,16 +144,19 @@ def test_worlds_are_doubled_within_a_node_and_then_by_nodes():
 
 
 def test_the_advice_is_the_largest_efficient_world_and_the_fastest():
-    costs = [plan.Cost(1, ranks, 4, step, 0) for ranks, step in ((1, 100), (2, 50), (4, 30), (8, 27), (16, 28))]
+    costs = [plan.Cost(1, ranks, step, 0) for ranks, step in ((1, 100), (2, 50), (4, 30), (8, 27), (16, 28))]
     worth, fastest = plan.advice(costs)
     assert (worth.ranks, fastest.ranks) == (4, 8)
 
 
 def test_the_constants_are_those_that_were_measured():
     found = json.loads((ROOT / "docs" / "scaling.json").read_text())
-    constants = found["constants"] | {"messages": Link(*(float(f"{value:.3g}") for value in found["messages"]))}
-    for name, value in constants.items():
-        assert getattr(MACHINE, name) == (value if name == "messages" else float(f"{value:.3g}"))
+    values = {name: MACHINE.speed(name)._asdict() for name in ARITHMETICS}
+    values |= {"messages": dict(enumerate(MACHINE.messages)), "constants": MACHINE._asdict()}
+    for part in values:
+        measured = dict(enumerate(found[part])) if part == "messages" else found[part]
+        for name, value in measured.items():
+            assert values[part][name] == float(f"{value:.3g}")
 
 
 def test_the_documentation_shows_what_the_command_prints():
@@ -115,8 +169,15 @@ def test_the_documentation_shows_what_the_command_prints():
     assert advice.startswith("Request ")
 
 
-def test_no_hidden_layer_and_one_rank_are_a_plan_too():
-    ended = command("--hidden", "--nodes", "1", "--ranks-per-node", "1")
+def test_portable_is_the_default_and_slower():
+    outputs = [command("--nodes", "1", *more).stdout for more in ([], ["--arithmetic", "portable"])]
+    assert outputs[0] == outputs[1]
+    assert cost(PORTABLE, 1, 1, FREE).step > cost(NATIVE, 1, 1, FREE).step
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_no_hidden_layer_and_one_rank_are_a_plan_too(arithmetic):
+    ended = command("--hidden", "--nodes", "1", "--ranks-per-node", "1", "--arithmetic", arithmetic)
     assert ended.returncode == 0
     assert "Request 1 rank on 1 node: 1.0 times" in ended.stdout
 
@@ -131,6 +192,7 @@ def test_no_hidden_layer_and_one_rank_are_a_plan_too():
             ["--interconnect", "pigeon"],
             "--interconnect: expected one of ethernet-1g, ethernet-10g, ethernet-100g, infiniband-hdr, got 'pigeon'",
         ),
+        (["--arithmetic", "exact"], "--arithmetic: expected one of portable, native, got 'exact'"),
         (["--node", "2"], "--node 2: there is no such option"),
     ],
 )
