@@ -5,8 +5,8 @@ import pytest
 
 from distnet.nn.dropout import Dropout
 from distnet.nn.model import Model
-from distnet.nn.parameters import layer_views, parameter_count
 from distnet.nn.native import NativePropagation
+from distnet.nn.parameters import layer_views, parameter_count
 from distnet.runtime.arrays import aligned_zeros
 from distnet.training.evaluation import losses_from
 
