@@ -189,11 +189,13 @@ class Exchange:
         self._lap("waiting")
         largest = np.maximum.reduce(self._exponents[1:, : len(own)], axis=0, out=self._largest_exponents)
         if self.world.nodes > 1:
-            if self.world.node_rank == 0:
-                self._exponents[0, : len(own)] = largest
-                self.world.wait(self.world.node_roots.Iallreduce(self._in_place, self._exponents[0], self._max))
-            self.world.node_barrier()
-            largest[:] = self._exponents[0, : len(own)]
+            if self.lane_comm is not None:
+                self.world.wait(self.lane_comm.Iallreduce(self._in_place, largest, self._max))
+            if self._uneven_nodes:  # some ranks lead no lane; rank 0 of a node always does
+                if self.world.node_rank == 0:
+                    self._exponents[0, : len(own)] = largest
+                self.world.node_barrier()
+                largest[:] = self._exponents[0, : len(own)]
         self._lap("exchange")
         return largest
 
