@@ -246,7 +246,7 @@ class PortablePropagation:
         for number, (start, width) in enumerate(zip(starts, hidden, strict=False)):
             z, a, slopes = flat[:, start : start + rows * width].reshape(3, rows, width)
             cut = scratch[:, : rows * width].reshape(3, rows, width)
-            scaled = scratch[1, : rows * sizes[number + 2]].reshape(rows, -1)
+            scaled = scratch[1, : rows * sizes[number + 2]].reshape(rows, sizes[number + 2])
             round_activations: Callable[[], object] = Rounding(a, 1, bits[number + 1].inputs, scratch[0])
             if is_bounded:
                 round_activations = partial(round_to, a, np.array(rounding_constant(0, bits[number + 1].inputs)), a)
