@@ -1,0 +1,68 @@
+"""Portable arithmetic has the bits of golden.json: here, on any number of ranks, and after an interruption.
+
+matrix.py compares on other kernels, NumPys and MPIs; arm64.py on another architecture.
+"""
+
+from dataclasses import fields
+
+import pytest
+from golden import is_small, read_golden, train_small, working_directory
+from helpers import ROOT
+
+from distnet.config.options import Config
+from distnet.config.reading import read_config
+from distnet.datasets.augmentation import STRENGTHS
+from distnet.parallel.launched import launched_world
+
+GOLDEN = {name: each for name, each in read_golden().items() if is_small(name)}
+# These change no bits, change only which data are read, or are not for portable arithmetic.
+FREE = {"preset", "data_dir", "train_samples", "header", "arithmetic", "dtype"}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_one_process_has_the_golden_bits(name):
+    run, expected = GOLDEN[name]
+    with working_directory():
+        assert train_small(run) == expected
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks_per_node", [None, 1, 2])
+@pytest.mark.parametrize("name", ["one row", "csv", "interrupted", "all regularised"])
+def test_every_rank_has_the_golden_bits(name, ranks_per_node):
+    world = launched_world(ranks_per_node)
+    run, expected = GOLDEN[name]
+    with working_directory(has_data=world.rank == 0):
+        assert train_small(run, ranks_per_node) == expected
+
+
+@pytest.mark.parametrize("name", [name for name, (run, _) in GOLDEN.items() if run.stop])
+def test_an_interrupted_run_has_the_golden_bits_of_an_uninterrupted_one(name):
+    run, expected = GOLDEN[name]
+    with working_directory():
+        assert train_small(run._replace(stop=0)) == expected
+
+
+def test_the_golden_runs_use_every_option_that_changes_bits():
+    configs = [read_config(run.arguments) for run, _ in GOLDEN.values()]
+    for option in fields(Config):
+        if option.metadata["group"] not in ("data", "network", "training", "regularisation") or option.name in FREE:
+            continue
+        values = {str(getattr(config, option.name)) for config in configs}
+        assert len(values) > 1, f"no run has --{option.name}"
+        if choices := option.metadata.get("choices"):
+            assert values >= set(choices), option.name
+    assert {kind.partition("=")[0] for config in configs for kind in config.augment} == {*STRENGTHS}
+    assert {config.schedule for config in configs if config.warmup_epochs} == {config.schedule for config in configs}
+
+
+def test_early_stopping_ends_its_golden_run():
+    run, expected = GOLDEN["early stopping"]
+    with working_directory():
+        assert train_small(run._replace(arguments=[*run.arguments, "--patience", "20"])) != expected
+
+
+def test_the_readme_has_the_golden_hashes_of_make_train():
+    readme = (ROOT / "README.md").read_text()
+    for name, (_, expected) in read_golden().items():
+        assert is_small(name) or expected.parameters in readme, name
