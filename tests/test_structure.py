@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,11 @@ def writes(tree: ast.AST) -> set[str]:
 def test_every_file_is_written_by_the_one_mechanism_of_files():
     found = {name for name in FILES if name != "runtime.files" and writes(parsed(name))}
     assert found == WRITERS.keys()
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert listed == sorted(".".join(path.parent.relative_to(ROOT).parts) for path in HOUSE.rglob("__init__.py"))
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
