@@ -17,7 +17,7 @@ from distnet.config.parser import Parser
 from distnet.config.values import file_path
 from distnet.datasets.options import DATA_FOLDER, HAS_FOLDER
 from distnet.doctor import checks, mpi, trial
-from distnet.doctor.findings import NOTE, OK, Finding, Report
+from distnet.doctor.findings import NOTE, Finding, Report
 from distnet.doctor.machine import Facts, gather_facts
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
@@ -99,15 +99,20 @@ def examine(folder: Path, is_named: bool, findings: Sequence[Finding] = ()) -> i
         report.add(checks.list_ranks(world, everyone))
         report.add(checks.check_shared_memory(world, everyone, trial.is_memory_shared(world)))
         report.start_section("machine")
-        report.add(Finding(OK, "system", f"{mine.system}; {mine.cpu}"))
+        report.add(checks.list_systems(everyone))
         report.add(*checks.check_cores(world, everyone), checks.check_memory(world, everyone))
         report.start_section("software")
         report.add(*checks.compare_software(everyone), *checks.list_variables(everyone))
         report.start_section("data")
         report.add(world.on_root(lambda: checks.check_data(folder, is_named)))
         report.start_section("training")
+        is_rounded = not any(each.deviation for each in everyone)
         room = min((each.shared_memory for each in everyone if each.shared_memory is not None), default=TRIAL_BYTES)
-        if room < TRIAL_BYTES and max(world.node_sizes) > 1:
+        if not is_rounded:
+            report.add(
+                Finding(NOTE, "bits", "not checked: portable arithmetic can't be used", "the remedy for rounding first")
+            )
+        elif room < TRIAL_BYTES and max(world.node_sizes) > 1:
             report.add(Finding(NOTE, "bits", "not checked: too little shared memory", "the remedy for windows first"))
         else:
             report.add(checks.compare_bits(world, *trial.train_both_ways(world)))

@@ -15,8 +15,8 @@ from distnet.datasets.folders import KNOWN_SAMPLES, check_bytes, find_files, tra
 from distnet.datasets.loading import read_files
 from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
 from distnet.doctor.machine import Facts
-from distnet.doctor.trial import CLASSES, PARAMETERS, PIXELS, Digests
-from distnet.parallel.shards import default_shards
+from distnet.doctor.trial import CLASSES, PIXELS, SHA256, Digests
+from distnet.nn.parameters import parameter_count
 from distnet.parallel.shared_memory import SHARED_MEMORY
 from distnet.parallel.world import World
 from distnet.runtime.arrays import pad_count
@@ -72,10 +72,12 @@ def check_memory(world: World, everyone: Sequence[Facts]) -> Finding:
 
 def window_bytes(world: World) -> int:
     """Shared memory of a node when MNIST is loaded and trained on with the default options, in bytes."""
-    samples, number = sum(KNOWN_SAMPLES), np.dtype(Config.dtype).itemsize
+    samples, number = sum(KNOWN_SAMPLES), np.dtype(np.float64).itemsize
     raw = samples * (PIXELS + 1)
-    data = samples * (pad_count(PIXELS + 1, Config.dtype) + CLASSES) * number
-    return raw + data + (default_shards(world.size) + 1) * PARAMETERS * number
+    data = samples * (pad_count(PIXELS + 1, np.float64) + CLASSES) * number
+    # Parameters, as they are and rounded, and the gradients of each rank.
+    vectors = max(world.node_sizes) + 2
+    return raw + data + vectors * parameter_count((PIXELS, *Config.hidden, CLASSES)) * number
 
 
 def find_least(resource: str, everyone: Sequence[Facts]) -> tuple[int | None, str]:
@@ -132,7 +134,7 @@ def check_node_quota(node: Sequence[Facts]) -> Finding | None:
 
 
 def compare_software(everyone: Sequence[Facts]) -> list[Finding]:
-    """Python, NumPy, BLAS and SIMD, on which the bits depend: they must be the same on all ranks."""
+    """Python, NumPy, BLAS and SIMD, on which the bits of native arithmetic depend, and what portable needs."""
     first = everyone[0]
     kernels = OLDEST_KERNELS.get(platform.machine(), "KERNELS")
     numpy = f"python -m pip install numpy=={first.numpy.split()[0]}"
@@ -145,14 +147,25 @@ def compare_software(everyone: Sequence[Facts]) -> list[Finding]:
         compare("BLAS", [each.blas for each in everyone], f"{numpy}, and export OPENBLAS_CORETYPE={kernels}"),
         check_threads(everyone),
         compare("SIMD", simd, f'export NPY_DISABLE_CPU_FEATURES="{odd}"'),
+        check_rounding(everyone),
     ]
 
 
 def compare(name: str, values: Sequence[str], remedy: str) -> Finding:
-    """The value that all ranks have, or a problem. remedy: for every host."""
+    """The value that all ranks have, or a note. remedy: for every host."""
     if len(set(values)) == 1:
         return Finding(OK, name, values[0])
-    return Finding(PROBLEM, name, f"not the same everywhere: {group_by_value(values)}", f"on every host: {remedy}")
+    text = f"not the same everywhere, which changes the bits of native arithmetic: {group_by_value(values)}"
+    return Finding(NOTE, name, text, f"on every host: {remedy}")
+
+
+def check_rounding(everyone: Sequence[Facts]) -> Finding:
+    """Whether portable arithmetic can be used."""
+    deviations = [each.deviation for each in everyone]
+    if any(deviations):
+        text = f"not as portable arithmetic needs it: {group_by_value([each or 'none' for each in deviations])}"
+        return Finding(PROBLEM, "rounding", text, "another NumPy or BLAS, or --arithmetic native")
+    return Finding(OK, "rounding", "as IEEE 754 defines it, also in the BLAS and of subnormal numbers")
 
 
 def check_threads(everyone: Sequence[Facts]) -> Finding:
@@ -169,9 +182,17 @@ def check_threads(everyone: Sequence[Facts]) -> Finding:
 def list_variables(everyone: Sequence[Facts]) -> list[Finding]:
     """The environment variables that matter, if any are set."""
     values = [" ".join(f"{name}={value}" for name, value in each.variables.items()) for each in everyone]
-    if not any(values):
-        return []
-    return [Finding(OK, "variables", values[0] if len(set(values)) == 1 else group_by_value(values))]
+    return [Finding(OK, "variables", format_values(values))] if any(values) else []
+
+
+def list_systems(everyone: Sequence[Facts]) -> Finding:
+    """The operating system and processor."""
+    return Finding(OK, "system", format_values([f"{each.system}; {each.cpu}" for each in everyone]))
+
+
+def format_values(values: Sequence[str]) -> str:
+    """The value that all ranks have, or each with its ranks."""
+    return values[0] if len(set(values)) == 1 else group_by_value(values)
 
 
 def check_data(folder: Path, is_named: bool) -> Finding:
@@ -203,16 +224,16 @@ def check_data(folder: Path, is_named: bool) -> Finding:
 
 
 def compare_bits(world: World, digests: Sequence[Digests], seconds: float, seconds_alone: float) -> Finding:
-    """Whether training gives the same parameters on all ranks together and on each alone."""
+    """Whether training gives the same parameters on all ranks together, on each alone, and on every other machine."""
     name, size = "bits", format_count(world.size, "rank")
     alone = [each.alone for each in digests]
-    if len({digest for each in digests for digest in each}) == 1:
-        who = f"{size} and a single process train" if world.size > 1 else "a single process trains twice"
-        text = f"{who} to the same parameters, in {seconds:.1f} s and {seconds_alone:.1f} s; sha256 {alone[0]}"
+    if {digest for each in digests for digest in each} == {SHA256}:
+        who = f"{size} and a single process train" if world.size > 1 else "a single process trains"
+        text = f"{who} to the same bits as everywhere, in {seconds:.1f} s and {seconds_alone:.1f} s; sha256 {SHA256}"
         return Finding(OK, name, text)
-    if len(set(alone)) > 1:
-        text = f"ranks differ even as single processes: {group_by_value([digest[:8] for digest in alone])}"
-        return Finding(PROBLEM, name, text, "hosts of one kind, or the remedies for BLAS and SIMD above")
+    if set(alone) != {SHA256}:
+        text = f"a single process trains to other bits than everywhere, which is a bug: {group_by_value(alone)}"
+        return Finding(PROBLEM, name, f"{text}; expected {SHA256}", BUG_REPORT)
     together = group_by_value([each.together[:8] for each in digests])
     text = f"{size} and a single process train to different parameters: {alone[0][:8]} alone, together {together}"
     return Finding(PROBLEM, name, text, f"python -m distnet.doctor once more, for memory can fail; then {BUG_REPORT}")

@@ -12,6 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from distnet.parallel.shared_memory import shared_memory_left
+from distnet.portable.environment import find_deviation
 from distnet.runtime.proc import available_memory, cpu_model, read_proc, read_words
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -27,7 +28,8 @@ class Facts(NamedTuple):
     cores: those that it may use. host_cores: how many any process may use here. quota: CPU time of its container, in
     cores; None without a limit. memory, shared_memory: free bytes, in total and in /dev/shm; None if unknown.
     blas: library and kernels. threads: of the BLAS, by default and when limited to one; None if unknown. simd:
-    extensions that NumPy uses. variables: those of the environment that matter.
+    extensions that NumPy uses. deviation: from IEEE 754, see `find_deviation`. variables: those of the environment
+    that matter.
     """
 
     host: str
@@ -43,6 +45,7 @@ class Facts(NamedTuple):
     blas: str
     threads: tuple[int, int] | None
     simd: tuple[str, ...]
+    deviation: str
     variables: dict[str, str]
 
 
@@ -68,6 +71,7 @@ def gather_facts() -> Facts:
         blas=blas,
         threads=threads,
         simd=(*simd.get("baseline", ()), *simd.get("found", ())),
+        deviation=find_deviation(),
         variables={name: value for name, value in sorted(os.environ.items()) if VARIABLES.match(name)},
     )
 

@@ -81,6 +81,12 @@ def other_sums(module, load):
     module.Exchange.reduce_scatter = spoiled
 
 
+def no_subnormals(module, load):
+    """A processor that flushes subnormal numbers to zero, to the self-test of portable arithmetic."""
+    load(module)
+    module.find_deviation = lambda: "subnormal numbers are flushed to zero"
+
+
 def stop_while_loading(module, load):
     """Requests to stop that come before MPI is started, or after that and before the data is there."""
     load(module)
@@ -94,12 +100,6 @@ def stop_while_loading(module, load):
         return read(*arguments, **options)
 
     module.load = spoiled
-
-
-def short_trial(module, load):
-    """No fault, but a doctor who is sooner done."""
-    load(module)
-    module.EPOCHS = 1
 
 
 def missing(module, load):
@@ -152,8 +152,8 @@ if os.environ.get("DISTNET_FAULT_RANK", rank) == rank:
             AtImport("distnet.parallel.world", before_mpi)
         case "other sums":
             AtImport("distnet.parallel.exchange", other_sums)
-        case "short trial":
-            AtImport("distnet.doctor.trial", short_trial)
+        case "no subnormals":
+            AtImport("distnet.portable.environment", no_subnormals)
         case "no mpi4py":
             AtImport("mpi4py", missing)
         case "no Pillow":
