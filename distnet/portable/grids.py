@@ -38,9 +38,10 @@ def product_bits(terms: int) -> int:
 def rounding_constant(exponent: int, bits: int) -> float:
     """c, with which `round_to` rounds to multiples of 2^(exponent - bits), for |x| <= 2^exponent.
 
-    bits: at most MOST_BITS. The error is at most half a multiple, 2^(exponent - bits - 1).
+    bits: at most MOST_BITS. The error is at most half a multiple, 2^(exponent - bits - 1). Infinite, so that `round_to`
+    gives NaN, for exponents above MOST.
     """
-    return math.ldexp(1.5, SIGNIFICAND - 1 + max(exponent, LEAST) - bits)
+    return math.ldexp(1.5, SIGNIFICAND - 1 + max(exponent, LEAST) - bits) if exponent <= MOST else math.inf
 
 
 def round_to(x: Floats, constant: Floats | float, out: Floats) -> Floats:
@@ -89,15 +90,16 @@ class Rounding:
 
 
 def exponent_above(maximum: float) -> int:
-    """The smallest e >= LEAST with maximum < 2^e; NOT_FINITE for NaN and infinity."""
-    return max(math.frexp(maximum)[1], LEAST) if math.isfinite(maximum) else NOT_FINITE
+    """The smallest e >= LEAST with maximum < 2^e; NOT_FINITE for NaN and for 2^MOST or more."""
+    return math.frexp(max(maximum, SMALLEST))[1] if maximum < math.ldexp(1.0, MOST) else NOT_FINITE
 
 
 def exact_sum(x: Floats, axis: int = 0) -> Floats:
     """The sum of float64 numbers along an axis, the same bits in any order of additions.
 
     x is cut into two slices on grids of its largest magnitudes m along the axis; their sums are exact. The error is at
-    most n^3 2^-104 m, for n terms, and one rounding. NaN where x holds NaN or something of 2^MOST or more.
+    most n^3 2^-104 m, for n terms, and one rounding; m counts as 2^-198 at least. NaN where x holds NaN or something of
+    2^MOST or more.
     """
     bits = min(MOST_BITS, SIGNIFICAND - sum_bits(max(x.shape[axis], 1)))
     total, rest = 0.0, np.array(x)
