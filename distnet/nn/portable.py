@@ -280,7 +280,7 @@ class PortablePropagation:
         self._unit_constant = np.array(rounding_constant(0, sum_grid))
         self._round_products = Rounding(self._products, 0, sum_grid, scratch[0])
 
-        least = SMALLEST if input_exponent is None else math.ldexp(0.5, input_exponent)
+        least = SMALLEST if input_exponent is None else math.ldexp(0.5, min(input_exponent, MOST + 1))
         self._round_inputs = Rounding(self._features, 1, bits[0].inputs, scratch[0], least)
 
         self._starts = np.array(starts, np.intp)

@@ -136,9 +136,9 @@ def cosine_and_sine(turns):
     turns -= round(turns)
     angle = 2 * PI * turns.numerator / turns.denominator
     term, sums = Decimal(1), [Decimal(0), Decimal(0)]
-    for power in range(60):
-        sums[power % 2] += term if power % 4 < 2 else -term
-        term *= angle / (power + 1)
+    for number in range(60):
+        sums[number % 2] += term if number % 4 < 2 else -term
+        term *= angle / (number + 1)
     return sums
 
 

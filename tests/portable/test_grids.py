@@ -174,7 +174,10 @@ def test_products_of_so_many_bits_are_exact_in_any_order(terms, scale):
         for order in shuffled(terms):
             left, right = a[order], b[order]
             results = [one_by_one(left * right), np.add.reduce(left * right), np.dot(left, right)]
-            results += [(left[None] @ right[:, None])[0, 0], np.dot(left.reshape(1, -1), np.stack([right, right], 1))[0, 1]]
+            results += [
+                (left[None] @ right[:, None])[0, 0],
+                np.dot(left.reshape(1, -1), np.stack([right, right], 1))[0, 1],
+            ]
             assert set(map(Fraction, map(float, results))) == {exact}
 
 
