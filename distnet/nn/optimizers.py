@@ -189,6 +189,8 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
 def clip_scale(squared_norm: float, scale: float, clip_norm: float) -> float:
     """`scale`, reduced so that the mean gradient's norm is at most clip_norm.
 
-    squared_norm: of Σ∇ over all parameters. Source: Pascanu et al. 2013; the 1e-6 is from torch.
+    squared_norm: of Σ∇ over all parameters; if it is NaN, so is the result. Source: Pascanu et al. 2013; the 1e-6 is
+    from torch.
     """
-    return scale * min(1.0, clip_norm / (math.sqrt(squared_norm) * scale + 1e-6))
+    factor = clip_norm / (math.sqrt(squared_norm) * scale + 1e-6)
+    return scale if factor > 1 else scale * factor

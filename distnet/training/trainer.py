@@ -312,11 +312,13 @@ class Trainer:
 
 
 def find_exponent(world: World, split: Split, background: float) -> int:
-    """The smallest e with |x| < 2^e for all inputs of a split, and for what augmentation moves in. Collective."""
-    largest = abs(background)
+    """The smallest e with |x| < 2^e for all inputs of a split, and for what augmentation moves in. Collective.
+
+    NOT_FINITE where an input is NaN or too large for a grid.
+    """
+    exponent = exponent_above(abs(background))
     for rows in own_blocks(len(split.inputs), world.rank, world.size):
-        largest = max(largest, float(np.max(np.abs(split.inputs[rows, : split.features]))))
-    exponent = exponent_above(largest)
+        exponent = max(exponent, exponent_above(float(np.max(np.abs(split.inputs[rows, : split.features]), initial=0))))
     return exponent if world.comm is None else max(world.comm.allgather(exponent))
 
 

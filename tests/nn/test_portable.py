@@ -2,20 +2,25 @@
 
 import itertools
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from distnet.datasets.dataset import Split
 from distnet.nn.arithmetic import prepare
 from distnet.nn.functional import ACTIVATIONS, build_activations
 from distnet.nn.model import Model
 from distnet.nn.native import NativeArithmetic
-from distnet.nn.optimizers import Hyperparameters, Optimizer
-from distnet.nn.parameters import initial_parameters, layer_views, parameter_count
+from distnet.nn.optimizers import Hyperparameters, Optimizer, clip_scale
+from distnet.nn.parameters import BLOCK, initial_parameters, layer_views, parameter_count
 from distnet.nn.portable import PortableArithmetic, layer_bits
+from distnet.parallel.exchange import Exchange
+from distnet.parallel.world import World
 from distnet.portable import elementary
 from distnet.portable.grids import MOST_BITS, NOT_FINITE, exponent_above, product_bits
 from distnet.runtime.arrays import Sharing, aligned_zeros
+from distnet.training.trainer import find_exponent
 
 SIZES = {
     "three layers": (6, 5, 4, 3),
@@ -441,3 +446,32 @@ def test_a_rank_without_rows_has_the_least_exponents_and_a_gradient_of_zeros():
     workspace.finish(views, np.zeros(5, np.int32))
     assert not flat.any()
     assert least < NOT_FINITE
+
+
+@pytest.mark.parametrize("value", NO_GRID)
+def test_an_input_that_no_grid_holds_is_found_on_any_number_of_ranks(value):
+    X, Y = data((3, 2), 9)
+    X[2, 1] = value
+    for ranks in (1, 2, 5, 9):
+        split = Split(X, Y, 3)
+        worlds = [SimpleNamespace(rank=rank, size=ranks, comm=None) for rank in range(ranks)]
+        assert max(find_exponent(world, split, 0.0) for world in worlds) == NOT_FINITE
+
+
+def test_clipping_by_a_norm_of_nan_gives_nan_and_by_an_infinite_one_zero():
+    assert np.isnan(clip_scale(np.nan, 0.1, 1.0))
+    assert clip_scale(np.inf, 0.1, 1.0) == 0
+    assert clip_scale(4.0, 0.5, 2.0) == 0.5
+
+
+def test_the_norm_that_clips_is_exact_but_for_its_grids_and_nan_where_a_square_fits_none():
+    count = 2 * BLOCK + 17
+    exchange = Exchange(World(None), np.zeros(count), 1)
+    gradient_sum = np.random.default_rng(0).normal(size=len(exchange.slice)) * 1e-3
+    gradient_sum[:BLOCK] *= 1e9
+    exact = sum(Fraction(each) ** 2 for each in gradient_sum.tolist())
+    assert abs(Fraction(exchange.squared_norm(gradient_sum)) - exact) <= exact * Fraction(1, 1 << 31)
+    assert not exchange.squared_norm(gradient_sum * 0)
+    gradient_sum[5] = 2.0**125
+    with np.errstate(all="ignore"):
+        assert np.isnan(exchange.squared_norm(gradient_sum))
