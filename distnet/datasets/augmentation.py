@@ -44,7 +44,7 @@ def bumps(size: int, sigma: float) -> Array:
 
     Their centres are one sigma apart, and at least one pixel.
     """
-    spacing = max(sigma, 1)
+    spacing = max(sigma, 1)  # portable: a checked number
     count = int(np.ceil((size - 1 + 2 * MARGIN * sigma) / spacing)) + 1
     centre = (np.arange(count) - (count - 1) / 2) * spacing
     distance = (from_the_middle(size)[:, None] - centre) / sigma
@@ -137,7 +137,7 @@ class Augmentation:
             round_to(factors, rounding_constant(exponent_above(float(np.max(np.abs(factors)))), bits), factors)
         slope = 1 / (1 - strengths.scale / 100)
         constant = strengths.shift + (max(self.shape) + 1) / 2
-        largest = max(constant, slope, self.elastic)
+        largest = max(constant, slope, self.elastic)  # portable: finite numbers
         # Of the squares of a row of bumps, the sum is one.
         largest_half = max(constant + slope * max(self.shape) / 2, self.elastic * math.sqrt(len(self.across)))
         return rounding_constant(exponent_above(largest), bits), rounding_constant(exponent_above(largest_half), bits)
@@ -175,10 +175,10 @@ class Augmentation:
         half, places = self.half[:, :count], self.places[:, :count]
         if self.grids:
             round_to(coefficients, self.grids[0], coefficients)
-        np.matmul(coefficients, self.across, out=half)
+        np.matmul(coefficients, self.across, out=half)  # portable: factors on grids
         if self.grids:
             round_to(half, self.grids[1], half)
-        return np.matmul(self.down, half, out=places)
+        return np.matmul(self.down, half, out=places)  # portable: factors on grids
 
     def look_up(self, images: Array, places: Array, out: Array) -> None:
         """Write the values of `images`, (n, pixels), at `places` to `out`, (n, pixels). Overwrites `places`."""

@@ -129,8 +129,9 @@ def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
         """One number per sample, (BLOCK, 1), to go with its pen points (BLOCK, PEN_POINTS)."""
         return low + (high - low) * next(rows)
 
-    labels = (draw_order(BLOCK, seed, PURPOSE, block, 1) % 10).astype(np.uint8)
-    style = FIRST_STYLE[labels] + np.floor(next(rows)[:, 0] * STYLE_COUNT[labels]).astype(np.int64)
+    labels = (draw_order(BLOCK, seed, PURPOSE, block, 1) % 10).astype(np.uint8)  # portable: 0 to 9
+    chosen = np.floor(next(rows)[:, 0] * STYLE_COUNT[labels])
+    style = FIRST_STYLE[labels] + chosen.astype(np.int64)  # portable: less than 3
     x, y = PEN_PATH[:, style]
 
     # Bend the paper, not single points: its waves are long, so strokes stay smooth and connected.
@@ -149,17 +150,17 @@ def _draw_block(seed: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
     y += between(-1, 1)
 
     pen = between(0.7, 1.3)  # standard deviation of its profile, pixels
-    ink = np.matmul(_profiles(y, pen), _profiles(x, pen).swapaxes(1, 2))
+    ink = np.matmul(_profiles(y, pen), _profiles(x, pen).swapaxes(1, 2))  # portable: profiles lie on grids
     # A stroke is the integral of the pen along it: this makes its middle about 1, however long the digit.
     # Too much ink, cut off at white and at black, is a stroke with a flat middle and an edge of a pixel.
     ink *= (between(1.5, 2.5) * SPACING[style, None] * height / (pen * math.sqrt(TAU)))[:, :, None]
     ink -= 0.25
     words = draw_words(ink.size // 4, seed, PURPOSE, block, 2)
-    grain = words.astype("<u8", copy=False).view("<u2").reshape(ink.shape)
+    grain = words.astype("<u8", copy=False).view("<u2").reshape(ink.shape)  # portable: little-endian
     ink *= 1 - 0.3 / 65536 * grain  # of the paper
     np.minimum(np.maximum(ink, 0, out=ink), 1, out=ink)
     ink *= 255
-    return ink.astype(np.uint8), labels
+    return ink.astype(np.uint8), labels  # portable: 0 to 255
 
 
 def synthetic_digits(count: int, seed: int, first: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

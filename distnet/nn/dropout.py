@@ -25,21 +25,23 @@ class Dropout:
     def __init__(
         self, probability: float, columns: Sequence[int], neurons: Sequence[int], rows: int, dtype: DTypeLike
     ) -> None:
-        self.threshold = min(max(round(probability * 65536), 1), 65535)
+        self.threshold = min(max(round(probability * 65536), 1), 65535)  # portable: integers
         self.factor = 65536 / (65536 - self.threshold)
         total = sum(columns)
         self._draws = Draws(-(-total // PARTS), rows, PURPOSE)
         self._stays = np.empty((rows, total), np.bool_)
         self._masks = np.zeros((rows, total), dtype)
-        starts = np.cumsum([0, *columns[:-1]])
+        starts = np.cumsum([0, *columns[:-1]])  # portable: integers
         self.masks: list[Array] = [self._masks[:, start : start + c] for start, c in zip(starts, columns, strict=True)]
         self._behind = [mask[:, size:] for mask, size in zip(self.masks, neurons, strict=True)]
 
     def draw(self, seed: int, epoch: int, samples: NDArray[np.int64]) -> None:
         """Draw the masks of these samples, for the first len(samples) rows."""
         count = len(samples)
-        parts = self._draws.words(seed, epoch, samples).astype("<u8", copy=False).view("<u2")[:, : self._stays.shape[1]]
+        words = self._draws.words(seed, epoch, samples).astype("<u8", copy=False)  # portable: words stay words
+        parts = words.view("<u2")[:, : self._stays.shape[1]]  # portable: little-endian
         np.greater_equal(parts, self.threshold, out=self._stays[:count])
-        np.multiply(self._stays[:count], self.factor, out=self._masks[:count], casting="unsafe")
+        stays, masks = self._stays[:count], self._masks[:count]
+        np.multiply(stays, self.factor, out=masks, casting="unsafe")  # portable: casts to float32 in native arithmetic
         for behind in self._behind:
             behind.fill(1)

@@ -316,7 +316,7 @@ class PortablePropagation:
         above = self._features
         for number, layer in enumerate(self.hidden):
             logits, activations = layer.logits, layer.activations
-            np.dot(above, layer.weights, logits)
+            np.dot(above, layer.weights, logits)  # portable: rows and neurons on grids
             np.add(logits, layer.biases, logits)
             layer.activation.function(logits, activations)
             if masks:
@@ -326,7 +326,7 @@ class PortablePropagation:
             layer.round_activations()
             above = activations
         logits, probabilities, totals = self._output_logits, self.probabilities[0], self.loss_parts[0]
-        np.dot(self._output_weights, self._top, logits)
+        np.dot(self._output_weights, self._top, logits)  # portable: rows and neurons on grids
         np.add(logits, self._output_biases, logits)
         np.maximum.reduce(logits, axis=0, out=self._row_maxima, keepdims=True)
         np.subtract(logits, self._row_maxima, logits)
@@ -358,7 +358,7 @@ class PortablePropagation:
             layer.round_scaled()
             np.multiply(scaled, layer.inverse_powers_above, scaled)
             delta = layer.deltas
-            np.dot(scaled, layer.transposed_weights_above, delta)
+            np.dot(scaled, layer.transposed_weights_above, delta)  # portable: rows and neurons on grids
             np.multiply(delta, layer.slopes, delta)
         self._find_exponents()
 

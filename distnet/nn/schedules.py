@@ -44,9 +44,10 @@ class Schedule:
             powers = [1.0]
             while len(powers) <= np.max(drops):
                 powers.append(powers[-1] * self.decay)
-            factors = np.array(powers)[drops.astype(np.int64)]
+            factors = np.array(powers)[drops.astype(np.int64)]  # portable: places in a list
         elif self.kind == "exponential":
-            factors = exp(epochs / self.decay_epochs * float(log(max(self.decay, 5e-324))))
+            decay = max(self.decay, 5e-324)  # portable: a checked number
+            factors = exp(epochs / self.decay_epochs * float(log(decay)))
         elif self.kind == "cosine":
             assert self.epochs is not None
             whole = self.epochs - warmup / steps_per_epoch

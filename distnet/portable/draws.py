@@ -57,7 +57,7 @@ def draw_normals(count: int, *key: int) -> Floats:
 
 def draw_order(count: int, *key: int) -> NDArray[np.int64]:
     """A random order of 0 ... count - 1: that of `count` random words, earlier ones first where two are equal."""
-    return draw_words(count, *key).argsort(kind="stable").astype(np.int64, copy=False)
+    return draw_words(count, *key).argsort(kind="stable").astype(np.int64, copy=False)  # portable: integers
 
 
 class Draws:
@@ -79,7 +79,8 @@ class Draws:
         count = len(samples)
         keys, memory = self.keys[:, :count], self.memory[:, :count]
         keys[0] = GOLDEN_GAMMA  # zero would stay zero
-        for part in (np.uint64(int(seed) % (1 << 64)), np.uint64(epoch), samples.astype(np.uint64)):
+        numbers = samples.astype(np.uint64)  # portable: integers
+        for part in (np.uint64(int(seed) % (1 << 64)), np.uint64(epoch), numbers):
             np.add(keys[0], part, out=keys[0])
             np.add(keys[0], self.stream, out=keys[0])
             mix(keys[0], keys[1])

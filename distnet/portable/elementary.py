@@ -150,7 +150,7 @@ def cos_sin(turns: ArrayLike) -> tuple[Floats, Floats]:
         even = 1 / math.factorial(power) - even * square
         odd = 1 / math.factorial(power + 1) - odd * square
     odd = odd * angle
-    quadrant = quarters.astype(np.int64) & 3
+    quadrant = quarters.astype(np.int64) & 3  # portable: less than 2^63, or the result is NaN
     swapped = np.equal(quadrant & 1, 1)
     cosine, sine = np.where(swapped, odd, even), np.where(swapped, even, odd)
     cosine = np.where(np.equal((quadrant + 1) & 2, 2), 0.0 - cosine, cosine)
@@ -159,5 +159,5 @@ def cos_sin(turns: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def power(base: float, exponent: float) -> float:
-    """base^exponent = e^t for a positive base, with a relative error of at most 2^-51 + |t| 2^-49, for |t| up to 600."""
+    """base^exponent = e^t for a positive base, with a relative error of at most 2^-51 + |t| 2^-49; |t| up to 600."""
     return float(exp(exponent * float(log(base))))

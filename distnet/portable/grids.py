@@ -91,7 +91,9 @@ class Rounding:
 
 def exponent_above(maximum: float) -> int:
     """The smallest e >= LEAST with maximum < 2^e; NOT_FINITE for NaN and for 2^MOST or more."""
-    return math.frexp(max(maximum, SMALLEST))[1] if maximum < math.ldexp(1.0, MOST) else NOT_FINITE
+    if not maximum < math.ldexp(1.0, MOST):
+        return NOT_FINITE
+    return math.frexp(max(maximum, SMALLEST))[1]  # portable: no NaN comes here
 
 
 def exact_sum(x: Floats, axis: int = 0) -> Floats:
@@ -107,5 +109,5 @@ def exact_sum(x: Floats, axis: int = 0) -> Floats:
         rounded = np.array(rest)
         Rounding(rounded, axis, bits, np.empty(x.shape))()
         np.subtract(rest, rounded, rest)
-        total = total + np.add.reduce(rounded, axis)
+        total = total + np.add.reduce(rounded, axis)  # portable: slices on grids
     return np.asarray(total)

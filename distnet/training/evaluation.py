@@ -131,7 +131,7 @@ def summarise(predictions: Predictions, classes: Sequence[Class], mistakes: int)
     worst = wrong[np.argsort(-losses[wrong], kind="stable")][:mistakes]
     by_class = []
     for place, (name, row) in enumerate(zip(classes, confusion, strict=True)):
-        samples, missed = int(row.sum()), int(row.sum() - row[place])
+        samples, missed = int(row.sum()), int(row.sum() - row[place])  # portable: integers
         by_class.append(
             {"class": name, "samples": samples, "wrong": missed, "error": missed / samples if samples else None}
         )
