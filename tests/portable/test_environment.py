@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from distnet.runtime.errors import InputError
 class Faulty(np.ndarray):
     """An array whose ufuncs have a fault, as of a processor or a library."""
 
-    faults: dict = {}
+    faults: ClassVar[dict] = {}
 
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
         inputs = [each.view(np.ndarray) if isinstance(each, Faulty) else each for each in inputs]
