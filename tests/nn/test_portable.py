@@ -475,3 +475,13 @@ def test_the_norm_that_clips_is_exact_but_for_its_grids_and_nan_where_a_square_f
     gradient_sum[5] = 2.0**125
     with np.errstate(all="ignore"):
         assert np.isnan(exchange.squared_norm(gradient_sum))
+
+
+def test_the_sums_over_the_classes_of_a_rows_loss_are_exact():
+    sizes, classes = (4, 10), 10
+    X, Y = data(sizes, 20)
+    Y = Y * 0.9 + 0.01
+    workspace, _, _ = pass_rows(prepare(build_model(sizes, "relu", X)), X, Y, np.arange(20), 20)
+    logits, bits = workspace._output_logits.T, product_bits(classes)
+    totals = to_grid(elementary.exp(logits), 0, bits).sum(axis=1)
+    assert (as_fractions(workspace.losses()) == np.stack([totals, by_row(logits * Y, bits).sum(axis=1)])).all()
