@@ -139,7 +139,8 @@ class Augmentation:
         constant = strengths.shift + (max(self.shape) + 1) / 2
         largest = max(constant, slope, self.elastic)  # portable: finite numbers
         # Of the squares of a row of bumps, the sum is one.
-        largest_half = max(constant + slope * max(self.shape) / 2, self.elastic * math.sqrt(len(self.across)))
+        bent = self.elastic * math.sqrt(len(self.across))
+        largest_half = max(constant + slope * max(self.shape) / 2, bent)  # portable: finite numbers
         return rounding_constant(exponent_above(largest), bits), rounding_constant(exponent_above(largest_half), bits)
 
     def apply(self, images: Array, seed: int, epoch: int, samples: NDArray[np.int64], out: Array) -> None:
@@ -192,8 +193,8 @@ class Augmentation:
         np.multiply(line, self.line, out=line)
         np.add(line, column, out=line)
         np.add(line, self.first_pixel[:count], out=line)
-        np.copyto(index32, line, casting="unsafe")  # a direct conversion to int64 takes twice as long
-        np.copyto(index, index32)
+        np.copyto(index32, line, casting="unsafe")  # portable: clipped to the bordered images
+        np.copyto(index, index32)  # a direct conversion to int64 takes twice as long
         values = self.values[:, :count]
         for corner, value in zip(self.corners, values, strict=True):
             corner.take(index, out=value, mode="clip")

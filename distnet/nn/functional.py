@@ -67,15 +67,18 @@ def leaky_relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array
 def native_sigmoid(z: Array, out: Array | None = None) -> Array:
     """1 / (1 + exp(-z)); if exp overflows to infinity, the result is the exact limit 0."""
     out = np.negative(z, out)
-    np.exp(out, out)
+    np.exp(out, out)  # portable: of native arithmetic
     np.add(out, 1, out)
-    return np.reciprocal(out, out)
+    return np.divide(1, out, out)
 
 
 Function = Callable[[Array, Array | None], Array]  # (x, out), element by element; out may be x
 
 
-def build_activations(sigmoid: Function = native_sigmoid, tanh: Function = np.tanh) -> dict[str, Activation]:
+def build_activations(
+    sigmoid: Function = native_sigmoid,
+    tanh: Function = np.tanh,  # portable: the default of native arithmetic
+) -> dict[str, Activation]:
     """All activations by name, from these two functions."""
 
     def gelu_tanh(z: Array, out: Array | None) -> Array:

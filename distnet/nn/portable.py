@@ -241,7 +241,7 @@ class PortablePropagation:
         self._is_bounded, self._is_positive = is_bounded, model.activation in NON_NEGATIVE
         self._all_inverses = np.empty_like(weights.all_powers)
         ends = list(accumulate(sizes[1:]))
-        inverses = np.split(self._all_inverses, ends[:-1])
+        inverses = [self._all_inverses[end - size : end] for size, end in zip(sizes[1:], ends, strict=True)]
         self.hidden = []
         for number, (start, width) in enumerate(zip(starts, hidden, strict=False)):
             z, a, slopes = flat[:, start : start + rows * width].reshape(3, rows, width)
@@ -280,7 +280,9 @@ class PortablePropagation:
         self._unit_constant = np.array(rounding_constant(0, sum_grid))
         self._round_products = Rounding(self._products, 0, sum_grid, scratch[0])
 
-        least = SMALLEST if input_exponent is None else math.ldexp(0.5, min(input_exponent, MOST + 1))
+        least = SMALLEST
+        if input_exponent is not None:
+            least = math.ldexp(0.5, min(input_exponent, MOST + 1))  # portable: integers
         self._round_inputs = Rounding(self._features, 1, bits[0].inputs, scratch[0], least)
 
         self._starts = np.array(starts, np.intp)
@@ -331,7 +333,8 @@ class PortablePropagation:
         np.maximum.reduce(logits, axis=0, out=self._row_maxima, keepdims=True)
         np.subtract(logits, self._row_maxima, logits)
         elementary.exp(logits, probabilities, self._output_scratch)
-        np.add.reduce(round_to(probabilities, self._unit_constant, self._products), axis=0, out=totals)
+        round_to(probabilities, self._unit_constant, self._products)
+        np.add.reduce(self._products, axis=0, out=totals)  # portable: at most 1, on one grid
         np.divide(probabilities, totals, probabilities)
         return self.probabilities
 
@@ -339,7 +342,7 @@ class PortablePropagation:
         """See `Propagation`."""
         np.multiply(self._output_logits, self._by_class_targets, self._products)
         self._round_products()
-        np.add.reduce(self._products, axis=0, out=self.loss_parts[1])
+        np.add.reduce(self._products, axis=0, out=self.loss_parts[1])  # portable: on the grid of their row
         return self.loss_parts
 
     def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
@@ -392,5 +395,5 @@ class PortablePropagation:
             delta = self._output_deltas.T if number == count else self.hidden[number].deltas
             round_to(delta, constants[count + number], delta)
             gradient = gradients[number][0]
-            np.dot(below.T, delta, gradient[:-1])
-            np.add.reduce(delta, axis=0, out=gradient[-1])
+            np.dot(below.T, delta, gradient[:-1])  # portable: both on the grids of the mini-batch
+            np.add.reduce(delta, axis=0, out=gradient[-1])  # portable: the same

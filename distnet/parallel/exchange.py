@@ -215,7 +215,7 @@ class Exchange:
         np.multiply(gradient_sum, gradient_sum, flat, dtype=np.float64)
         self._round_blocks()
         self._squares.fill(0)
-        np.add.reduce(self._blocks, axis=1, out=self._own_squares)
+        np.add.reduce(self._blocks, axis=1, out=self._own_squares)  # portable: on the grid of their block
         return math.fsum(self.world.total(self._squares))
 
     def allgather(self) -> None:

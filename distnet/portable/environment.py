@@ -37,8 +37,8 @@ def find_deviation() -> str:
     pattern = np.arange(TERMS * TERMS, dtype=np.int64).reshape(TERMS, TERMS) * 2654435761
     factor, other = left - pattern % 1024, right - pattern // 7 % 1024
     factor[::2, 1::3] *= -1
-    expected = sum(factor[:, k, None] * other[k] for k in range(TERMS))
-    if not np.array_equal(factor.astype(np.float64) @ other.astype(np.float64), expected):
+    expected = sum(factor[:, k, None] * other[k] for k in range(TERMS))  # portable: integers
+    if not np.array_equal(factor.astype(np.float64) @ other.astype(np.float64), expected):  # portable: what is tested
         return "the BLAS rounds a product of matrices that is exact"
     return ""
 

@@ -53,7 +53,7 @@ class Batch:
         self.groups = []
         probability = config.regularisation.dropout if len(sizes) > 2 else 0.0
         fitting = CACHE // (rows * (sizes[0] + 4 * sum(sizes[1:])) * model.parameters.itemsize)
-        step = config.stack or max(1, fitting)
+        step = config.stack or max(1, fitting)  # portable: integers
         for start in range(own.start, own.stop, step):
             some = range(start, min(start + step, own.stop))
             real = tuple(real_rows(size, rows, shard) for shard in some)

@@ -319,7 +319,7 @@ def find_exponent(world: World, split: Split, background: float) -> int:
     exponent = exponent_above(abs(background))
     for rows in own_blocks(len(split.inputs), world.rank, world.size):
         exponent = max(exponent, exponent_above(float(np.max(np.abs(split.inputs[rows, : split.features]), initial=0))))
-    return exponent if world.comm is None else max(world.comm.allgather(exponent))
+    return exponent if world.comm is None else max(world.comm.allgather(exponent))  # portable: integers
 
 
 def check_shards(arithmetic: str, shards: int | None, ranks: int) -> int:
