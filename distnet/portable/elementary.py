@@ -89,12 +89,15 @@ def sigmoid_table() -> Floats:
     return table
 
 
-def sigmoid(x: Floats, out: Floats, scratch: Floats) -> Floats:
+def sigmoid(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = None) -> Floats:
     """1 / (1 + e^-x), element by element, from 0 to 1, with an absolute error of at most 2^-29.
 
-    out: may be x. scratch: (3, *x.shape), overwritten. Activations are rounded to fewer bits, so quadratic
-    interpolation between steps serves them, at half the cost of `exp`.
+    NaN for infinite x. Arguments as of `exp`. Activations are rounded to fewer bits, so quadratic interpolation
+    between steps serves them, at half the cost of `exp`.
     """
+    x = np.asarray(x, np.float64)
+    scratch = np.empty((3, *x.shape)) if scratch is None else scratch
+    out = np.empty(x.shape) if out is None else out
     constant, slope, curvature = sigmoid_table()
     shifted, rest, values = scratch[0, ...], scratch[1, ...], scratch[2, ...]
     np.multiply(x, _SIGMOID_STEPS, rest)
@@ -111,9 +114,13 @@ def sigmoid(x: Floats, out: Floats, scratch: Floats) -> Floats:
     return out
 
 
-def tanh(x: Floats, out: Floats, scratch: Floats) -> Floats:
-    """Hyperbolic tangent, 2 sigmoid(2 x) - 1, with an absolute error of at most 2^-28. Arguments as of `sigmoid`."""
-    sigmoid(np.multiply(x, _TWO, out), out, scratch)
+def tanh(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = None) -> Floats:
+    """Hyperbolic tangent, 2 sigmoid(2 x) - 1, with an absolute error of at most 2^-28. Arguments as of `exp`."""
+    x = np.asarray(x, np.float64)
+    out = np.empty(x.shape) if out is None else out
+    np.multiply(x, _TWO, out)
+    np.maximum(np.minimum(out, _LARGEST, out=out), _SMALLEST, out=out)  # gelu's argument can be infinite
+    sigmoid(out, out, scratch)
     np.multiply(out, _TWO, out)
     np.subtract(out, _ONE, out)
     return out

@@ -52,6 +52,7 @@ def pass_rows(arithmetic, X, Y, rows, batch, masks=(), scale=1.0, padding=0):
     workspace.inputs[: len(rows), : sizes[0]] = X[rows]
     workspace.inputs[: len(rows), sizes[0]] = 1
     workspace.targets[: len(rows)] = Y[rows]
+    arithmetic.round_inputs(workspace.inputs[:, : sizes[0]])
     workspace.forward([mask[rows] for mask in masks])
     flat = np.full((1, parameter_count(sizes)), np.nan)  # every element has to be overwritten
     views = layer_views(flat, sizes)
@@ -250,7 +251,7 @@ def exact_gradient(model, X, Y, scale):
     sizes, layers = model.sizes, layer_views(model.parameters, model.sizes)
     count, classes, batch = len(layers), sizes[-1], product_bits(len(X))
     bits = [layer_bits(*layer[:-1].shape) for layer in [np.empty((a + 1, b)) for a, b in itertools.pairwise(sizes)]]
-    activation = build_activations(elementary.exp, elementary.tanh)[model.activation]
+    activation = build_activations(elementary.sigmoid, elementary.tanh)[model.activation]
     bounded = model.activation in ("sigmoid", "tanh")
     exponents = [[exponent_of(column) for column in layer[:-1].T] for layer in layers]
     weights = [

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from distnet.portable import elementary
-from distnet.portable.elementary import LARGEST_ARGUMENT, STEP, STEPS, cos_sin, exp, log, power, power_table, tanh
+from distnet.portable.elementary import (
+    LARGEST_ARGUMENT,
+    STEP,
+    STEPS,
+    cos_sin,
+    exp,
+    log,
+    power,
+    power_table,
+    sigmoid,
+    tanh,
+)
 
 DIGITS = 60
 ULP = Decimal(2) ** -53
@@ -74,7 +85,7 @@ def test_exp_of_more_than_600_is_that_of_600_so_that_every_result_is_normal():
 
 def test_nan_stays_nan():
     nan = np.array([1.0, np.nan, -np.nan])
-    assert np.isnan([function(nan)[1:] for function in (exp, tanh, log)]).all()
+    assert np.isnan([function(nan)[1:] for function in (exp, sigmoid, tanh, log)]).all()
     with np.errstate(invalid="ignore"):
         assert np.isnan(cos_sin(nan)).all(axis=0).tolist() == [False, True, True]
 
@@ -86,9 +97,9 @@ def test_exp_is_exact_at_zero_and_never_decreases_over_consecutive_arguments():
         assert (np.diff(exp(np.sort(x))) >= 0).all()
 
 
-def test_exp_and_tanh_give_the_same_bits_in_place_with_scratch_and_as_a_scalar():
+def test_exp_sigmoid_and_tanh_give_the_same_bits_in_place_with_scratch_and_as_a_scalar():
     x = exp_arguments()
-    for function in (exp, tanh):
+    for function in (exp, sigmoid, tanh):
         expected, memory = function(x.copy()), x.copy()
         assert function(memory, memory, np.empty((3, *x.shape))) is memory
         assert np.array_equal(memory, expected)
@@ -102,11 +113,17 @@ def test_the_table_holds_the_powers_of_two_correctly_rounded():
         assert abs(Decimal(float(value)) - Decimal(2) ** (Decimal(number) / STEPS)) <= ULP
 
 
-def test_tanh_keeps_its_bound():
-    x = exp_arguments() / np.resize([600, 60, 20, 1], len(exp_arguments()))
-    powers = [(2 * Decimal(each)).exp() for each in x]
-    assert is_kept_and_tight(largest_ratio(tanh(x), [1 - 2 / (each + 1) for each in powers], [4 * ULP] * len(x)))
-    assert tanh([0.0, np.inf, -np.inf, 1e300]).tolist() == [0.0, 1.0, -1.0, 1.0]
+def test_sigmoid_and_tanh_keep_their_bounds_within_their_range():
+    ends = neighbours(np.linspace(-24, 24, 97) + 0.5 / elementary.SIGMOID_STEPS)
+    x = np.concatenate([exp_arguments() / np.resize([600, 60, 20, 1], len(exp_arguments())), ends])
+    for function, bound, factor in ((sigmoid, 29, 1), (tanh, 28, 2)):
+        references = [1 / (1 + (-factor * Decimal(each)).exp()) for each in x]
+        references = [factor * each - (factor - 1) for each in references]
+        assert is_kept_and_tight(largest_ratio(function(x), references, [Decimal(2) ** -bound] * len(x)))
+        values = function([-1e300, -24.5, 0.0, 24.5, 1e300])
+        assert values[0] == values[1]
+        assert values[3] == values[4] < 1
+        assert values[2] == 1 - factor / 2
 
 
 def log_arguments():
