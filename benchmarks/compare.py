@@ -125,7 +125,7 @@ TARGETS = [
 # What the guard allows: less than what is wanted, since machines differ and are noisy.
 GUARDED = [
     Target("tutorial, 10", TORCH, FOUR_SHARDS, 1.7),
-    Target("tutorial, 10", TORCH, PORTABLE, 1.0),
+    Target("tutorial, 10", TORCH, PORTABLE, 0.8),
     Target("tutorial, 256", TORCH, FOUR_SHARDS, 1.0),
     Target("tutorial, 256", PORTABLE, NATIVE64, 1.6, at_most=True),
 ]

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,19 +47,19 @@ ROWS = {
 }
 
 
-def train(row: str, seed: int, ranks: int) -> dict[str, Any]:
-    """One run."""
+def train(options: Sequence[str], seed: int, ranks: int) -> dict[str, Any]:
+    """One run. Raises CalledProcessError if it fails."""
     mpirun = str(Path(sys.executable).with_name("mpirun"))
     with tempfile.TemporaryDirectory() as folder:
         metrics = Path(folder, "metrics.jsonl")
-        command = [mpirun, "-n", str(ranks), sys.executable, "-m", "distnet.train", *ROWS[row].options]
+        command = [mpirun, "-n", str(ranks), sys.executable, "-m", "distnet.train", *options]
         begin = time.perf_counter()
         done = subprocess.run(
             [*command, "--seed", str(seed), "--metrics", str(metrics)],
             check=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            env=os.environ if row != "fashion" else os.environ | {"DISTNET_DATA": ""},
+            env=os.environ | ({"DISTNET_DATA": ""} if "fashion" in options else {}),
         )
         return noted(seed, time.perf_counter() - begin, ranks, done.stdout, metrics.read_text())
 
@@ -170,11 +171,11 @@ def write() -> None:
     fill(RESULTS.parents[1] / "README.md", {"table": summary(found)})
 
 
-def fill(page: Path, parts: dict[str, str]) -> None:
+def fill(page: Path, parts: dict[str, str], script: str = "results.py") -> None:
     """Write each part between its marker comments."""
     text = page.read_text()
     for marker, part in parts.items():
-        begin, end = f"<!-- {marker}: benchmarks/results.py -->\n", "\n<!-- end -->"
+        begin, end = f"<!-- {marker}: benchmarks/{script} -->\n", "\n<!-- end -->"
         start = text.index(begin) + len(begin)
         text = text[:start] + part + text[text.index(end, start) :]
     page.write_text(text)
@@ -193,7 +194,7 @@ def main() -> None:
         note(row, noted(int(seed), float(seconds), options.ranks, text, Path(metrics).read_text()))
     for row in options.rows:
         for seed in ROWS[row].seeds:
-            run = train(row, seed, options.ranks)
+            run = train(ROWS[row].options, seed, options.ranks)
             note(row, run)
             print(f"{row}, seed {seed}: {percent(run['error'])} in {run['seconds']:.0f} s", flush=True)
     write()
