@@ -23,6 +23,7 @@ from distnet.runtime.text import format_count
 
 FLOAT64 = 8  # bytes
 ROUNDING = 7 * FLOAT64  # bytes moved per weight: magnitude, maximum, addition, subtraction
+BARRIERS = {"portable": 4, "native": 2}  # per step; two more for the exponents and the rounded weights
 AT_ONCE = 32  # messages in flight in MPICH's Ialltoallv (MPIR_CVAR_ALLTOALL_THROTTLE)
 SHORT, SHORT_POWER = 81_920, 524_288  # bytes from which its Iallgatherv is a ring; the second for 2^j ranks
 WORTHWHILE = 0.5  # the least efficiency that the advice accepts
@@ -159,9 +160,7 @@ def cost(task: Task, nodes: int, node_size: int, link: Link, on: Machine = MACHI
     moved = size * (3 * (rows - 1) + (3 * (sum(roots) - 1) + 3) / nodes)  # by additions, and by the update
     exchange = memory(on, moved, size * (rows + 1), node_size)
     if node_size > 1:
-        # Portable arithmetic also meets for the exponents, between nodes twice, and after the weights are rounded.
-        barriers = 2 + is_portable * (3 if nodes > 1 else 2)
-        exchange += barriers * (on.barrier + on.look * (node_size - 2))
+        exchange += BARRIERS[task.arithmetic] * (on.barrier + on.look * (node_size - 2))
     if nodes > 1:
         messages = min(nodes - 1, -(-parameters // BLOCK // node_size))  # none to ranks without a block
         exchange += -(-messages // AT_ONCE) * link.latency + messages * link.message

@@ -5,16 +5,21 @@ import subprocess
 import sys
 from math import inf
 
+import numpy as np
 import pytest
 from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distnet import plan
-from distnet.nn.model import ARITHMETICS
-from distnet.nn.parameters import parameter_count
+from distnet.datasets.dataset import shared_split
+from distnet.nn.model import ARITHMETICS, Model
+from distnet.nn.parameters import initial_parameters, parameter_count
 from distnet.parallel.shards import roots_within, share, tree
+from distnet.parallel.world import World
 from distnet.plan import INTERCONNECTS, MACHINE, Link, Task, cost, ring_cost
+from distnet.training.configuration import TrainingConfig
+from distnet.training.trainer import Splits, Trainer
 
 SIZES = (784, 800, 800, 10)
 PARAMETERS = parameter_count(SIZES)
@@ -62,13 +67,30 @@ def test_one_rank_waits_for_nobody():
     assert alone.step == alone.compute + alone.exchange
 
 
-@pytest.mark.parametrize(
-    ("task", "nodes", "barriers"), [(NATIVE, 1, 2), (NATIVE, 2, 2), (PORTABLE, 1, 4), (PORTABLE, 2, 5)]
-)
-def test_barriers_are_those_of_a_step(task, nodes, barriers):
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.ranks(2, 4)
+@pytest.mark.parametrize("ranks_per_node", [None, 2])
+@pytest.mark.parametrize(("arithmetic", "dtype"), [("portable", np.float64), ("native", np.float32)])
+def test_barriers_are_those_of_a_step(arithmetic, dtype, ranks_per_node, monkeypatch):
+    from mpi4py import MPI
+
+    sizes, world = (3, 4, 2), World(MPI.COMM_WORLD, ranks_per_node)
+    X, Y = np.ones((8, 3)), np.eye(2)[np.arange(8) % 2]
+    model = Model(sizes, "relu", initial_parameters(sizes, "relu", 0, dtype), arithmetic=arithmetic)
+    trainer = Trainer(world, model, Splits(shared_split(world, X, Y, dtype)), TrainingConfig(0.1, 8))
+    calls, meet = [], world.node_barrier
+    monkeypatch.setattr(world, "node_barrier", lambda: (calls.append(1), meet()))
+    trainer.step(np.arange(8), 0)
+    trainer.close()
+    world.close()
+    assert len(calls) == plan.BARRIERS[arithmetic]
+
+
+@pytest.mark.parametrize("task", [PORTABLE, NATIVE])
+def test_barriers_count(task):
     longer = MACHINE._replace(barrier=MACHINE.barrier + 1000)
-    waited = cost(task, nodes, 2, FREE, longer).exchange - cost(task, nodes, 2, FREE).exchange
-    assert waited == pytest.approx(1000 * barriers)
+    waited = cost(task, 1, 2, FREE, longer).exchange - cost(task, 1, 2, FREE).exchange
+    assert waited == pytest.approx(1000 * plan.BARRIERS[task.arithmetic])
 
 
 def test_portable_nodes_exchange_one_more_small_message():
