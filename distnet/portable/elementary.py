@@ -79,13 +79,13 @@ def exp(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = None) 
 def sigmoid_table() -> Floats:
     """The sigmoid's Taylor coefficients (3, n) for steps of 1 / SIGMOID_STEPS from -SIGMOID_LIMIT to SIGMOID_LIMIT.
 
-    The last two are 0 at both ends, beyond which the sigmoid counts as constant.
+    At both ends, and beyond them, the sigmoid counts as exactly 0 and 1, which gelu's slope needs.
     """
     count = SIGMOID_LIMIT * SIGMOID_STEPS
     a = 1.0 / (1.0 + exp(np.arange(count, -count - 1, -1) / SIGMOID_STEPS))
     slope = a * (1.0 - a) / SIGMOID_STEPS
     table = np.stack([a, slope, slope * (0.5 - a) / SIGMOID_STEPS])
-    table[1:, [0, -1]] = 0
+    table[:, 0], table[:, -1] = (0, 0, 0), (1, 0, 0)
     return table
 
 
