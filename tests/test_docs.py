@@ -157,6 +157,11 @@ def test_the_page_of_options_is_up_to_date():
     assert (ROOT / "docs" / "options.md").read_text() == OPTIONS["page"](), "run python docs/options.py"
 
 
+def test_the_picture_of_a_grid_is_what_its_script_draws():
+    draw = runpy.run_path(str(ROOT / "docs" / "grid.py"))["draw"]
+    assert (ROOT / "docs" / "grid.svg").read_text() == draw(), "run python docs/grid.py"
+
+
 def test_the_page_of_options_has_every_option_of_every_command_once_and_no_empty_table():
     sections = re.split(r"^## python -m distnet\.", (ROOT / "docs" / "options.md").read_text(), flags=re.MULTILINE)[1:]
     assert {section.partition("\n")[0] for section in sections} == COMMANDS.keys()
