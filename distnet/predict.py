@@ -145,7 +145,7 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
     """The name and the probabilities (classes,) of each row. The next row overwrites them.
 
     Blocks contain rows of one file only, so that other files don't change the bits. Rows with numbers too large for the
-    network's dtype, or for portable arithmetic, are invalid.
+    network's dtype are invalid.
     """
     model, arithmetic = trained.model, prepare(trained.model)
 
@@ -162,9 +162,7 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
             fits = np.all(np.isfinite(inputs), axis=1)
             inputs[~fits] = 0
             work.inputs[:, model.sizes[0]] = 1
-            rows = work.infer()
-            fits &= np.all(np.isfinite(rows), axis=1)  # in portable arithmetic, rows of 2^250 and more become NaN
-            for name, row, has_fit in zip(source.names[block], rows, fits, strict=True):
+            for name, row, has_fit in zip(source.names[block], work.infer(), fits, strict=True):
                 if has_fit:
                     yield name, row
                 else:
