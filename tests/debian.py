@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-SUITES = ("stable", "testing")  # the first that has all packages is taken
 CONFIGURATION = """\
 APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
@@ -57,8 +56,16 @@ def find_mirror() -> str:
     raise UnavailableError("apt-get: its sources name no archive of Debian")
 
 
-def unpack(folder: Path, architecture: str, packages: Sequence[str], dependencies: bool = True) -> Path:
+def unpack(
+    folder: Path,
+    architecture: str,
+    packages: Sequence[str],
+    dependencies: bool = True,
+    suites: Sequence[str] = ("stable", "testing"),
+) -> Path:
     """A folder that has the files of these packages, below `folder`, where it stays for the next call.
+
+    suites: of Debian; the first that has all packages is taken.
 
     Raises UnavailableError if they can't be had.
     """
@@ -69,7 +76,7 @@ def unpack(folder: Path, architecture: str, packages: Sequence[str], dependencie
     if not KEYRING.exists():
         raise UnavailableError(f"{KEYRING} is missing, the keys of Debian's archive")
     mirror, problem = find_mirror(), UnavailableError("")
-    for suite in SUITES:
+    for suite in suites:
         try:
             place = folder.absolute() / "apt" / architecture / suite
             archives = download(place, mirror, suite, architecture, packages, dependencies)

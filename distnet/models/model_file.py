@@ -13,7 +13,7 @@ from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import ARITHMETICS, Model
 from distnet.nn.parameters import parameter_count
 from distnet.portable.grids import LEAST, MOST
-from distnet.runtime.arrays import Array, little_endian
+from distnet.runtime.arrays import Array, little_endian, native_endian
 from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.files import read_arrays, write_whole
 
@@ -54,7 +54,8 @@ def save_model(path: Path, model: Model) -> None:
 
     def write(file: BinaryIO) -> None:
         if path.suffix == ".npz":
-            np.savez(file, header=np.array(json.dumps(header)), parameters=little_endian(model.parameters))
+            text = little_endian(np.array(json.dumps(header)))
+            np.savez(file, header=text, parameters=little_endian(model.parameters))
         else:
             pickler = pickle.Pickler(file, protocol=4)
             pickler.dispatch_table = {np.ndarray: _as_bytes}
@@ -77,7 +78,7 @@ def _from_bytes(data: object, dtype: object) -> Array:
     """The inverse of `_as_bytes`; refuses anything else."""
     if type(data) is not bytes or type(dtype) is not str or dtype not in STORED_DTYPES:
         raise pickle.UnpicklingError(f"it contains an array of {dtype!r}")
-    return np.frombuffer(data, dtype)
+    return native_endian(np.frombuffer(data, dtype))
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -184,5 +185,4 @@ def build_model(path: Path, content: Any) -> Model:
             f"a network of {'-'.join(map(str, sizes))} has {parameter_count(sizes):,} parameters, "
             f"and the file holds {shape}",
         )
-    native_order = parameters.astype(parameters.dtype.newbyteorder("="), copy=False)
-    return Model(tuple(sizes), activation, native_order, about, arithmetic, exponent)
+    return Model(tuple(sizes), activation, parameters, about, arithmetic, exponent)

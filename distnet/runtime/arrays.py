@@ -32,7 +32,12 @@ def aligned_zeros(shape: Sequence[int], dtype: DTypeLike) -> NDArray[np.floating
 
 def little_endian(array: NDArray[Any]) -> NDArray[Any]:
     """The array in the byte order of files and hashes, contiguous; itself where it is so already."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)  # it makes 0-d arrays 1-d
+
+
+def native_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """The array in this machine's byte order; itself where it is so already."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 class Sharing(NamedTuple):

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from distnet.runtime.arrays import Array
+from distnet.runtime.arrays import Array, native_endian
 from distnet.runtime.errors import InputError
 from distnet.runtime.proc import available_memory
 
@@ -197,6 +197,7 @@ def check_unpacked_size(members: Iterable[zipfile.ZipInfo]) -> None:
 def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
     """The strings and the vectors of floats in an .npz file, by name. For rank 0.
 
+    Vectors are in the byte order of this machine, whatever the file has.
     Raises OSError if it can't be read, and almost any exception if it is damaged or contains anything else. Nothing in
     it is executed, and it takes little more memory than the file is long.
     """
@@ -221,7 +222,7 @@ def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
             if match[2] is None and vector.dtype.kind == "U" and len(vector) == 1:
                 texts[name] = str(vector[0])
             elif match[2] is not None and vector.dtype.kind == "f" and len(vector) == int(match[2]):
-                arrays[name] = vector
+                arrays[name] = native_endian(vector)
             else:
                 raise ValueError("it holds an array that isn't what it promises")
     return texts, arrays

@@ -39,6 +39,7 @@ def digest(header: str, arrays: dict[str, Array]) -> str:
     """The sha256 of everything that a checkpoint holds, in hexadecimal."""
     total = hashlib.sha256(header.encode())
     for name, array in sorted(arrays.items()):
+        array = little_endian(array)
         total.update(f"{name} {array.dtype.str} {array.shape}".encode())
         total.update(array.data)
     return total.hexdigest()
@@ -70,7 +71,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
     sha256 = digest(header, arrays)
 
     def write(file: BinaryIO) -> None:
-        np.savez(file, header=np.array(header), sha256=np.array(sha256), **arrays)  # type: ignore[arg-type]
+        texts = {"header": little_endian(np.array(header)), "sha256": little_endian(np.array(sha256))}
+        np.savez(file, **texts, **arrays)  # type: ignore[arg-type]
 
     write_whole(path, write)
     for old in [each for each in checkpoints(path.parent) if each.name <= path.name][keep:]:
