@@ -1,6 +1,6 @@
 """The same bits with every BLAS: small portable trainings with each library that can be had, as a table.
 
-`python benchmarks/blas_libraries.py [--folder DIR] [--mkl] [--build]`. Needs Debian, apt-get, pip and a network, not root.
+`python benchmarks/blas_libraries.py [--folder DIR] [--mkl] [--build]`. Needs Debian, apt-get, pip, a network, not root.
 Debian's NumPy takes any libblas.so.3: reference BLAS, ATLAS, BLIS, OpenBLAS, and with --mkl Intel's from PyPI. --build
 compiles this Python's NumPy without any BLAS, which takes minutes. Exit status 1 if any sha256 differs.
 """
