@@ -170,10 +170,10 @@ def compare(names: list[str], ranks_per_node: int | None) -> int:
         for name in names:
             run, expected = golden[name]
             found = train_small(run, ranks_per_node)
-            words = [part for part in Hashes._fields if getattr(found, part) != getattr(expected, part)]
-            status |= bool(words)
-            if words or world.rank == 0:
-                print(f"{name}: {'DIFFERENT ' + ' and '.join(words) if words else 'same'}", flush=True)
+            status |= found != expected
+            if found != expected or world.rank == 0:
+                verdict = "same" if found == expected else f"rank {world.rank} has {found}, expected {expected}"
+                print(f"{name}: {verdict}", flush=True)
     return status
 
 
