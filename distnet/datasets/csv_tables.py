@@ -226,12 +226,13 @@ def build_table(path: Path, cells: Cells, layout: Layout, learned: Learned | Non
     codes, lines, labels = np.frombuffer(cells.codes, np.int64), cells.lines, list(cells.labels)
     inputs, first, has_header = layout.inputs, layout.first, layout.header
     bad_first = {column: first[place] for column, place in enumerate(inputs) if not is_number(first[place])}
+    signs: list[str] = []
     if has_header is None:
         signs = header_signs(cells, layout, bad_first, learned)
         has_header = bool(signs) or (len(codes) == 1 and len(bad_first) == len(inputs))
-        if len(signs) == 1:
-            warn(header_remark(path, signs[0]))
     check_names(path, layout, has_header, learned)
+    if len(signs) == 1:
+        warn(header_remark(path, signs[0]))
     names = first if has_header else None
     if has_header:
         values, codes, lines = values[1:], codes[1:], lines[1:]
