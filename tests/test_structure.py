@@ -12,6 +12,7 @@ from helpers import ROOT
 # From the bottom to the top: a package imports only from packages before it. Commands are whatever has no package.
 PACKAGES = (
     "runtime",
+    "portable",
     "nn",
     "parallel",
     "datasets",
@@ -93,7 +94,7 @@ MODULES = sorted(FILES.keys() - {"__init__", "__main__"})
 def test_every_module_is_in_a_package_or_is_a_command():
     assert {package_of(name) for name in MODULES} == set(PACKAGES)
     assert {path.name for path in HOUSE.iterdir() if (path / "__init__.py").exists()} == {
-        *PACKAGES[:7],
+        *PACKAGES[:8],
         "config",
         "doctor",
     }
