@@ -95,8 +95,11 @@ class NeuralNetwork:
         """A workspace of one shard after the forward pass of X. is_training: `backprop` follows."""
         X = as_numbers("X", self._rows("X", X, self.sizes[0]), self.parameters.dtype)
         model = self.model
+        if (largest := max(-float(X.min()), float(X.max()))) >= model.input_limit:
+            problem = f"some numbers are too large for {self.arithmetic} arithmetic, such as {largest:g}"
+            raise InputError("X", problem, "scale X")
         if is_training and self.arithmetic == "portable":
-            exponent = exponent_above(float(np.max(np.abs(X))))
+            exponent = exponent_above(largest)
             model = replace(model, input_exponent=max(exponent, self.input_exponent or exponent))
         work = prepare(model).workspace(len(X), (len(X),), len(X), has_masks=False)
         work.inputs[:, : self.sizes[0]] = X
@@ -125,7 +128,7 @@ class NeuralNetwork:
         work = self._propagation(X, is_training=True)
         work.targets[:] = self._rows("Y", Y, self.sizes[-1], len(work.targets))
         gradients = layer_views(np.empty_like(self.parameters)[None], self.sizes)
-        with single_blas_thread:
+        with np.errstate(all="ignore"), single_blas_thread:  # of a network that has diverged
             work.backprop(gradients)
             work.finish(gradients, work.exponents)
         return [layer[0, :-1] for layer in gradients], [layer[0, -1] for layer in gradients]

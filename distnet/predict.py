@@ -145,7 +145,7 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
     """The name and the probabilities (classes,) of each row. The next row overwrites them.
 
     Blocks contain rows of one file only, so that other files don't change the bits. Rows with numbers too large for the
-    network's dtype are invalid.
+    network's arithmetic are invalid.
     """
     model, arithmetic = trained.model, prepare(trained.model)
 
@@ -159,7 +159,7 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
             work = workspace(len(source.names[block]))
             inputs = work.inputs[:, : model.sizes[0]]
             trained.standardise(source.values[block], inputs)
-            fits = np.all(np.isfinite(inputs), axis=1)
+            fits = np.all(np.abs(inputs) < model.input_limit, axis=1)
             inputs[~fits] = 0
             work.inputs[:, model.sizes[0]] = 1
             for name, row, has_fit in zip(source.names[block], work.infer(), fits, strict=True):

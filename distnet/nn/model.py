@@ -1,6 +1,8 @@
 """A network as a value: layer sizes, activation and parameters."""
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from distnet.nn.functional import ACTIVATIONS
+from distnet.portable.grids import MOST
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import check_choice
@@ -39,6 +42,11 @@ class Model:
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("arithmetic", self.arithmetic, ARITHMETICS)
 
+    @property
+    def input_limit(self) -> float:
+        """What the magnitudes of inputs must be below."""
+        return math.ldexp(1.0, MOST) if self.arithmetic == "portable" else math.inf
+
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     """The layer sizes as Python integers. Raises InputError (on every rank) for invalid ones."""
@@ -55,15 +63,13 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 def choose_dtype(arithmetic: str, dtype: DTypeLike | None) -> DTypeLike:
     """The dtype of parameters: `dtype`, or the arithmetic's default for None.
 
-    Raises InputError (on every rank) for portable arithmetic in anything but float64.
+    Raises InputError (on every rank) for portable arithmetic in float32.
     """
     if arithmetic == "native":
         return np.float32 if dtype is None else dtype
-    if dtype is not None and np.dtype(dtype) != np.float64:
-        raise InputError(
-            f"dtype {np.dtype(dtype)}",
-            "portable arithmetic is float64",
-            'use arithmetic="native"',
-            on_every_rank=True,
-        )
-    return np.float64
+    with suppress(TypeError):  # `initial_parameters` names what is no dtype
+        if dtype is not None and np.dtype(dtype) == np.float32:
+            raise InputError(
+                "dtype float32", "portable arithmetic is float64", 'use arithmetic="native"', on_every_rank=True
+            )
+    return np.float64 if dtype is None else dtype

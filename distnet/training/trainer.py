@@ -17,7 +17,7 @@ from distnet.nn.parameters import weight_runs
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.world import World
 from distnet.portable.draws import draw_order
-from distnet.portable.grids import exponent_above
+from distnet.portable.grids import MOST, exponent_above
 from distnet.runtime.arrays import Array
 from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError
@@ -312,14 +312,22 @@ class Trainer:
 
 
 def find_exponent(world: World, split: Split, background: float) -> int:
-    """The smallest e with |x| < 2^e for all inputs of a split, and for what augmentation moves in. Collective.
+    """The smallest e with |x| < 2^e for all inputs of a split, and for what augmentation moves in.
 
-    NOT_FINITE where an input is NaN or too large for a grid.
+    Raises InputError (on every rank) where an input is NaN or too large for a grid. Collective.
     """
     exponent = exponent_above(abs(background))
     for rows in own_blocks(len(split.inputs), world.rank, world.size):
         exponent = max(exponent, exponent_above(float(np.max(np.abs(split.inputs[rows, : split.features]), initial=0))))
-    return exponent if world.comm is None else max(world.comm.allgather(exponent))  # portable: integers
+    exponent = exponent if world.comm is None else max(world.comm.allgather(exponent))  # portable: integers
+    if exponent > MOST:
+        raise InputError(
+            "inputs",
+            f"some are {math.ldexp(1.0, MOST):.1e} or more, too large for portable arithmetic",
+            "scale them, or use native arithmetic",
+            on_every_rank=True,
+        )
+    return exponent
 
 
 def check_shards(arithmetic: str, shards: int | None, ranks: int) -> int:

@@ -54,6 +54,7 @@ NUMBERS = {
     "--stall-timeout": ["0", "never"],
     "--ranks-per-node": ["0"],
     "--optimizer": ["lion"],
+    "--arithmetic": ["exact"],
     "--activation": ["softplus"],
     "--dtype": ["float16"],
     "--dataset": ["cifar", "csv", "csv:", "npy:a.npy"],
@@ -182,7 +183,11 @@ def test_a_damaged_file_ends_all_ranks_with_one_line(train, digits, tmp_path, na
     [
         (["--batch-size", "0"], ["--batch-size: expected a positive integer, got '0'"]),
         (["--no-such-option"], ["--no-such-option: there is no such option"]),
-        (["--shards", "2"], ["--shards: 3 ranks need one shard each, got 2", "3 shards or more", "2 ranks or fewer"]),
+        (["--shards", "4"], ["--shards: portable arithmetic has the same bits without; use --arithmetic native"]),
+        (
+            ["--arithmetic", "native", "--shards", "2"],
+            ["--shards: 3 ranks need one shard each, got 2", "3 shards or more", "2 ranks or fewer"],
+        ),
         (["--config", "missing"], ["--config missing: can't be read"]),
         (["--dataset", "csv:missing"], ["--dataset csv:missing: can't be read (No such file or directory)"]),
         (["--model", "missing/a.pkl"], ["--model missing/a.pkl: there is no folder missing"]),
@@ -237,9 +242,13 @@ def test_all_mistakes_in_a_network_are_told_by_name():
         (([3, 2], "relu", float("nan")), "learning_rate: .*got nan"),
         (([3, 2], "relu", "0.1"), "learning_rate: .*got '0.1'"),
         (([3, 2], "relu", 0.1, -1), "seed: .*got -1"),
+        (([3, 2], "relu", 0.1, 0, "int8", None, "native"), "dtype: .*got 'int8'"),
+        (([3, 2], "relu", 0.1, 0, "float33", None, "native"), "dtype: .*got 'float33'"),
         (([3, 2], "relu", 0.1, 0, "int8"), "dtype: .*got 'int8'"),
         (([3, 2], "relu", 0.1, 0, "float33"), "dtype: .*got 'float33'"),
-        (([3, 2], "relu", 0.1, 0, "float32", "zeros"), "initialisation: .*got 'zeros'"),
+        (([3, 2], "relu", 0.1, 0, "float32"), 'dtype float32: portable arithmetic is float64; use arithmetic="native"'),
+        (([3, 2], "relu", 0.1, 0, None, None, "exact"), "arithmetic: .*got 'exact'"),
+        (([3, 2], "relu", 0.1, 0, None, "zeros"), "initialisation: .*got 'zeros'"),
         ((3,), "sizes: .*got 3"),
     ]:
         with pytest.raises(InputError, match=told):
@@ -247,7 +256,7 @@ def test_all_mistakes_in_a_network_are_told_by_name():
 
 
 def test_all_mistakes_in_its_data_are_told_by_name():
-    network = NeuralNetwork([3, 2])
+    network, portable = NeuralNetwork([3, 2], arithmetic="native"), NeuralNetwork([3, 2])
     X, Y = np.zeros((4, 3)), np.zeros((4, 2))
     for call, told in [
         (lambda: network.forward(X[:, :2]), r"X: .*\(4, 2\)"),
@@ -259,6 +268,13 @@ def test_all_mistakes_in_its_data_are_told_by_name():
         (lambda: network.train(X, Y, batch_size=-1), "batch_size: .*got -1"),
         (lambda: network.train(X, Y, batch_size="32"), "batch_size: .*got '32'"),
         (lambda: network.train(X, Y, shards="4"), "shards: .*got '4'"),
+        (lambda: portable.train(X, Y, shards="4"), "shards: .*got '4'"),
+        (lambda: portable.train(X, Y, shards=4), "--shards: portable arithmetic has .* use --arithmetic native"),
+        (lambda: portable.train(X + 1e76, Y), "inputs: some are 1.8e.75 or more, too large for portable arithmetic"),
+        (lambda: portable.train(X + 1e307, Y), "inputs: some are 1.8e.75 or more, too large for portable arithmetic"),
+        (lambda: portable.forward(X - 1e76), "X: some numbers are too large for portable arithmetic, such as 1e.76"),
+        (lambda: portable.backprop(X + 1e76, Y), "X: some numbers are too large for portable arithmetic"),
+        (lambda: portable.train(np.where(X == 0, np.nan, X), Y), r"X\[0, 0\]: expected a finite number of float64"),
         (lambda: network.train(X, Y, hyperparameters=Hyperparameters("rmsprop")), "optimizer: .*got 'rmsprop'"),
         (lambda: network.train(X, Y, hyperparameters=Hyperparameters(weight_decay="0.1")), "weight_decay: .*got '0.1'"),
         (lambda: network.train(X, Y, hyperparameters=Hyperparameters(betas=(0.9, 1))), "betas: .*got 1"),
@@ -297,7 +313,7 @@ def test_numbers_of_numpy_mean_what_those_of_python_mean(tmp_path):
     X, Y = generator.normal(size=(40, 6)), np.eye(3)[generator.integers(0, 3, 40)]
 
     def trained(number, count):
-        network = NeuralNetwork([6, 5, 3], "tanh", number(0.125), count(1))
+        network = NeuralNetwork([6, 5, 3], "tanh", number(0.125), count(1), arithmetic="native")
         hyperparameters = Hyperparameters(
             "adamw", number(0.5), (number(0.75), number(0.5)), number(0.125), number(0.25), number(0.5)
         )
