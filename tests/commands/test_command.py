@@ -45,20 +45,42 @@ def test_synthetic_digits_give_the_same_bits_on_1_2_3_and_4_ranks_and_without_mp
 
 def test_real_mnist_gives_the_same_bits_on_1_2_3_and_4_ranks_and_without_mpirun(train, mnist):
     limits = ("--train-limit", 1001, "--epochs", 1)
-    check_same_bits(train, [None, 1, 2, 3, 4], "--data-dir", mnist, "--shards", 4, *limits)
+    check_same_bits(train, [None, 1, 2, 3, 4], "--data-dir", mnist, *limits)
 
 
-def test_six_shards_give_the_same_bits_on_1_4_and_5_ranks(train, digits):
-    check_same_bits(
-        train, [1, 4, 5], "--data-dir", digits, "--shards", 6, "--batch-size", 50, "--epochs", 2, "--dtype", "float64"
-    )
+NATIVE = ("--arithmetic", "native")
 
 
-def test_the_number_of_shards_and_the_seed_decide_the_bits(train, digits):
-    variants = [(), ("--shards", 4), ("--shards", 5), ("--seed", 1)]
-    digests = [train("--data-dir", digits, "--epochs", 1, *options).sha256 for options in variants]
-    assert digests[0] == digests[1]
-    assert len(set(digests)) == 3
+def test_four_native_shards_of_real_mnist_give_the_same_bits_on_1_2_3_and_4_ranks_and_without_mpirun(train, mnist):
+    limits = ("--train-limit", 1001, "--epochs", 1)
+    check_same_bits(train, [None, 1, 2, 3, 4], "--data-dir", mnist, *NATIVE, "--shards", 4, *limits)
+
+
+def test_six_native_shards_give_the_same_bits_on_1_4_and_5_ranks(train, digits):
+    options = ("--shards", 6, "--batch-size", 50, "--epochs", 2, "--dtype", "float64")
+    check_same_bits(train, [1, 4, 5], "--data-dir", digits, *NATIVE, *options)
+
+
+def test_arithmetic_seed_and_dtype_decide_the_bits_and_in_native_the_number_of_shards(train, digits):
+    variants = [(), ("--seed", 1), NATIVE, (*NATIVE, "--dtype", "float64"), (*NATIVE, "--shards", 4)]
+    equal = [("--arithmetic", "portable", "--dtype", "float64"), (*NATIVE, "--dtype", "float32", "--shards", 1)]
+    options = ("--data-dir", digits, "--epochs", 1, "--quiet")
+    digests = [train(*options, *variant).sha256 for variant in (*variants, *equal)]
+    assert len(set(digests[: len(variants)])) == len(variants)
+    assert digests[len(variants) :] == [digests[0], digests[2]]
+
+
+def test_native_without_shards_has_one_per_rank_and_notes_that_the_bits_follow_the_ranks(train, digits):
+    options = ("--data-dir", digits, "--epochs", 1, *NATIVE)
+    runs = [train(*options, ranks=2), train(*options, "--shards", 2), train(*options, "--arithmetic", "portable")]
+    notes = [[line for line in run.out.splitlines() if "bits depend" in line] for run in runs]
+    assert notes == [
+        ["note: the bits depend on the number of ranks; for the same bits on up to S ranks, use --shards S (here 2)"],
+        [],
+        [],
+    ]
+    assert "2 shards per mini-batch" in runs[0].out.splitlines()[0]
+    assert runs[0].sha256 == runs[1].sha256
 
 
 class Ranks:
@@ -71,19 +93,12 @@ class Ranks:
 
 def test_the_header_says_where_ranks_outnumber_cores_by_what_each_may_use_on_its_host():
     enough = Ranks(("a", {0}), ("a", {1}), ("b", {0, 1}), ("b", {0, 1}))
-    assert find_notes(enough, 4, None) == []
+    assert find_notes(enough, None) == []
     bound = Ranks(("a", {0}), ("a", {0}), ("b", {0, 1}), ("b", {0, 1}))
-    assert find_notes(bound, 4, None) == ["note: more ranks than cores, which is slower: 2 ranks on 1 core of a"]
-    assert find_notes(Ranks(*[(host, {0, 1}) for host in "aaabbb"]), 8, 8) == [
+    assert find_notes(bound, None) == ["note: more ranks than cores, which is slower: 2 ranks on 1 core of a"]
+    assert find_notes(Ranks(*[(host, {0, 1}) for host in "aaabbb"]), None) == [
         "note: more ranks than cores, which is slower: 3 ranks on 2 cores of a and on 1 other host"
     ]
-
-
-def test_the_header_says_that_shards_follow_more_than_four_ranks_where_none_are_named():
-    world = Ranks(*[("a", range(8))] * 8)
-    assert find_notes(world, 8, 8) == []
-    (line,) = find_notes(world, 8, None)
-    assert line.startswith("note: 8 shards for 8 ranks; the bits are those of any run with --shards 8")
 
 
 def test_one_process_needs_no_mpi4py_and_does_not_import_it(train, digits):
@@ -98,11 +113,9 @@ def test_rank_0_alone_prints_a_header_an_epoch_a_line_and_the_two_last_lines(tra
     assert (ended.status, ended.err) == (0, "")
     lines = [line for line in ended.out.splitlines() if not line.startswith("note: ")]
     header, epochs, last = lines[:4], lines[4:7], lines[7:]
-    assert re.fullmatch(
-        r"distnet \S+: 3 ranks on 1 node, 1 BLAS thread per rank, 4 shards per mini-batch; MPI: .*\d.*", header[0]
-    )
+    assert re.fullmatch(r"distnet \S+: 3 ranks on 1 node, 1 BLAS thread per rank; MPI: .*\d.*", header[0])
     assert header[1] == f"data: mnist ({digits}), 600 training and 100 test samples"
-    assert header[2] == "network: 784-256-128-10 relu, float32, 235,146 parameters"
+    assert header[2] == "network: 784-256-128-10 relu, portable float64, 235,146 parameters"
     assert re.fullmatch("training: 3 epochs, mini-batches of 128, .*learning rate 0.3 exponential, seed 0", header[3])
     assert [int(EPOCH.fullmatch(line)[1]) for line in epochs] == [1, 2, 3]
     assert LAST_LINES.fullmatch("\n".join([*last, ""]))
@@ -110,8 +123,9 @@ def test_rank_0_alone_prints_a_header_an_epoch_a_line_and_the_two_last_lines(tra
 
 
 def test_without_mpirun_the_header_says_that_there_is_no_mpi(train, digits):
-    header = train("--data-dir", digits, "--epochs", 1).out.splitlines()[0]
-    assert re.fullmatch(r"distnet \S+: 1 rank on 1 node, 1 BLAS thread per rank, 4 shards .*; MPI: none", header)
+    for options, shards in [((), ""), ((*NATIVE, "--shards", 4), ", 4 shards per mini-batch")]:
+        header = train("--data-dir", digits, "--epochs", 1, *options).out.splitlines()[0]
+        assert re.fullmatch(rf"distnet \S+: 1 rank on 1 node, 1 BLAS thread per rank{shards}; MPI: none", header)
 
 
 def test_quiet_leaves_the_two_last_lines_alone(train, digits):
@@ -143,16 +157,16 @@ def test_what_tells_programs_of_a_network_that_diverged_is_json(digits, tmp_path
 
 
 @pytest.mark.parametrize("ending", [".pkl", ".npz"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("arithmetic", "dtype"), [("portable", "float64"), ("native", "float32")])
 def test_the_model_file_holds_the_parameters_of_the_printed_digest_and_tests_as_printed(
-    train, digits, tmp_path, ending, dtype
+    train, digits, tmp_path, ending, arithmetic, dtype
 ):
     path = tmp_path / f"model{ending}"
-    ended = train("--data-dir", digits, "--epochs", 2, "--dtype", dtype, "--model", path, ranks=2)
+    ended = train("--data-dir", digits, "--epochs", 2, "--arithmetic", arithmetic, "--model", path, ranks=2)
     network = NeuralNetwork.load(path)
     little_endian = network.parameters.astype(network.parameters.dtype.newbyteorder("<"))
     assert hashlib.sha256(little_endian.tobytes()).hexdigest() == ended.sha256 == parameters_sha256(network.parameters)
-    assert network.parameters.dtype == dtype
+    assert (network.arithmetic, network.parameters.dtype) == (arithmetic, dtype)
     data = load(World(), DataOptions("mnist", digits), dtype)
     accuracy = network.test(data.test.inputs[:, : data.test.features], data.test.targets)
     assert ended.out.splitlines()[-2] == f"test accuracy {accuracy:.4f}"
@@ -167,13 +181,21 @@ def test_the_configuration_beside_the_model_trains_it_again_and_writes_over_noth
     options = ("--data-dir", digits, "--epochs", 2, "--hidden", 9, "--optimizer", "adam", "--model", model)
     first = train(*options, ranks=2)
     told = read_config(["--config", str(tmp_path / "model.toml")])
-    typed = {"dataset": "mnist", "epochs": 2, "hidden": (9,), "optimizer": "adam", "learning_rate": 0.001, "shards": 4}
+    typed = {"dataset": "mnist", "epochs": 2, "hidden": (9,), "optimizer": "adam", "learning_rate": 0.001}
     assert told == replace(read_config([]), **typed)
     kept = NeuralNetwork.load(model).about["config"]
     assert json.loads(json.dumps(told.to_dict())) == kept | {"data_dir": None}
     before = model.stat()
     assert train("--config", tmp_path / "model.toml", "--data-dir", digits, ranks=3).sha256 == first.sha256
     assert model.stat() == before
+
+
+def test_the_configuration_beside_a_native_model_keeps_the_shards_of_its_run(train, digits, tmp_path):
+    options = ("--data-dir", digits, "--epochs", 1, "--hidden", 9, *NATIVE, "--model", tmp_path / "model.npz")
+    first = train(*options, ranks=3)
+    told = read_config(["--config", str(tmp_path / "model.toml")])
+    assert (told.arithmetic, told.dtype, told.shards) == ("native", "float32", 3)
+    assert train("--config", tmp_path / "model.toml", "--data-dir", digits).sha256 == first.sha256
 
 
 def test_a_configuration_names_a_folder_of_data_by_a_relative_path_alone(digits, tmp_path, monkeypatch):
@@ -225,7 +247,7 @@ def test_the_tutorial_preset_trains_the_tutorials_network_and_reports_its_loss(t
     path = tmp_path / "metrics.jsonl"
     ended = train("--preset", "tutorial", "--epochs", 1, "--data-dir", digits, "--metrics", path, ranks=2)
     lines = ended.out.splitlines()
-    assert lines[2] == "network: 784-50-50-50-50-50-50-10 sigmoid, float32, 52,510 parameters"
+    assert lines[2] == "network: 784-50-50-50-50-50-50-10 sigmoid, portable float64, 52,510 parameters"
     assert re.fullmatch("training: 1 epoch, mini-batches of 10, .*learning rate 0.002.*", lines[3])
     record = json.loads(path.read_text())
     assert EPOCH.fullmatch(lines[4])[3] == f"{record['test_tutorial_loss']:.4f}"
@@ -262,7 +284,7 @@ def test_a_network_that_never_answers_is_given_up_after_five_seconds(train, tmp_
     silent = fault("silent network") | {"DISTNET_DATA": ""}
     ended = train("--train-samples", 600, "--epochs", 1, env=silent, cwd=tmp_path, timeout=30)
     assert ended.status == 0
-    assert ended.err.startswith("distnet: no mnist in data/")
+    assert ended.err.startswith("distnet: mnist is not in data/, and no mirror answered within 5 s; ")
     assert ended.err.count("\n") == 1
 
 
@@ -381,7 +403,7 @@ def test_no_output_goes_over_another_one_or_over_what_the_run_reads_or_keeps(dig
         *(
             (
                 ("--checkpoint-dir", "run", "--metrics", f"run/{name}"),
-                "such files in --checkpoint-dir are the run's own",
+                "has the name of a checkpoint in --checkpoint-dir",
             )
             for name in ("completed.json", "checkpoint-0000000001.npz", "failure-host-0-1.txt", ".lock")
         ),

@@ -133,7 +133,7 @@ def test_a_file_names_options_with_dashes_or_underscores(tmp_path):
     )
     chosen = read_config(["--config", str(path)])
     assert chosen == replace(
-        config(),
+        config("--arithmetic", "native"),
         learning_rate=0.001,
         batch_size=32,
         hidden=(300, 100),
@@ -258,7 +258,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 def test_what_a_file_says_for_another_optimizer_than_the_one_typed_is_left_out(tmp_path):
     path = file(tmp_path, 'optimizer = "nesterov"\nmomentum = 0.5')
     assert config("--config", str(path), "--optimizer", "adam") == replace(
-        config(), optimizer="adam", learning_rate=LEARNING_RATES["adam"]
+        config("--arithmetic", "native"), optimizer="adam", learning_rate=LEARNING_RATES["adam"]
     )
     assert config("--config", str(path)).momentum == 0.5
 
@@ -275,7 +275,9 @@ def read_back(chosen, folder):
         ["--hidden"],
         ["--optimizer", "adamw", "--betas", "0.5", "0.25", "--epsilon", "1e-300", "--weight-decay", "1e22"],
         ["--checkpoint-dir", "a", "--resume", "--checkpoint-every", "60", "s", "--keep", "1"],
-        ["--checkpoint-dir", "a", "--resume", "a/b.npz", "--shards", "8", "--clip-norm", "0.1"],
+        ["--checkpoint-dir", "a", "--resume", "a/b.npz", "--clip-norm", "0.1"],
+        ["--arithmetic", "native", "--shards", "8", "--stack", "2"],
+        ["--arithmetic", "native", "--dtype", "float64"],
         ["--model", 'a "b"\\\n\t\x7fé.pkl', "--seed", str(2**63 - 1), "--quiet", "--tutorial-loss"],
         ["--dataset", "csv:a b.csv", "--label", "3", "--test-share", "0.1", "--raw-inputs"],
     ],
@@ -296,6 +298,53 @@ def test_typed_options_win_over_the_preset_wherever_they_stand(order):
     arguments = [["--preset", "tutorial"], ["--epochs", "7"], ["--hidden", "9", "8"]][::order]
     chosen = read_config(list(chain(*arguments)))
     assert (chosen.epochs, chosen.hidden, chosen.activation) == (7, (9, 8), "sigmoid")
+
+
+def test_without_a_file_the_arithmetic_is_portable_and_a_file_that_names_none_means_native(tmp_path):
+    """Files of distnet 0.1 name none."""
+    for text, arithmetic, dtype in [
+        ("epochs = 3", "native", "float32"),
+        ('preset = "tutorial"', "native", "float32"),
+        ('dtype = "float64"\nshards = 8', "native", "float64"),
+        ('arithmetic = "portable"', "portable", "float64"),
+        ('arithmetic = "portable"\ndtype = "float64"', "portable", "float64"),
+    ]:
+        chosen = config("--config", str(file(tmp_path, text)))
+        assert (chosen.arithmetic, chosen.dtype) == (arithmetic, dtype), text
+    typed = config("--config", str(file(tmp_path, "epochs = 3")), "--arithmetic", "portable")
+    assert (typed.arithmetic, typed.dtype, typed.epochs) == ("portable", "float64", 3)
+    for preset in PRESETS:
+        assert (config("--preset", preset).arithmetic, config("--preset", preset).dtype) in [
+            ("portable", "float64"),
+            ("native", "float32"),
+        ]
+    assert (config().arithmetic, config().dtype) == ("portable", "float64")
+
+
+NEEDS_NATIVE = {
+    "shards": ("4", "portable arithmetic has the same bits without; use --arithmetic native"),
+    "stack": ("2", "portable arithmetic has the same bits without; use --arithmetic native"),
+    "dtype": ('"float32"', "portable arithmetic is float64; use --arithmetic native"),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS_NATIVE)
+def test_what_portable_arithmetic_does_without_is_refused_with_the_name_of_native(tmp_path, name):
+    value, told = NEEDS_NATIVE[name]
+    words = (f"--{name}", value.strip('"'))
+    assert refusal(*words) == refusal(*words, "--arithmetic", "portable") == f"--{name}: {told}"
+    path = file(tmp_path, f'arithmetic = "portable"\n{name} = {value}\n')
+    assert refusal("--config", str(path)) == f"{path}: {name}: {told}"
+    native = ("--arithmetic", "native")
+    assert str(getattr(config(*words, *native), name)) == str(getattr(config("--config", str(path), *native), name))
+    assert str(getattr(config(*words, *native), name)) == words[1]
+
+
+def test_what_a_file_says_for_native_is_left_out_where_portable_is_typed(tmp_path):
+    path = file(tmp_path, 'shards = 8\nstack = 2\ndtype = "float32"')
+    chosen = config("--config", str(path), "--arithmetic", "portable")
+    assert chosen == config()
+    assert chosen.dtype == "float64"
 
 
 def test_a_typed_option_wins_even_where_it_is_the_general_default():
@@ -358,7 +407,9 @@ def test_every_option_says_its_group_its_meaning_and_its_default(each):
     assert flag or "(default: " in entry
     assert f"{each.metadata['group']}: --" in help_text
     default = getattr(config(), each.name)  # that of the default preset
-    if isinstance(default, int | float | str) and not flag:
+    if each.name == "dtype":
+        assert "(default: float64 in portable, float32 in native)" in entry
+    elif isinstance(default, int | float | str) and not flag:
         assert f"(default: {default})" in entry
 
 
