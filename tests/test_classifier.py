@@ -37,10 +37,11 @@ def name_of(check):
     return check.func.__name__
 
 
+@pytest.mark.parametrize("arithmetic", ["native", "portable"])
 @pytest.mark.parametrize("check", [check for _, check in estimator_checks_generator(Classifier())], ids=name_of)
-def test_scikit_learns_checks_pass(check):
+def test_scikit_learns_checks_pass(check, arithmetic):
     with suppress(SkipTest):  # those of pandas and of other libraries' arrays, where these aren't installed
-        check(Classifier())
+        check(Classifier(arithmetic=arithmetic))
 
 
 def test_what_it_shares_with_mlpclassifier_has_its_defaults():
@@ -50,7 +51,7 @@ def test_what_it_shares_with_mlpclassifier_has_its_defaults():
     assert LEARNING_RATES["adam"] == theirs["learning_rate_init"]
     shared -= {"learning_rate_init"}
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
-    assert ours.keys() - theirs.keys() == {"dropout", "initialisation", "label_smoothing", "shards"}
+    assert ours.keys() - theirs.keys() == {"arithmetic", "dropout", "initialisation", "label_smoothing", "shards"}
 
 
 def test_it_learns_as_well_as_mlpclassifier():
@@ -61,11 +62,12 @@ def test_it_learns_as_well_as_mlpclassifier():
         assert set(ours.predict(X)) == set(NAMES)
 
 
-def test_plain_sgd_gives_the_bits_of_neural_network():
+@pytest.mark.parametrize(("arithmetic", "shards"), [("native", 4), ("portable", None)])
+def test_plain_sgd_gives_the_bits_of_neural_network(arithmetic, shards):
     ours = Classifier((7, 5), "tanh", solver="sgd", momentum=0, alpha=0, batch_size=16, max_iter=3, random_state=4)
-    ours.set_params(learning_rate_init=0.1).fit(X, NAMES)
-    network = NeuralNetwork([4, 7, 5, 3], "tanh", 0.1, 4, np.float64)
-    network.train(X, np.eye(3)[Y], epochs=3, batch_size=16)
+    ours.set_params(learning_rate_init=0.1, arithmetic=arithmetic).fit(X, NAMES)
+    network = NeuralNetwork([4, 7, 5, 3], "tanh", 0.1, 4, np.float64, arithmetic=arithmetic)
+    network.train(X, np.eye(3)[Y], epochs=3, batch_size=16, shards=shards)
     assert ours.network_.parameters.tobytes() == network.parameters.tobytes()
     assert ours.predict_proba(X).tobytes() == network.forward(X).tobytes()
 
@@ -76,7 +78,7 @@ def test_a_full_batch_of_sgd_is_mlpclassifiers(nesterov):
     options |= {"hidden_layer_sizes": (6,), "activation": "logistic", "nesterovs_momentum": nesterov}
     theirs = MLPClassifier(**options, shuffle=False, warm_start=True)
     theirs.partial_fit(X, Y, classes=[0, 1, 2])
-    network = NeuralNetwork([4, 6, 3], "sigmoid", 0.1, 0, np.float64)
+    network = NeuralNetwork([4, 6, 3], "sigmoid", 0.1, 0, np.float64, arithmetic="native")
     for ours, other in zip(network.weights + network.biases, theirs.coefs_ + theirs.intercepts_, strict=True):
         ours[:] = other
     theirs._optimizer.velocities = [0 * each for each in theirs._optimizer.velocities]
@@ -89,9 +91,38 @@ def test_a_full_batch_of_sgd_is_mlpclassifiers(nesterov):
 
 def test_alpha_pulls_as_it_does_in_mlpclassifier_over_the_rows_of_a_mini_batch():
     ours = Classifier((6,), solver="sgd", alpha=3.0, batch_size=50, max_iter=2, random_state=0).fit(X, Y)
-    network = NeuralNetwork([4, 6, 3], dtype=np.float64)
-    network.train(X, np.eye(3)[Y], 2, 50, hyperparameters=Hyperparameters("nesterov", 0.9, weight_decay=3.0 / 50))
+    network = NeuralNetwork([4, 6, 3], dtype=np.float64, arithmetic="native")
+    hyperparameters = Hyperparameters("nesterov", 0.9, weight_decay=3.0 / 50)
+    network.train(X, np.eye(3)[Y], 2, 50, hyperparameters=hyperparameters, shards=4)
     assert ours.network_.parameters.tobytes() == network.parameters.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_a_portable_classifier_has_the_same_bits_for_equal_numbers_of_any_dtype(dtype):
+    rows = np.round(X * 8)  # which float32 and integers hold, too
+    fitted = Classifier(**QUICK, arithmetic="portable").fit(rows.astype(dtype), NAMES)
+    usual = Classifier(**QUICK, arithmetic="portable").fit(rows, NAMES)
+    assert (fitted.network_.arithmetic, fitted.network_.parameters.dtype) == ("portable", np.float64)
+    assert fitted.network_.parameters.tobytes() == usual.network_.parameters.tobytes()
+    alone = [fitted.predict_proba(row[None].astype(dtype)) for row in rows]
+    assert np.concatenate(alone).tobytes() == usual.predict_proba(rows).tobytes()
+
+
+def test_a_native_classifier_has_the_dtype_of_its_rows():
+    kinds = {dtype: Classifier(**QUICK).fit(X.astype(dtype), NAMES) for dtype in (np.float32, np.float64)}
+    assert {dtype: each.network_.parameters.dtype for dtype, each in kinds.items()} == {each: each for each in kinds}
+    assert {each.network_.arithmetic for each in kinds.values()} == {"native"}
+
+
+def test_a_portable_classifier_refuses_shards_and_names_native():
+    with pytest.raises(InputError, match="--shards: portable arithmetic has the same bits without.*native"):
+        Classifier(**QUICK, arithmetic="portable", shards=4).fit(X, NAMES)
+
+
+def test_a_native_classifier_has_four_shards():
+    usual, four, two = (Classifier(**QUICK, shards=shards).fit(X, NAMES) for shards in (None, 4, 2))
+    assert usual.network_.parameters.tobytes() == four.network_.parameters.tobytes()
+    assert usual.network_.parameters.tobytes() != two.network_.parameters.tobytes()
 
 
 def test_it_works_in_a_pipeline_a_search_and_cross_validation():
@@ -214,6 +245,7 @@ def test_a_copy_of_a_network_has_views_of_its_own(copied):
         ("max_iter", 2.5),
         ("n_iter_no_change", 0),
         ("shards", 0),
+        ("arithmetic", "exact"),
         ("solver", "lbfgs"),
         ("validation_fraction", 1),
     ],
@@ -244,6 +276,7 @@ def spoiled(monkeypatch):
         step(trainer, samples, first)
         if trainer.epochs_done + 1 in spoiled:
             trainer.exchange.parameters[0] = np.nan
+            trainer.refresh()
 
     monkeypatch.setattr(Trainer, "step", spoil)
     return spoiled.append
