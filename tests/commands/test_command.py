@@ -75,7 +75,7 @@ def test_native_without_shards_has_one_per_rank_and_notes_that_the_bits_follow_t
     runs = [train(*options, ranks=2), train(*options, "--shards", 2), train(*options, "--arithmetic", "portable")]
     notes = [[line for line in run.out.splitlines() if "bits depend" in line] for run in runs]
     assert notes == [
-        ["note: the bits depend on the number of ranks; for the same bits on up to S ranks, use --shards S (here 2)"],
+        ["note: the bits depend on the number of ranks, 2 here; with --shards S, they are the same on up to S ranks"],
         [],
         [],
     ]
