@@ -115,7 +115,7 @@ def test_a_native_classifier_has_the_dtype_of_its_rows():
 
 
 def test_a_portable_classifier_refuses_shards_and_names_native():
-    with pytest.raises(InputError, match="--shards: portable arithmetic has the same bits without.*native"):
+    with pytest.raises(InputError, match=r"--shards: portable arithmetic has the same bits without.*native"):
         Classifier(**QUICK, arithmetic="portable", shards=4).fit(X, NAMES)
 
 
