@@ -50,11 +50,10 @@ class Trainer:
     """A network in training on the ranks of a world.
 
     model: the initial model, the same on every rank; its parameters are copied. splits: in portable arithmetic, the
-    inputs of the training set are rounded in place. lap: called with the name of each
-    phase that ends, see `Stopwatch`.
+    inputs of the training set are rounded in place. lap: called with the name of each phase that ends, see `Stopwatch`.
     history: all completed epochs. diverged: why training can't continue, such as "the loss is NaN in epoch 3", or "";
     the same on every rank.
-    Raises InputError if there are fewer shards than ranks. Collective.
+    Raises InputError if there are fewer shards than ranks, and for inputs too large for portable arithmetic. Collective.
     """
 
     def __init__(
@@ -71,13 +70,20 @@ class Trainer:
         self.shards = check_shards(model.arithmetic, config.shards, world.size)
         samples = len(self.chosen)
         self.batch_size = min(config.batch_size, samples)
-        self.exchange = Exchange(world, model.parameters, self.shards, lap)
-        model = replace(model, parameters=self.exchange.parameters)
         if model.arithmetic == "portable":
             augmentation = config.regularisation.augmentation
             background = augmentation.background if augmentation else 0.0
-            model = replace(model, input_exponent=find_exponent(world, splits.train, background))
-        self.model = model
+            exponent = find_exponent(world, splits.train, background)
+            if exponent > MOST:
+                raise InputError(
+                    "inputs",
+                    f"some are {model.input_limit:.1e} or more, too large for portable arithmetic",
+                    "scale them, or use native arithmetic",
+                    on_every_rank=True,
+                )
+            model = replace(model, input_exponent=exponent)
+        self.exchange = Exchange(world, model.parameters, self.shards, lap)
+        self.model = model = replace(model, parameters=self.exchange.parameters)
         self.arithmetic = prepare_on_node(world, model)
         for rows in own_blocks(len(splits.train.inputs), world.node_rank, world.node_size):
             self.arithmetic.round_inputs(splits.train.inputs[rows, : splits.train.features])
@@ -312,22 +318,14 @@ class Trainer:
 
 
 def find_exponent(world: World, split: Split, background: float) -> int:
-    """The smallest e with |x| < 2^e for all inputs of a split, and for what augmentation moves in.
+    """The smallest e with |x| < 2^e for all inputs of a split, and for what augmentation moves in. Collective.
 
-    Raises InputError (on every rank) where an input is NaN or too large for a grid. Collective.
+    NOT_FINITE where an input is NaN or too large for a grid.
     """
     exponent = exponent_above(abs(background))
     for rows in own_blocks(len(split.inputs), world.rank, world.size):
         exponent = max(exponent, exponent_above(float(np.max(np.abs(split.inputs[rows, : split.features]), initial=0))))
-    exponent = exponent if world.comm is None else max(world.comm.allgather(exponent))  # portable: integers
-    if exponent > MOST:
-        raise InputError(
-            "inputs",
-            f"some are {math.ldexp(1.0, MOST):.1e} or more, too large for portable arithmetic",
-            "scale them, or use native arithmetic",
-            on_every_rank=True,
-        )
-    return exponent
+    return exponent if world.comm is None else max(world.comm.allgather(exponent))  # portable: integers
 
 
 def check_shards(arithmetic: str, shards: int | None, ranks: int) -> int:
