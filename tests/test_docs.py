@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from golden import read_golden
 from helpers import ROOT
 
 from distnet import NeuralNetwork
@@ -151,6 +152,17 @@ def test_every_module_that_a_page_names_exists(page):
     packages = "|".join(path.name for path in (ROOT / "distnet").iterdir() if path.is_dir())
     modules = re.findall(rf"`(?:distnet/)?((?:{packages})/[\w/]+\.py)`", page.read_text())
     assert [each for each in modules if not (ROOT / "distnet" / each).exists()] == []
+
+
+def test_readme_and_tutorial_print_the_golden_hashes_of_make_train():
+    mnist, synthetic = (read_golden()[f"make train {data}"][1].parameters for data in ("mnist", "synthetic"))
+    readme, tutorial = ((ROOT / page).read_text() for page in ("README.md", "docs/tutorial.md"))
+    assert re.findall(r"\| (MNIST|synthetic digits) \| `(\w+)` \|", readme) == [
+        ("MNIST", mnist),
+        ("synthetic digits", synthetic),
+    ]
+    for page in (readme, tutorial):
+        assert set(re.findall(r"\b[0-9a-f]{64}\b", page)) == {mnist, synthetic}
 
 
 def test_the_page_of_options_is_up_to_date():
