@@ -256,11 +256,11 @@ def measure() -> dict[str, Any]:
     found["over_tcp"] = link_of((2, 1)) if runs[2, 1] else None
     machine, found["checks"], found["rings"] = machine_of(found), [], []
     for (hosts, ranks), launched in runs.items():
+        if not launched:
+            continue
         link = Link(*found["over_tcp"]) if hosts > 1 else machine.messages
         on = shared_cores(machine, hosts * ranks)
-        for arithmetic, (number, (sizes, _, batch_size, _)) in product(
-            ARITHMETICS if launched else (), enumerate(CASES)
-        ):
+        for arithmetic, (number, (sizes, _, batch_size, _)) in product(ARITHMETICS, enumerate(CASES)):
             times = [each for one in launched for each in one["steps"][arithmetic][number]]
             model = cost(Task(sizes, batch_size, arithmetic), hosts, ranks, link, on)
             found["checks"].append(
@@ -269,7 +269,7 @@ def measure() -> dict[str, Any]:
                 | {"measured": rounded(statistics.median(times)), "spread": [rounded(min(times)), rounded(max(times))]}
                 | {"predicted": rounded(model.step), "predicted_compute": rounded(model.compute)}
             )
-        if hosts * ranks == 2 and launched:
+        if hosts * ranks == 2:
             ring = ring_cost(Task(NEAR, 1, "native"), hosts, ranks, link, on).exchange
             taken = float(np.median([one["allreduce"] for one in launched]))
             found["rings"].append(
