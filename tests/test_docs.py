@@ -36,6 +36,7 @@ OTHERS_OPTIONS = {  # options of other programs, as far as pages name them
     "pytest": {"--only-mpi"},
     "sbatch": {"--array", "--cpus-per-task", "--hint", "--job-name", "--nodes", "--ntasks-per-node", "--open-mode"}
     | {"--requeue", "--signal", "--time"},
+    "tests/golden.py": {"--write"},
     "srun": {"--cpu-bind", "--cpus-per-task", "--kill-on-bad-exit", "--mpi", "--pty"},
     "timeout": {"--preserve-status", "--signal"},
     "useradd": {"--create-home", "--uid"},
