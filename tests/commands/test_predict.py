@@ -385,6 +385,20 @@ def test_bad_files_and_rows_among_good_ones_are_a_line_each_and_the_good_ones_ar
     assert (ended.status, len(ended.out.splitlines()), len(ended.err.splitlines())) == (2, 2, 1)
 
 
+def test_a_row_too_large_for_portable_arithmetic_is_refused_and_the_others_are_not(tmp_path, monkeypatch, capsys):
+    network = NeuralNetwork([2, 3, 2], arithmetic="portable")
+    network.about = {"mean": 0.0, "deviation": 1.0}
+    network.save(tmp_path / "portable.npz")
+    (tmp_path / "rows.csv").write_text("1,2\n1e80,2\n-1e75,2\n")  # 2^250 is 1.8e75
+    monkeypatch.chdir(tmp_path)
+    assert predict_here(tmp_path / "portable.npz", ["rows.csv"], True, None) == 1
+    told = capsys.readouterr()
+    assert [json.loads(line)["file"] for line in told.out.splitlines()] == ["rows.csv:1", "rows.csv:3"]
+    assert told.err.splitlines() == [
+        "distnet: rows.csv:2: some numbers are too large for this network of float64; give smaller ones"
+    ]
+
+
 def test_rows_are_matched_with_the_models_columns_by_name(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     network = NeuralNetwork.load(folder / "table.npz")
