@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import Counter
 from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
@@ -163,10 +164,16 @@ def choose(cells: list[Cell]) -> list[Cell]:
         masks.append(
             sum(1 << numbers.setdefault(pair, len(numbers)) for pair in pairs if {name for name, _ in pair} != APART)
         )
-    chosen, missing = [], (1 << len(numbers)) - 1
+    chosen: list[Cell] = []
+    missing, uses = (1 << len(numbers)) - 1, Counter[object]()
+
+    def gain(place: int) -> tuple[int, int]:  # the second spreads the values over the cells
+        return (masks[place] & missing).bit_count(), -sum(map(uses.__getitem__, enumerate(cells[place])))
+
     while missing:
-        best = max(range(len(cells)), key=lambda place: (masks[place] & missing).bit_count())
+        best = max(range(len(cells)), key=gain)
         chosen.append(cells[best])
+        uses.update(enumerate(cells[best]))
         missing &= ~masks[best]
     return chosen
 
