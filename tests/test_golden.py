@@ -7,7 +7,6 @@ from dataclasses import fields
 
 import pytest
 from golden import is_small, read_golden, train_small, working_directory
-from helpers import ROOT
 
 from distnet.config.options import Config
 from distnet.config.reading import read_config
@@ -60,9 +59,3 @@ def test_early_stopping_ends_its_golden_run():
     run, expected = GOLDEN["early stopping"]
     with working_directory():
         assert train_small(run._replace(arguments=[*run.arguments, "--patience", "20"])) != expected
-
-
-def test_the_readme_has_the_golden_hashes_of_make_train():
-    readme = (ROOT / "README.md").read_text()
-    for name, (_, expected) in read_golden().items():
-        assert is_small(name) or expected.parameters in readme, name
