@@ -129,7 +129,7 @@ class Augmentation:
     def make_products_exact(self) -> tuple[float, float]:
         """Round both factors of functions; returns the constants that round coefficients and half products.
 
-        A hundred thousandth of a pixel is lost.
+        Less than a ten thousandth of a pixel is lost.
         """
         strengths = self.strengths
         bits = product_bits(max(self.down.shape[1], len(self.across))) // 2

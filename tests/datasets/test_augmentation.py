@@ -125,12 +125,12 @@ def test_an_image_becomes_what_the_slow_way_makes_of_it(kind, dtype, digits):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_exact_products_look_up_a_pixel_within_a_hundred_thousandth_of_its_place(kind):
+def test_exact_products_look_up_a_pixel_within_a_ten_thousandth_of_its_place(kind):
     samples = np.array([0, 7, 59_999])
     found = Augmentation((28, 28), KINDS[kind], BACKGROUND, np.float64).find(SEED, EPOCH, samples)
     for place, sample in enumerate(samples.tolist()):
         slow = slow_places((28, 28), KINDS[kind], SEED, EPOCH, sample)
-        np.testing.assert_allclose(found[:, place] - 1, slow, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found[:, place] - 1, slow, rtol=0, atol=1e-4)
 
 
 def test_images_need_not_be_square(digits):

@@ -538,7 +538,8 @@ def test_a_bad_table_ends_all_ranks_with_one_line(train, tmp_path):
     check_refused(train, tmp_path, "--dataset", "csv:a.csv", ranks=3, named=["a.csv: line 2, column 1: 'x'"])
     np.savez(tmp_path / "b.npz", X=np.eye(4) * 1e39, y=[0, 1, 0, 1])
     told = ["b.npz: some numbers are too large for float32"]
-    check_refused(train, tmp_path, "--dataset", "npz:b.npz", "--raw-inputs", ranks=3, named=told)
+    native = ("--arithmetic", "native", "--dtype", "float32")
+    check_refused(train, tmp_path, "--dataset", "npz:b.npz", "--raw-inputs", *native, ranks=3, named=told)
 
 
 def test_a_table_is_resumed_to_the_same_bits_wherever_it_is_now_and_no_other_one(train, iris, tmp_path):
