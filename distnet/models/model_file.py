@@ -36,13 +36,9 @@ OPCODES = {
 ROOM = 1 << 16  # characters that a pickle's repeated texts may have beyond its own length
 
 
-def save_model(path: Path, model: Model) -> None:
-    """Write a model in the format of the ending of `path`. For rank 0 only.
-
-    A .pkl is a pickled dictionary, an .npz the same dictionary as arrays and JSON.
-    Raises InputError for another ending, and if the file can't be written.
-    """
-    header = {
+def describe(model: Model) -> dict[str, Any]:
+    """All of a model's file but its parameters, as JSON represents it."""
+    return {
         "format": FORMAT,
         "version": VERSION,
         "sizes": list(model.sizes),
@@ -51,6 +47,15 @@ def save_model(path: Path, model: Model) -> None:
         "input_exponent": model.input_exponent,
         "about": json.loads(json.dumps(model.about)),  # as copies, so that no container occurs twice
     }
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write a model in the format of the ending of `path`. For rank 0 only.
+
+    A .pkl is a pickled dictionary, an .npz the same dictionary as arrays and JSON.
+    Raises InputError for another ending, and if the file can't be written.
+    """
+    header = describe(model)
 
     def write(file: BinaryIO) -> None:
         if path.suffix == ".npz":
@@ -173,10 +178,14 @@ def build_model(path: Path, content: Any) -> Model:
         or arithmetic not in ARITHMETICS
         or not (exponent is None or (type(exponent) is int and LEAST <= exponent <= MOST))
     ):
-        raise InputError(f"model {path}", f"its description is damaged (sizes {sizes!r}, activation {activation!r})")
+        raise InputError(
+            f"model {path}",
+            f"its description is damaged (sizes {sizes!r}, activation {activation!r}, arithmetic {arithmetic!r}, "
+            f"input exponent {exponent!r})",
+        )
     if (
         not isinstance(parameters, np.ndarray)
-        or parameters.dtype not in ((np.float32, np.float64) if arithmetic == "native" else (np.float64,))
+        or parameters.dtype not in (np.float32, np.float64)
         or parameters.shape != (parameter_count(sizes),)
     ):
         shape = getattr(parameters, "shape", "none")
@@ -185,4 +194,7 @@ def build_model(path: Path, content: Any) -> Model:
             f"a network of {'-'.join(map(str, sizes))} has {parameter_count(sizes):,} parameters, "
             f"and the file holds {shape}",
         )
+    if arithmetic == "portable" and parameters.dtype != np.float64:
+        problem = f"parameters of portable arithmetic are float64, and the file holds {parameters.dtype.name}"
+        raise InputError(f"model {path}", problem)
     return Model(tuple(sizes), activation, parameters, about, arithmetic, exponent)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from distnet.models.safetensors import describe, name_tensors
+from distnet.models.safetensors import metadata, name_tensors
 from distnet.nn.functional import GELU_CUBIC, GELU_LINEAR, LEAK
 from distnet.nn.model import Model
 
@@ -54,7 +54,7 @@ def to_onnx(model: Model, standardise: bool) -> bytes:
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in sorted(named.items())],
     )
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
-    helper.set_model_props(whole, describe(model))
+    helper.set_model_props(whole, metadata(model))
     checker.check_model(whole, full_check=True)
     content: bytes = whole.SerializeToString()
     return content

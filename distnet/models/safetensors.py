@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.models.model_file import FORMAT, VERSION, build_model
+from distnet.models.model_file import FORMAT, VERSION, build_model, describe
 from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError, first_line
 
 
-def describe(model: Model) -> dict[str, str]:
+def metadata(model: Model) -> dict[str, str]:
     """The metadata of an exported file: a single string, because safetensors reorders several."""
-    header = {"format": FORMAT, "version": VERSION, "sizes": model.sizes, "activation": model.activation}
-    return {"distnet": json.dumps(header | {"about": model.about})}
+    return {"distnet": json.dumps(describe(model))}
 
 
 def name_tensors(model: Model) -> dict[str, Array]:
@@ -33,7 +32,7 @@ def to_safetensors(model: Model) -> bytes:
     from safetensors.numpy import save
 
     tensors = {name: np.ascontiguousarray(array.T) for name, array in name_tensors(model).items()}
-    content: bytes = save(tensors, describe(model))
+    content: bytes = save(tensors, metadata(model))
     return content
 
 

@@ -27,8 +27,8 @@ def needs(*packages):
         pytest.importorskip(package, reason=f"needs the extra {extra}")
 
 
-def network(activation="relu", dtype="float32", sizes=SIZES):
-    made = NeuralNetwork(sizes, activation, seed=3, dtype=dtype)
+def network(activation="relu", dtype="float32", sizes=SIZES, arithmetic="native"):
+    made = NeuralNetwork(sizes, activation, seed=3, dtype=dtype, arithmetic=arithmetic)
     for biases in made.biases:
         biases[:] = np.random.default_rng(2).normal(size=biases.shape)
     made.about = {"mean": [1.5] * 7, "deviation": [0.5, 1, 2, 3, 4, 5, 6], "classes": ["ä", "b", "c", "d"]}
@@ -73,6 +73,14 @@ def test_onnxruntime_computes_our_probabilities(tmp_path, activation, dtype):
     np.testing.assert_allclose(theirs, network(activation, dtype).forward(X), rtol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_onnxruntime_computes_the_probabilities_of_portable_arithmetic_but_for_its_grids(tmp_path, activation):
+    needs("onnx", "onnxruntime")
+    how = {"activation": activation, "dtype": "float64", "arithmetic": "portable"}
+    theirs = by_onnxruntime(to_onnx(load_model(saved(tmp_path, **how)), standardise=False), X)
+    np.testing.assert_allclose(theirs, network(**how).forward(X), rtol=1e-5)
+
+
 @pytest.mark.parametrize("sizes", [(7, 4), (7, 1), (7, 300, 4)])
 def test_onnxruntime_computes_networks_of_any_depth_one_row_or_many(tmp_path, sizes):
     needs("onnx", "onnxruntime")
@@ -84,7 +92,7 @@ def test_onnxruntime_computes_networks_of_any_depth_one_row_or_many(tmp_path, si
 
 def by_both(network, dtype, rows):
     """Probabilities by onnxruntime and by distnet, (rows, classes) float64 each, with parameters rounded to a dtype."""
-    ours = NeuralNetwork(network.sizes, "relu", dtype=dtype)
+    ours = NeuralNetwork(network.sizes, "relu", dtype=dtype, arithmetic="native")
     ours.parameters[:] = network.parameters
     content = to_onnx(Model(ours.sizes, "relu", ours.parameters, {}), standardise=False)
     return by_onnxruntime(content, rows.astype(dtype)).astype("f8"), ours.forward(rows).astype("f8")
@@ -101,7 +109,7 @@ def of_digits():
     """A network of the default sizes trained on synthetic digits, and 2,000 other digits."""
     images, labels = synthetic_digits(6000, seed=0)
     X = ((images.reshape(6000, -1) - images.mean()) / images.std()).astype("float32")
-    made = NeuralNetwork([784, 256, 128, 10], seed=0)
+    made = NeuralNetwork([784, 256, 128, 10], seed=0, arithmetic="native")
     made.train(X[:4000], np.eye(10, dtype="float32")[labels[:4000]], epochs=6)
     assert made.test(X[4000:], np.eye(10)[labels[4000:]]) > 0.9
     return made, X[4000:]
@@ -172,16 +180,23 @@ def test_torch_loads_a_safetensors_file_and_computes_our_probabilities(tmp_path,
     np.testing.assert_allclose(probabilities, network(activation, "float64").forward(X), rtol=1e-13)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_model_comes_back_from_safetensors_to_the_bit_with_all_that_was_noted(tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("arithmetic", "dtype"), [("native", "float32"), ("native", "float64"), ("portable", "float64")]
+)
+def test_a_model_comes_back_from_safetensors_to_the_bit_with_all_that_was_noted(tmp_path, arithmetic, dtype):
     needs("safetensors")
-    source, there, back = saved(tmp_path, dtype=dtype), tmp_path / "a.safetensors", tmp_path / "back.pkl"
+    source, there, back = tmp_path / "model.npz", tmp_path / "a.safetensors", tmp_path / "back.pkl"
+    made = network(dtype=dtype, arithmetic=arithmetic)
+    made.input_exponent = 3 if arithmetic == "portable" else None
+    made.save(source)
     exported(source, there)
     exported(there, back)
     one, other = load_model(source), load_model(back)
     assert one.parameters.tobytes() == other.parameters.tobytes()
     assert one.parameters.dtype == other.parameters.dtype
     assert (one.sizes, one.activation, one.about) == (other.sizes, other.activation, other.about)
+    assert (one.arithmetic, one.input_exponent) == (other.arithmetic, other.input_exponent)
+    assert other.arithmetic == arithmetic
 
 
 def test_the_same_model_gives_the_same_file(tmp_path):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from distnet import NeuralNetwork
 from distnet.models.model_file import load_model, save_model
-from distnet.nn.model import Model
+from distnet.nn.model import ARITHMETICS, Model
 from distnet.nn.parameters import parameter_count
 from distnet.runtime.errors import InputError
 
@@ -28,14 +28,15 @@ COUNT = 3 * 4 + 4 + 4 * 2 + 2
 ENDINGS = [".pkl", ".npz"]
 
 
-def model(dtype="float32"):
+def model(dtype="float32", arithmetic="native"):
     parameters = np.random.default_rng(0).normal(size=COUNT).astype(dtype)
-    return Model(SIZES, "tanh", parameters, {"note": [1, 2.5, None, {"a": True}], "seed": 7})
+    exponent = {"native": None, "portable": 3}[arithmetic]
+    return Model(SIZES, "tanh", parameters, {"note": [1, 2.5, None, {"a": True}], "seed": 7}, arithmetic, exponent)
 
 
-def saved(folder, ending=".pkl", dtype="float32"):
+def saved(folder, ending=".pkl", *kind):
     path = Path(folder) / f"model{ending}"
-    save_model(path, model(dtype))
+    save_model(path, model(*kind))
     return path
 
 
@@ -75,20 +76,51 @@ def refusal(path, content=None):
 def same(one, other):
     return (
         (one.sizes, one.activation, one.about) == (other.sizes, other.activation, other.about)
+        and (one.arithmetic, one.input_exponent) == (other.arithmetic, other.input_exponent)
         and one.parameters.dtype == other.parameters.dtype
         and one.parameters.tobytes() == other.parameters.tobytes()
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", [("float32", "native"), ("float64", "native"), ("float64", "portable")])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_model_comes_back_to_the_bit(tmp_path, ending, dtype):
-    assert same(load_model(saved(tmp_path, ending, dtype)), model(dtype))
+def test_a_model_comes_back_to_the_bit(tmp_path, ending, kind):
+    assert same(load_model(saved(tmp_path, ending, *kind)), model(*kind))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_network_comes_back_with_its_learning_rate_seed_and_whatever_else_was_noted(tmp_path, ending):
-    network = NeuralNetwork(SIZES, "sigmoid", 0.25, 3, "float64")
+def test_a_model_of_version_1_is_native_and_predicts_as_before(tmp_path, ending):
+    older = pickle.loads(saved(tmp_path).read_bytes()) | {"version": 1}
+    del older["arithmetic"], older["input_exponent"]
+    path = write(tmp_path / f"older{ending}", older)
+    assert same(load_model(path), model())
+    network, X = NeuralNetwork.load(path), np.random.default_rng(1).normal(size=(5, 3)).astype("float32")
+    hidden = np.tanh(X @ network.weights[0] + network.biases[0])
+    powers = np.exp(hidden @ network.weights[1] + network.biases[1])
+    assert network.forward(X) == pytest.approx(powers / powers.sum(axis=1, keepdims=True), rel=1e-6)
+    assert network.forward(X).dtype == np.float32
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_trained_model_predicts_in_its_own_arithmetic(tmp_path, ending):
+    X, Y = np.random.default_rng(1).normal(size=(9, 3)), np.eye(2)[np.arange(9) % 2]
+    predictions = []
+    for arithmetic in ARITHMETICS:
+        network = NeuralNetwork(SIZES, "tanh", dtype="float64", arithmetic=arithmetic)
+        network.train(X, Y, epochs=2)
+        network.save(tmp_path / f"{arithmetic}{ending}")
+        predictions.append(network.forward(X / 50))
+        loaded = NeuralNetwork.load(tmp_path / f"{arithmetic}{ending}")
+        assert loaded.arithmetic == arithmetic
+        assert loaded.forward(X / 50).tobytes() == predictions[-1].tobytes()
+    assert not np.array_equal(*predictions)
+    assert predictions[0] == pytest.approx(predictions[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_network_comes_back_with_its_learning_rate_seed_and_whatever_else_was_noted(tmp_path, ending, arithmetic):
+    network = NeuralNetwork(SIZES, "sigmoid", 0.25, 3, "float64", arithmetic=arithmetic)
     network.about = {"mean": 33.3}
     network.save(tmp_path / f"a{ending}")
     loaded = NeuralNetwork.load(str(tmp_path / f"a{ending}"))
@@ -328,7 +360,7 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path):
 
 
 BROKEN = [
-    ({"version": 2}, "is of version 2, and this distnet reads version 1"),
+    ({"version": 3}, "is of version 3, and this distnet reads versions 1 to 2"),
     ({"version": None}, "is of version None"),
     ({"format": "distnet checkpoint"}, "is not a model of distnet's"),
     ({"sizes": [3, 4]}, "a network of 3-4 has 16 parameters, and the file holds (26,)"),
@@ -340,6 +372,12 @@ BROKEN = [
     ({"activation": "softplus"}, "activation 'softplus'"),
     ({"activation": ["relu"]}, "its description is damaged"),
     ({"about": None}, "its description is damaged"),
+    ({"arithmetic": "decimal"}, "arithmetic 'decimal'"),
+    ({"arithmetic": ["native"]}, "its description is damaged"),
+    ({"arithmetic": "portable"}, "parameters of portable arithmetic are float64, and the file holds float32"),
+    ({"input_exponent": 1.5}, "its description is damaged"),
+    ({"input_exponent": True}, "its description is damaged"),
+    ({"input_exponent": 9999}, "arithmetic 'native', input exponent 9999)"),
     ({"parameters": np.zeros(25, "f4")}, "3-4-2 has 26 parameters, and the file holds (25,)"),
 ]
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from test_same_bits import check_every_rank_count
 
+from distnet.nn.model import ARITHMETICS
 from distnet.nn.parameters import BLOCK
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.shards import roots_within, share, tree
@@ -149,13 +150,18 @@ def test_data_beyond_a_c_int_is_broadcast_in_pieces(monkeypatch):
     assert all(MPI.COMM_WORLD.allgather(arrived))
 
 
+SIX = [("native", 6), ("native", 8), ("native", 11), ("portable", None)]
+
+
 @pytest.mark.mpi(min_size=6)
-@pytest.mark.parametrize("shards", [6, 8, 11])
+@pytest.mark.parametrize(("arithmetic", "shards"), SIX)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_every_topology_of_six_ranks_gives_the_same_bits(shards, optimizer):
-    check_every_rank_count(6, sizes=(90, 40, 7), shards=shards, optimizer=optimizer, clip_norm=0.7)
+def test_every_topology_of_six_ranks_gives_the_same_bits(arithmetic, shards, optimizer):
+    case = {"arithmetic": arithmetic, "shards": shards, "optimizer": optimizer, "clip_norm": 0.7}
+    check_every_rank_count(6, sizes=(90, 40, 7), **case)
 
 
 @pytest.mark.mpi(min_size=6)
-def test_more_ranks_than_rows_give_the_same_bits():
-    check_every_rank_count(6, sizes=(90, 40, 7), shards=8, rows=5, batch_size=3)
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_more_ranks_than_rows_give_the_same_bits(arithmetic):
+    check_every_rank_count(6, sizes=(90, 40, 7), arithmetic=arithmetic, shards=8, rows=5, batch_size=3)

@@ -20,11 +20,10 @@ SETTINGS = [
     "3000",
     "--epochs",
     "1",
-    "--shards",
-    "8",
     "--batch-size",
     "100",
 ]
+NATIVE = ("--arithmetic", "native", "--shards", "8")
 
 
 @cache
@@ -55,6 +54,10 @@ def test_hosts_end_with_the_bits_of_one_process(count, ranks_per_host):
 def test_hosts_end_with_the_bits_of_one_process_with_adamw_and_clipping():
     more = ("--optimizer", "adamw", "--learning-rate", "0.001", "--weight-decay", "0.01", "--clip-norm", "0.5")
     assert on_hosts(2, 2, *more) == alone(*more)
+
+
+def test_hosts_end_with_the_bits_of_one_process_in_native_arithmetic_with_shards():
+    assert on_hosts(3, 2, *NATIVE) == alone(*NATIVE)
 
 
 def test_nothing_of_the_hosts_is_left_behind():

@@ -11,7 +11,7 @@ from distnet.datasets.augmentation import Augmentation, Strengths
 from distnet.datasets.dataset import hold_out, shared_split
 from distnet.network import NeuralNetwork
 from distnet.nn.functional import ACTIVATIONS
-from distnet.nn.model import Model
+from distnet.nn.model import ARITHMETICS, Model
 from distnet.nn.optimizers import RULES, Hyperparameters
 from distnet.nn.parameters import initial_parameters
 from distnet.nn.schedules import Schedule
@@ -23,12 +23,14 @@ from distnet.training.trainer import Splits, Trainer
 
 pytestmark = [pytest.mark.mpi, pytest.mark.ranks(4)]  # of which most tests take the first 1, 2, 3 and all
 EVERY_SIZE = pytest.mark.ranks(1, 2, 3, 4)
+BOTH = pytest.mark.parametrize("arithmetic", ARITHMETICS)
 
 
 def trained(
     world,
     *,
     sizes,
+    arithmetic="native",
     activation="relu",
     dtype="float32",
     rows=61,
@@ -43,7 +45,9 @@ def trained(
     validation=0,
     **hyper,
 ):
-    """The parameters after a short training, and the reported values."""
+    """The parameters after a short training, and the reported values. Portable is float64, and has no shards."""
+    if arithmetic == "portable":
+        dtype, shards = "float64", None
     generator = np.random.default_rng(9)
     X = generator.normal(size=(rows, sizes[0]))
     Y = np.eye(sizes[-1])[generator.integers(0, sizes[-1], rows)]
@@ -51,7 +55,7 @@ def trained(
     held, chosen = hold_out(world, split, validation, 0, range(99), "--validation") if validation else (None, None)
     augmentation = augment and Augmentation((7, 7), augment, -0.5, dtype)
     regularisation = Regularisation(dropout, label_smoothing, augmentation)
-    model = Model(sizes, activation, initial_parameters(sizes, activation, 0, dtype))
+    model = Model(sizes, activation, initial_parameters(sizes, activation, 0, dtype), arithmetic=arithmetic)
     config = TrainingConfig(
         0.1, batch_size, Hyperparameters(**hyper), schedule, regularisation, shards=shards, stack=stack
     )
@@ -68,13 +72,17 @@ def trained(
 
 
 def check_every_rank_count(fewest=1, **case):
-    """Train alone, then on the first 1, 2, ... ranks, on one node and on simulated nodes; every rank compares."""
+    """Train alone, then on the first 1, 2, ... ranks, on one node and on simulated nodes; every rank compares.
+
+    In portable arithmetic on all ranks there are; in native on as many as there are shards.
+    """
     from mpi4py import MPI
 
     alone, told_alone = trained(World(), **case)
     assert np.isfinite(alone).all()
     different = []
-    for ranks in range(fewest, min(MPI.COMM_WORLD.size, case.get("shards", 4)) + 1):
+    most = case.get("shards", 4) if case.get("arithmetic") != "portable" else MPI.COMM_WORLD.size
+    for ranks in range(fewest, min(MPI.COMM_WORLD.size, most) + 1):
         comm = MPI.COMM_WORLD.Split(0 if MPI.COMM_WORLD.rank < ranks else MPI.UNDEFINED)
         if comm != MPI.COMM_NULL:
             for ranks_per_node in [None, *range(1, ranks)]:
@@ -90,10 +98,14 @@ def check_every_rank_count(fewest=1, **case):
     assert not any(MPI.COMM_WORLD.allgather(different)), different
 
 
+@BOTH
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_activation_and_precision_gives_the_same_bits_on_any_ranks(activation, dtype):
-    check_every_rank_count(sizes=(19, 23, 11, 7), activation=activation, dtype=dtype)
+def test_every_activation_gives_the_same_bits_on_any_ranks(activation, arithmetic):
+    check_every_rank_count(sizes=(19, 23, 11, 7), arithmetic=arithmetic, activation=activation)
+
+
+def test_native_arithmetic_in_float64_gives_the_same_bits_on_any_ranks():
+    check_every_rank_count(sizes=(19, 23, 11, 7), activation="gelu", dtype="float64")
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 4, 5, 6, 7, 8, 13])
@@ -101,24 +113,34 @@ def test_any_number_of_shards_gives_the_same_bits_on_any_ranks(shards):
     check_every_rank_count(sizes=(19, 23, 7), shards=shards)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 10, 17, 60, 61, 1000])
-def test_a_mini_batch_that_shards_do_not_divide_gives_the_same_bits_on_any_ranks(batch_size):
-    check_every_rank_count(sizes=(19, 23, 7), batch_size=batch_size)
+@pytest.mark.parametrize(
+    ("batch_size", "arithmetic"),
+    [
+        *((size, "portable") for size in (1, 2, 3, 5, 10, 17, 60, 61, 1000)),
+        *((size, "native") for size in (3, 17, 61, 1000)),
+    ],
+)
+def test_a_mini_batch_that_ranks_do_not_divide_or_fill_gives_the_same_bits_on_any_ranks(batch_size, arithmetic):
+    check_every_rank_count(sizes=(19, 23, 7), batch_size=batch_size, arithmetic=arithmetic)
 
 
+@BOTH
 @pytest.mark.parametrize("rows", [1, 3, 16, 17, 33, 64])
-def test_a_last_partial_mini_batch_gives_the_same_bits_on_any_ranks(rows):
-    check_every_rank_count(sizes=(19, 23, 7), rows=rows)
+def test_a_last_partial_mini_batch_gives_the_same_bits_on_any_ranks(rows, arithmetic):
+    check_every_rank_count(sizes=(19, 23, 7), rows=rows, arithmetic=arithmetic)
 
 
+@BOTH
 @pytest.mark.parametrize("sizes", [(5, 3), (1, 1, 2), (784, 50, 50, 10), (100, 300, 16, 10), (17, 15, 16, 31, 32, 2)])
-def test_networks_of_any_shape_give_the_same_bits_on_any_ranks(sizes):
-    check_every_rank_count(sizes=sizes)
+def test_networks_of_any_shape_give_the_same_bits_on_any_ranks(sizes, arithmetic):
+    check_every_rank_count(sizes=sizes, arithmetic=arithmetic)
 
 
+@BOTH
 @pytest.mark.parametrize("optimizer", RULES)
-def test_every_optimizer_gives_the_same_bits_on_any_ranks(optimizer):
-    check_every_rank_count(sizes=(90, 40, 7), optimizer=optimizer, weight_decay=0.01, clip_norm=0.7)
+def test_every_optimizer_gives_the_same_bits_on_any_ranks(optimizer, arithmetic):
+    case = {"optimizer": optimizer, "weight_decay": 0.01, "clip_norm": 0.7}
+    check_every_rank_count(sizes=(90, 40, 7), arithmetic=arithmetic, **case)
 
 
 EVERYTHING = {
@@ -144,9 +166,13 @@ EVERYTHING = {
     ],
     ids=lambda part: "everything" if part is EVERYTHING else "-".join(map(str, part.values())),
 )
-@pytest.mark.parametrize("stack", [None, 1])
-def test_every_part_of_learning_well_gives_the_same_bits_on_any_ranks(part, stack):
-    check_every_rank_count(sizes=(49, 23, 11, 7), stack=stack, **part)
+@BOTH
+def test_every_part_of_learning_well_gives_the_same_bits_on_any_ranks(part, arithmetic):
+    check_every_rank_count(sizes=(49, 23, 11, 7), arithmetic=arithmetic, **part)
+
+
+def test_shards_one_at_a_time_give_the_same_bits_on_any_ranks():
+    check_every_rank_count(sizes=(49, 23, 11, 7), stack=1, **EVERYTHING)
 
 
 @pytest.mark.parametrize("shards", [4, 7])
@@ -156,18 +182,32 @@ def test_no_bit_depends_on_how_many_shards_are_worked_through_at_once(shards):
     assert len({str(told) for _, told in alone}) == 1
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_drawn_configurations_give_the_same_bits_on_any_ranks(seed):
+@BOTH
+@pytest.mark.parametrize("seed", range(6))
+def test_drawn_configurations_give_the_same_bits_on_any_ranks(seed, arithmetic):
     draw = np.random.default_rng(seed)
     sizes = (*draw.integers(1, 130, size=draw.integers(1, 5)), draw.integers(2, 30))
     check_every_rank_count(
         sizes=tuple(map(int, sizes)),
+        arithmetic=arithmetic,
         activation=draw.choice(list(ACTIVATIONS)).item(),
         dtype=draw.choice(["float32", "float64"]).item(),
         rows=int(draw.integers(1, 300)),
         batch_size=int(draw.integers(1, 200)),
         shards=int(draw.integers(1, 20)),
     )
+
+
+@EVERY_SIZE
+def test_native_arithmetic_without_a_number_of_shards_has_one_per_rank():
+    from mpi4py import MPI
+
+    world = launched_world()
+    rows, targets = np.ones((9, 3)), np.eye(2)[np.arange(9) % 2]
+    counts = []
+    network = NeuralNetwork([3, 2], arithmetic="native")
+    network.train(rows, targets, epochs=1, on_step=lambda trainer: counts.append(trainer.shards))
+    assert MPI.COMM_WORLD.allgather(counts) == [[world.size]] * world.size
 
 
 @pytest.mark.mpi(min_size=2)

@@ -16,14 +16,6 @@ def test_shares_cover_everything_once_and_differ_by_one_at_most(count, owners):
     assert max(map(len, runs)) - min(map(len, runs)) <= 1
 
 
-@given(st.integers(1, 10_000))
-def test_the_default_number_of_shards_is_a_power_of_two_of_at_least_four_and_the_ranks(ranks):
-    default = shards.default_shards(ranks)
-    assert default & (default - 1) == 0
-    assert default >= max(4, ranks)
-    assert default == 4 or default < 2 * ranks
-
-
 @given(st.integers(1, 5_000), st.integers(1, 100))
 def test_every_row_of_a_mini_batch_is_in_one_shard(batch_size, count):
     rows = shards.shard_rows(batch_size, count)
