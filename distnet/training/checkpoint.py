@@ -24,6 +24,10 @@ DTYPES = (np.float32, np.float64)
 COUNTS = ("epochs_done", "steps_done", "optimizer_steps", "shards")
 
 
+class VersionError(InputError):
+    """A checkpoint is of a version that this distnet can't resume, and so are those before it."""
+
+
 class Checkpoint(NamedTuple):
     """The state of a run.
 
@@ -82,7 +86,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check a checkpoint. Executes nothing from it, and takes no more memory than the file is long.
 
-    Raises InputError if it is missing, damaged, of another version or of another program. For rank 0.
+    Raises InputError if it is missing, damaged or of another program, and VersionError. For rank 0.
     """
     try:
         texts, arrays = read_arrays(path)
@@ -91,7 +95,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if digest(texts["header"], arrays) != texts["sha256"]:
             raise ValueError("its content does not match its sha256")
         header = json.loads(texts["header"])
-        check_header(header)
+        check_header(path, header)
+    except VersionError:
+        raise
     except OSError as error:
         raise InputError(f"checkpoint {path}", f"can't be read ({error.strerror or error})") from None
     except Exception as error:
@@ -102,12 +108,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(header, arrays)
 
 
-def check_header(header: Any) -> None:
-    """Raise ValueError if a header lacks something that every checkpoint of this version has."""
+def check_header(path: Path, header: Any) -> None:
+    """Raise ValueError if a header lacks something that every checkpoint of this version has, and VersionError."""
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("it is of another program")
     if header.get("version") != VERSION:
-        raise ValueError(f"it has version {header.get('version')!r}, this distnet reads version {VERSION}")
+        raise VersionError(
+            f"checkpoint {path}",
+            f"is of version {header.get('version')!r}, and this distnet resumes from version {VERSION}",
+            "resume with the distnet that wrote it, or start over with another --checkpoint-dir",
+        )
     counts, history = [header.get(name) for name in COUNTS], header.get("history")
     if (
         not all(type(count) is int and 0 <= count < 2**63 for count in counts)
@@ -124,12 +134,14 @@ def newest_good(directory: Path, warn: Callable[[str], None]) -> tuple[Path, Che
     """The newest checkpoint that is good; None if there is no checkpoint. For rank 0.
 
     Damaged ones are passed over, each with a call of `warn`.
-    Raises InputError if all are damaged: starting over would throw work away.
+    Raises InputError if all are damaged: starting over would throw work away. Raises VersionError at the first.
     """
     found = checkpoints(directory)
     for path in found:
         try:
             return path, read_checkpoint(path)
+        except VersionError:
+            raise
         except InputError as error:
             warn(f"{error}; trying the one before it")
     if found:

@@ -12,7 +12,6 @@ from helpers import ROOT, Ended, command, mpirun
 
 from distnet import NeuralNetwork
 from distnet.datasets.dataset import shared_split
-from distnet.nn.model import Model
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.world import World
 from distnet.training.callbacks import Callback, train_with
@@ -221,9 +220,9 @@ def test_only_callbacks_that_want_steps_are_called_after_each(wanted, monkeypatc
     inputs, targets = rows_and_targets()
     sizes, on_step, run = (4, 5, 3), [], Trainer.run
     monkeypatch.setattr(Trainer, "run", lambda *given: on_step.append(given[3]) or run(*given))
-    model = Model(sizes, "relu", NeuralNetwork(sizes).parameters)
-    data = shared_split(World(), inputs, targets, np.float32)
-    trainer = Trainer(World(), model, Splits(data), TrainingConfig(0.1, 20))
+    network = NeuralNetwork(sizes)
+    data = shared_split(World(), inputs, targets, network.parameters.dtype)
+    trainer = Trainer(World(), network.model, Splits(data), TrainingConfig(0.1, 20))
     counters = [Counter(each) for each in wanted]
     assert train_with(trainer, 2, counters)
     assert [each.steps for each in counters] == [6 * each for each in wanted]

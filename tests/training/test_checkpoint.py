@@ -231,7 +231,8 @@ def sealed(path, header, arrays=None):
     "change",
     [
         {"format": "distnet model"},
-        {"version": 2},
+        {"version": 3},
+        {"version": None},
         {"epochs_done": -1},
         {"epochs_done": 0},
         {"steps_done": 0.5},
@@ -248,11 +249,29 @@ def sealed(path, header, arrays=None):
     ids=str,
 )
 def test_a_header_that_is_not_ours_is_refused_however_well_it_is_sealed(tmp_path, change):
-    header = {"format": "distnet checkpoint", "version": 1} | state().header
+    header = {"format": "distnet checkpoint", "version": 2} | state().header
     assert same(read_checkpoint(sealed(tmp_path / "a.npz", json.dumps(header))), state())
     refusal(sealed(tmp_path / "a.npz", json.dumps(header | change)))
     for name in change:
         refusal(sealed(tmp_path / "a.npz", json.dumps({key: header[key] for key in header if key != name})))
+
+
+def test_a_checkpoint_of_version_1_is_refused_in_one_line_and_none_before_it_is_tried(tmp_path):
+    for step in (7, 8):
+        header = {"format": "distnet checkpoint", "version": 1} | state().header
+        path = sealed(checkpoint_path(tmp_path, step), json.dumps(header))
+    told = []
+    with pytest.raises(InputError) as refused:
+        newest_good(tmp_path, told.append)
+    assert (
+        str(refused.value)
+        == refusal(path)
+        == (
+            f"checkpoint {path}: is of version 1, and this distnet resumes from version 2; "
+            "resume with the distnet that wrote it, or start over with another --checkpoint-dir"
+        )
+    )
+    assert told == []
 
 
 @pytest.mark.parametrize("header", ["", "[]", "3", "{", "[" * 100_000, "9" * 10_000, '"\\ud800"', "{}" * 9])
@@ -340,7 +359,8 @@ OTHERS = {
     "validation": 100,
     "patience": 3,
     "stack": 1,
-    "dtype": "float64",
+    "arithmetic": "native",
+    "dtype": "float32",
     "learning_rate": 0.2,
     "batch_size": 64,
     "optimizer": "adam",
@@ -373,6 +393,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Config)])
 def test_every_option_that_decides_what_is_computed_has_to_be_the_same_and_all_others_may_change(name):
+    """Also how many ranks, nodes and shards there are: portable arithmetic has the same bits on any."""
     assert getattr(Config(), name) != OTHERS[name]
     changed = replace(Config(), **{name: OTHERS[name]})
     if name in MAY_CHANGE:
@@ -389,15 +410,19 @@ def test_half_a_cosine_wave_is_as_long_as_the_run_and_epochs_may_not_change():
         check_same_run(Path("a"), header, Config(schedule="cosine", epochs=99), ranks=4)
 
 
-def test_other_shards_fewer_epochs_and_too_many_ranks_are_refused():
-    for change, ranks, told in [
-        ({"shards": 5}, 1, "--shards: got 5, but a was made with 4; use --shards 4"),
-        ({"epochs": 1}, 1, "--epochs: got 1, but a is in epoch 2; use more epochs"),
-        ({}, 5, "a: was made with 4 shards, and 5 ranks need one each; use 4 ranks or fewer"),
+def test_fewer_epochs_are_refused_and_in_native_arithmetic_other_shards_and_too_many_ranks():
+    native = Config(arithmetic="native")
+    in_native = state().header | {"config": json.loads(json.dumps(native.to_dict()))}
+    for header, config, ranks, told in [
+        (state().header, Config(epochs=1), 1, "--epochs: got 1, but a is in epoch 2; use more epochs"),
+        (in_native, replace(native, shards=5), 1, "--shards: got 5, but a was made with 4; use --shards 4"),
+        (in_native, native, 5, "a: was made with 4 shards, and 5 ranks need one each; use 4 ranks or fewer"),
     ]:
         with pytest.raises(InputError, match=told):
-            check_same_run(Path("a"), state().header, replace(Config(), **change), ranks)
-    check_same_run(Path("a"), state(0).header, replace(Config(), epochs=1), ranks=1)
+            check_same_run(Path("a"), header, config, ranks)
+    check_same_run(Path("a"), state(0).header, Config(epochs=1), ranks=1)
+    check_same_run(Path("a"), in_native, native, ranks=4)
+    check_same_run(Path("a"), state().header, Config(), ranks=99)
 
 
 # From here on by the command, in one process; tests/training/test_resume.py has the same on ranks.
@@ -546,7 +571,7 @@ def test_so_often_and_so_many(digits, tmp_path, undisturbed, every, keep, left):
         ("seed", 5),
         ("optimizer", "adam"),
         ("schedule", "constant"),
-        ("shards", 5),
+        ("arithmetic", "native"),
         ("batch-size", 100),
     ],
 )
@@ -578,7 +603,7 @@ def test_a_sealed_checkpoint_whose_arrays_do_not_fit_is_refused(digits, halfway)
     good = read_checkpoint(halfway / steps(8)[0])
     for change in [
         {"parameters": good.arrays["parameters"][1:]},
-        {"parameters": good.arrays["parameters"].astype(np.float64)},
+        {"parameters": good.arrays["parameters"].astype(np.float32)},
         {"velocity": good.arrays["parameters"]},
         {"losses": np.zeros(3)},
     ]:
@@ -637,7 +662,7 @@ NO_ROOM = "can't be written (No space left on device); training goes on, the nex
 
 
 def test_a_run_whose_disk_stays_full_trains_to_the_end_and_its_status_is_74(digits, small_disk, undisturbed):
-    checkpoint = 70_000
+    checkpoint = 135_000
     (small_disk / "filler").write_bytes(bytes(2 * 2**20 - 2 * checkpoint))
     ended = command("--data-dir", digits, *SMALL, "--checkpoint-dir", small_disk, "--quiet")
     assert (ended.status, ended.out) == (74, undisturbed[0])
@@ -662,7 +687,7 @@ def test_a_run_whose_disk_gets_room_again_writes_the_next_checkpoint_and_its_sta
 
 
 def test_metrics_that_the_disk_refuses_come_later_whole_and_the_training_goes_on(digits, small_disk):
-    path, options = small_disk / "metrics.jsonl", ("--epochs", 800, "--quiet")
+    path, options = small_disk / "metrics.jsonl", ("--epochs", 400, "--quiet")
     (small_disk / "filler").write_bytes(bytes(2 * 2**20 - 2 * 4096))
     running = start("--data-dir", digits, *SMALL, *options, "--metrics", path)
     wait_for(lambda: lines(path) > 3 and not shutil.disk_usage(small_disk).free, running)
@@ -670,7 +695,7 @@ def test_metrics_that_the_disk_refuses_come_later_whole_and_the_training_goes_on
     (small_disk / "filler").unlink()
     ended = end(running, SOON)
     assert ended.status == 0
-    assert [record["epoch"] for record in read_metrics(path)] == list(range(1, 801))
+    assert [record["epoch"] for record in read_metrics(path)] == list(range(1, 401))
     refused = f"distnet: --metrics {path}: can't be written (No space left on device); training goes on, "
     assert ended.err.startswith(refused)
     assert set(ended.err.splitlines()) == {f"{refused}the next epoch tries again"}
