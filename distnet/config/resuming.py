@@ -11,6 +11,7 @@ from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
 from distnet.runtime.logs import warn
+from distnet.runtime.text import format_count
 from distnet.training.checkpoint import newest_good, read_checkpoint
 from distnet.training.checkpointer import Found
 
@@ -66,5 +67,5 @@ def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: in
         problem = f"got {config.shards}, but {path} was made with {header['shards']}"
         raise InputError("--shards", problem, f"use --shards {header['shards']}")
     if header["shards"] < ranks:
-        problem = f"was made with {header['shards']} shards, and {ranks} ranks need one each"
-        raise InputError(path, problem, f"use {header['shards']} ranks or fewer")
+        problem = f"was made with {format_count(header['shards'], 'shard')}, and {ranks} ranks need one each"
+        raise InputError(path, problem, f"use {format_count(header['shards'], 'rank')} or fewer")

@@ -300,12 +300,12 @@ own = lambda number, frame: print("own handler", flush=True)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, own)
 for folder in ("one", "two"):
-    train([*sys.argv[1:], "--checkpoint-dir", folder, "--stall-timeout", "1", "--quiet", "--validation", "100"])
+    train([*sys.argv[1:], "--checkpoint-dir", folder, "--stall-timeout", "2", "--quiet", "--validation", "100"])
 assert not [t for t in threading.enumerate() if t.name.startswith(("stall watch", "checkpoint writer"))]
 assert open("/proc/self/maps").read().count("/distnet-") == 1  # the barrier's, which stays
 signal.raise_signal(signal.SIGINT)
 signal.raise_signal(signal.SIGTERM)
-time.sleep(2.5)
+time.sleep(3.5)
 print("still here")
 """
     folders = [f"--data-dir={digits}", "--hidden", 20, "--epochs", 2]

@@ -95,9 +95,9 @@ def test_a_command_that_is_refused_leaves_a_finished_run_and_what_another_one_wr
     (folder / ".checkpoint-0000000099.npz.1234").write_bytes(b"cut off")
     before = content(folder) | {"metrics": metrics.read_bytes()}
     for more, told in [
-        (["--resume", "--seed", "1"], "--seed 1: "),
-        (["--resume", "--epochs", "1"], "--epochs 1: "),
-        (["--resume", "--train-limit", "100"], "--train-limit 100: "),
+        (["--resume", "--seed", "1"], "--seed: got 1, "),
+        (["--resume", "--epochs", "1"], "--epochs: got 1, "),
+        (["--resume", "--train-limit", "100"], "--train-limit: got 100, "),
         (["--resume", str(folder / "missing.npz")], "can't be read"),
         (["--resume", "--data-dir", str(tmp_path)], "--data-dir "),
         (["--resume", "--model", str(tmp_path / "missing" / "model.npz")], "--model "),

@@ -17,7 +17,7 @@ import pytest
 from helpers import alive, command, end, fault, mpirun, read_metrics, start, wait_for
 
 from distnet.datasets.dataset import shared_split
-from distnet.nn.model import Model
+from distnet.nn.model import ARITHMETICS, Model
 from distnet.nn.optimizers import RULES, Hyperparameters
 from distnet.nn.parameters import initial_parameters
 from distnet.parallel.world import World
@@ -32,15 +32,16 @@ SOON = 20
 # In one process a rank, under mpirun.
 
 
-def trainer(world, dtype, **hyper):
+def trainer(world, arithmetic, **hyper):
+    dtype, shards = ("float64", None) if arithmetic == "portable" else ("float32", 4)
     generator = np.random.default_rng(9)
     X = generator.normal(size=(ROWS, SIZES[0]))
     Y = np.eye(SIZES[-1])[generator.integers(0, SIZES[-1], ROWS)]
     split = shared_split(world, X, Y, dtype)
     initial = initial_parameters(SIZES, "tanh", 0, dtype)
     hyper = Hyperparameters(weight_decay=0.01, clip_norm=0.7, **hyper)
-    config = TrainingConfig(0.1, BATCH, hyper, shards=4)
-    return Trainer(world, Model(SIZES, "tanh", initial), Splits(split, split), config)
+    config = TrainingConfig(0.1, BATCH, hyper, shards=shards)
+    return Trainer(world, Model(SIZES, "tanh", initial, arithmetic=arithmetic), Splits(split, split), config)
 
 
 def told(epoch):
@@ -52,10 +53,10 @@ def topologies(ranks):
     return [(n, per_node) for n in range(ranks, 0, -1) for per_node in [None, *range(1, n)]]
 
 
-def moved(comm, per_node, dtype, optimizer, position, found, stop_after, reported):
+def moved(comm, per_node, arithmetic, optimizer, position, found, stop_after, reported):
     """Go on for some steps on these ranks. Returns whether the run is done, where it stands, its state, its bits."""
     world = World(comm, per_node)
-    training = trainer(world, dtype, optimizer=optimizer)
+    training = trainer(world, arithmetic, optimizer=optimizer)
     if position[-1]:
         training.restore(*position, found)
     steps = itertools.count(1)
@@ -80,13 +81,13 @@ def through_a_file(position, arrays):
 
 @pytest.mark.mpi
 @pytest.mark.ranks(4)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
 @pytest.mark.parametrize("optimizer", RULES)
-def test_a_run_that_moves_to_other_ranks_after_every_step_or_two_ends_with_the_same_bits(optimizer, dtype):
+def test_a_run_that_moves_to_other_ranks_after_every_step_or_two_ends_with_the_same_bits(optimizer, arithmetic):
     from mpi4py import MPI
 
     everyone, undisturbed, reported = MPI.COMM_WORLD, [], []
-    alone = trainer(World(), dtype, optimizer=optimizer)
+    alone = trainer(World(), arithmetic, optimizer=optimizer)
     alone.run(3, lambda epoch: undisturbed.append(told(epoch)))
     done, position, state = False, (0, 0, 0), {}
     places = itertools.cycle(topologies(min(everyone.size, 4)))
@@ -95,7 +96,7 @@ def test_a_run_that_moves_to_other_ranks_after_every_step_or_two_ends_with_the_s
         comm = everyone.Split(0 if everyone.rank < ranks else MPI.UNDEFINED)
         if comm != MPI.COMM_NULL:
             done, position, state, parameters = moved(
-                comm, per_node, dtype, optimizer, position, state, stop_after, reported
+                comm, per_node, arithmetic, optimizer, position, state, stop_after, reported
             )
             comm.Free()
         done, position = everyone.bcast((done, position))
@@ -111,7 +112,7 @@ def test_a_state_is_whole_even_if_the_other_ranks_go_back_to_the_best_parameters
     from mpi4py import MPI
 
     world = World(MPI.COMM_WORLD)
-    training = trainer(world, "float64")
+    training = trainer(world, "portable")
     training.best = training.exchange.slice.copy()
     training.run(1, lambda epoch: None)
     expected, gather = training.exchange.parameters.copy(), training.exchange.gather
@@ -153,13 +154,16 @@ def run(digits, folder, *more, **how):
 @pytest.mark.parametrize(
     "options",
     [
-        ("--optimizer", "adam", "--dtype", "float64", "--clip-norm", 0.5),
+        ("--optimizer", "adam", "--clip-norm", 0.5),
         (
             *("--optimizer", "adamw", "--weight-decay", 0.01, "--learning-rate", 0.01, "--activation", "gelu"),
             *("--schedule", "cosine", "--warmup-epochs", 0.5, "--dropout", 0.3, "--label-smoothing", 0.1),
-            *("--augment", "shift,rotate,scale,elastic", "--stack", 1),
+            *("--augment", "shift,rotate,scale,elastic"),
         ),
-        ("--optimizer", "nesterov", "--weight-decay", 0.01, "--activation", "tanh", "--shards", 6, "--tutorial-loss"),
+        (
+            *("--arithmetic", "native", "--shards", 6, "--stack", 1, "--optimizer", "nesterov"),
+            *("--weight-decay", 0.01, "--activation", "tanh", "--tutorial-loss"),
+        ),
     ],
     ids=str,
 )
@@ -183,18 +187,22 @@ def test_4_ranks_then_1_then_3_then_2_nodes_end_as_a_run_that_nobody_disturbed(d
     assert json.loads((folder / "completed.json").read_text())["parameters_sha256"] == undisturbed.sha256
 
 
-def test_the_checkpoints_shards_are_kept_where_more_ranks_would_have_more_and_too_many_ranks_are_told(
-    digits, tmp_path, undisturbed
-):
-    assert run(digits, tmp_path, env=fault("SIGTERM", step=7)).status == 75  # four shards, as one rank has them
-    ended = run(digits, tmp_path, ranks=5)  # eight, if nothing was said
+def test_in_portable_arithmetic_a_run_moves_to_any_number_of_ranks(digits, tmp_path, undisturbed):
+    assert run(digits, tmp_path, env=fault("SIGTERM", step=7)).status == 75
+    assert run(digits, tmp_path, ranks=6, env=fault("SIGTERM", 4, 7)).status == 75
+    assert run(digits, tmp_path, ranks=5).out == undisturbed
+
+
+def test_in_native_arithmetic_the_checkpoints_shards_are_kept_and_too_many_ranks_are_told(digits, tmp_path):
+    native = ("--arithmetic", "native")
+    assert run(digits, tmp_path, *native, env=fault("SIGTERM", step=7)).status == 75
+    ended = run(digits, tmp_path, *native, ranks=2)
     assert (ended.status, ended.out) == (2, "")
-    assert f"{checkpoints(tmp_path)[0]}: was made with 4 shards, and 5 ranks need one each" in ended.err
-    assert run(digits, tmp_path, ranks=4).out == undisturbed
+    assert f"{checkpoints(tmp_path)[0]}: was made with 1 shard, and 2 ranks need one each; use 1 rank" in ended.err
     other = tmp_path / "other"
-    assert run(digits, other, ranks=5, env=fault("SIGTERM", 4, 7)).status == 75
-    eight = command("--data-dir", digits, *OPTIONS, "--shards", 8)
-    assert run(digits, other, ranks=2).out == eight.out != undisturbed
+    assert run(digits, other, *native, ranks=3, env=fault("SIGTERM", 2, 7)).status == 75
+    three = command("--data-dir", digits, *OPTIONS, *native, "--shards", 3)
+    assert run(digits, other, *native, ranks=2).out == three.out
 
 
 def test_checkpoints_by_the_clock_are_made_by_all_ranks_at_the_same_step(digits, tmp_path):
