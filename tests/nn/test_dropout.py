@@ -5,9 +5,10 @@ import pytest
 
 from distnet.nn.dropout import Dropout
 from distnet.nn.model import Model
+from distnet.nn.native import NativePropagation
 from distnet.nn.parameters import layer_views, parameter_count
-from distnet.nn.propagation import Propagation
 from distnet.runtime.arrays import aligned_zeros
+from distnet.training.evaluation import losses_from
 
 SAMPLES = np.arange(2000)
 
@@ -70,7 +71,7 @@ def test_gradients_are_those_of_central_differences_of_the_network_that_is_left(
     parameters = aligned_zeros((parameter_count(sizes),), np.float64)
     generator = np.random.default_rng(0)
     parameters[:] = generator.normal(size=len(parameters))  # biases, too: relu has no slope at zero
-    work = Propagation(Model(sizes, activation, parameters), 2, rows // 2)
+    work = NativePropagation(Model(sizes, activation, parameters), 2, rows // 2)
     work.inputs[:, :5], work.inputs[:, 5] = generator.normal(size=(rows, 5)), 1
     work.targets[:] = np.eye(3)[generator.integers(0, 3, rows)]
     dropout = Dropout(0.4, work.columns, sizes[1:-1], rows, np.float64)
@@ -78,7 +79,7 @@ def test_gradients_are_those_of_central_differences_of_the_network_that_is_left(
 
     def loss():
         work.forward(masks=dropout.masks)
-        return work.losses().sum()
+        return losses_from(work.losses()).sum()
 
     loss()
     gradients = np.zeros((2, len(parameters)))

@@ -94,8 +94,8 @@ def test_clipping_matches_torch():
     torch = pytest.importorskip("torch", reason="needs the extra peers: torch")
     X = np.random.default_rng(3).normal(size=(12, 7)) * 3
     Y = np.eye(3)[np.arange(12) % 3]
-    ours = NeuralNetwork(SIZES, learning_rate=0.5, dtype=np.float64)
-    theirs = NeuralNetwork(SIZES, learning_rate=0.5, dtype=np.float64)
+    ours = NeuralNetwork(SIZES, learning_rate=0.5, dtype=np.float64, arithmetic="native")
+    theirs = NeuralNetwork(SIZES, learning_rate=0.5, dtype=np.float64, arithmetic="native")
     dw, db = theirs.backprop(X, Y)
     pairs = list(zip([*theirs.weights, *theirs.biases], [*dw, *db], strict=True))
     tensors = [torch.tensor(p, requires_grad=True) for p, _ in pairs]

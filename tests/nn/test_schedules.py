@@ -1,5 +1,6 @@
 """The learning rate matches torch, and is a pure function of the step."""
 
+import numpy as np
 import pytest
 
 from distnet.nn.schedules import Schedule
@@ -8,7 +9,7 @@ STEPS = 7  # an epoch
 
 
 def factors(schedule, epochs):
-    return [schedule.factor(step, STEPS) for step in range(epochs * STEPS)]
+    return schedule.factors(np.arange(epochs * STEPS), STEPS).tolist()
 
 
 @pytest.mark.parametrize(
