@@ -16,10 +16,12 @@ from distnet.nn.optimizers import Hyperparameters, Optimizer, clip_scale
 from distnet.nn.parameters import BLOCK, initial_parameters, layer_views, parameter_count
 from distnet.nn.portable import PortableArithmetic, layer_bits
 from distnet.parallel.exchange import Exchange
+from distnet.parallel.shards import share
 from distnet.parallel.world import World
 from distnet.portable import elementary
 from distnet.portable.grids import MOST_BITS, NOT_FINITE, exponent_above, product_bits
 from distnet.runtime.arrays import Sharing, aligned_zeros
+from distnet.runtime.errors import InputError
 from distnet.training.trainer import find_exponent
 
 SIZES = {
@@ -450,13 +452,16 @@ def test_a_rank_without_rows_has_the_least_exponents_and_a_gradient_of_zeros():
 
 
 @pytest.mark.parametrize("value", NO_GRID)
-def test_an_input_that_no_grid_holds_is_found_on_any_number_of_ranks(value):
+def test_an_input_that_no_grid_holds_is_refused_by_the_rank_that_looks_at_it(value):
     X, Y = data((3, 2), 9)
     X[2, 1] = value
     for ranks in (1, 2, 5, 9):
         split = Split(X, Y, 3)
         worlds = [SimpleNamespace(rank=rank, size=ranks, comm=None) for rank in range(ranks)]
-        assert max(find_exponent(world, split, 0.0) for world in worlds) == NOT_FINITE
+        owner = next(rank for rank in range(ranks) if 2 in share(9, rank, ranks))
+        with pytest.raises(InputError, match=r"^inputs: some are 1.8e\+75 or more"):
+            find_exponent(worlds.pop(owner), split, 0.0)
+        assert all(find_exponent(world, split, 0.0) < 10 for world in worlds)
 
 
 def test_clipping_by_a_norm_of_nan_gives_nan_and_by_an_infinite_one_zero():
