@@ -16,6 +16,7 @@ from distnet.datasets.dataset import shared_split
 from distnet.datasets.pictures import centre_digit, extract_digit, prepare_garment, read_picture
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.models.trained import Trained
+from distnet.nn.arithmetic import prepare
 from distnet.nn.model import Model
 from distnet.parallel.world import World
 from distnet.predict import Bad, Source, probabilities, read
@@ -330,7 +331,7 @@ BAD_FILES = {  # how it is made, for which model, and what is told
     "labelled.csv": (b"1,2,3,4,a\n", "table.npz", ("labelled.csv", "row 1: has 5 numbers", "without their class")),
     "words.csv": (b"1,2,three,4\n", "table.npz", ("words.csv", "row 1, column 3", "'three'")),
     "endless.csv": (b"1,2,3,1e999\n", "table.npz", ("endless.csv", "row 1, column 4", "'1e999'")),
-    "large.csv": (b"1,2,3,1e300\n", "table.npz", ("too large", "float32")),
+    "large.csv": (b"1,2,3,1e300\n", "table.npz", ("too large", "float64")),
     "header.csv": (b"a,b,c,d\n", "table.npz", ("header.csv", "no row")),
     "binary.csv": (b"\xff\xfe1,2", "table.npz", ("binary.csv", "UTF-8")),
     "quoted.csv": (b'1,"2', "table.npz", ("quoted.csv", "not CSV")),
@@ -379,7 +380,7 @@ def test_bad_files_and_rows_among_good_ones_are_a_line_each_and_the_good_ones_ar
     assert [line.split(",")[0].split(" has")[0] for line in told.err.splitlines()] == [
         "distnet: rows.csv: row 2",
         "distnet: rows.csv: row 3:",
-        "distnet: rows.csv:4: some numbers are too large for this network of float32; give smaller ones",
+        "distnet: rows.csv:4: some numbers are too large for this network of float64; give smaller ones",
     ]
     ended = predict(folder / "model.pkl", "0.png", "blank.png", cwd=tmp_path)
     assert (ended.status, len(ended.out.splitlines()), len(ended.err.splitlines())) == (2, 2, 1)
@@ -488,13 +489,15 @@ def test_bad_arguments_are_one_line(tmp_path, arguments, named):
     check_refused(*arguments, named=named, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_forward_prediction_and_evaluation_of_the_same_rows_have_the_same_bits(dtype):
+@pytest.mark.parametrize(
+    ("arithmetic", "dtype"), [("portable", "float64"), ("native", "float32"), ("native", "float64")]
+)
+def test_forward_prediction_and_evaluation_of_the_same_rows_have_the_same_bits(arithmetic, dtype):
     X = np.random.default_rng(0).normal(size=(BLOCK_ROWS + 63, 19)).astype(dtype)
-    network = NeuralNetwork([19, 23, 7], "tanh", dtype=dtype)
+    network = NeuralNetwork([19, 23, 7], "tanh", dtype=dtype, arithmetic=arithmetic)
     expected = [network.forward(rows).tobytes() for rows in (X[:BLOCK_ROWS], X[BLOCK_ROWS:])]
     trained = Trained(Path("model.pkl"), network.model, None, None, None)
     rows = probabilities(trained, [Source(list(map(str, range(len(X)))), X)], Bad())
     assert b"".join(row.tobytes() for _, row in rows) == b"".join(expected)
-    evaluation = Evaluation(World(), network.model, shared_split(World(), X, np.eye(7)[[0] * len(X)], dtype))
+    evaluation = Evaluation(World(), prepare(network.model), shared_split(World(), X, np.eye(7)[[0] * len(X)], dtype))
     assert [np.ascontiguousarray(block).tobytes() for _, block, _ in evaluation._passes()] == expected
