@@ -1,12 +1,11 @@
-"""The same bits on ARM64: small portable trainings here and on an emulated machine, compared.
+"""The same bits on ARM64: golden.py's runs on an emulated machine.
 
-`python tests/arm64.py [--folder DIR] [--architecture arm64]`. Needs Debian, apt-get and a network, not root: it fetches
-qemu-user and Debian's Python and NumPy for that architecture into a folder, once. Exit status 1 if any sha256 differs,
-77 if emulator or packages can't be had.
+`python tests/arm64.py [--folder DIR] [--architecture arm64] [NAME ...]`. Needs Debian, apt-get and a network, not root:
+it fetches qemu-user and Debian's Python and NumPy for that architecture into a folder, once. Exit status 1 if any
+sha256 differs, 77 if emulator or packages can't be had.
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -14,10 +13,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from debian import UnavailableError, run, unpack
+from debian import UnavailableError, python_variables, run, unpack
 
-ROOT = Path(__file__).resolve().parents[1]
-SMALL_RUNS = ROOT / "tests" / "small_runs.py"
+GOLDEN = Path(__file__).with_name("golden.py")
 SKIPPED = 77
 PACKAGES = ("python3-numpy", "python3-threadpoolctl", "libopenblas0-serial")
 
@@ -54,45 +52,22 @@ def emulation(folder: Path, architecture: str) -> list[str | Path]:
     return command
 
 
-def train(python: list[str | Path], folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """What small_runs.py prints of its machine, and run -> sha256s. Its errors go to standard error."""
-    environment = os.environ | {
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
-    }
-    ended = subprocess.run([*python, SMALL_RUNS], env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    lines = ended.stdout.splitlines()
-    if ended.returncode:
-        sys.exit(f"small_runs.py failed after {len(lines)} lines, with status {ended.returncode}")
-    return json.loads(lines[0]), dict(line.split(" ", 1) for line in lines[1:])
-
-
 def main() -> int:
-    """Run and compare. Returns the exit status."""
+    """Compare on an emulated machine. Returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    parser.add_argument("names", nargs="*", help="runs of golden.json (default: all small ones)", metavar="NAME")
     parser.add_argument("--folder", type=Path, default=cache / "distnet-arm64", help="where packages stay unpacked")
     parser.add_argument("--architecture", choices=MACHINES, default="arm64", help="Debian's name of the machine")
     options = parser.parse_args()
+    folder = options.folder.absolute()
     try:
-        python = emulation(options.folder.absolute(), options.architecture)
+        python = emulation(folder, options.architecture)
     except UnavailableError as error:
         print(f"skipped, nothing was compared: {error}", file=sys.stderr)
         return SKIPPED
-    status = 0
-    here, expected = train([sys.executable], options.folder)
-    there, found = train(python, options.folder)
-    for name, machine in (("here", here), ("emulated", there)):
-        print(f"{name}: {', '.join(f'{key} {value}' for key, value in machine.items() if value)}")
-        if machine["deviation"]:
-            status = 1
-    for name in expected | found:
-        same = expected.get(name) == found.get(name)
-        print(f"{name:10} {expected.get(name, 'missing')[:64]} {'same' if same else 'DIFFERENT'}")
-        if not same:
-            status = 1
-    return status
+    environment = os.environ | python_variables(folder) | {"OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run([*python, GOLDEN, *options.names], env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -113,3 +114,17 @@ def download(
     command = ["install", "--download-only", "--yes"] if dependencies else ["download"]  # to the working folder
     run(["apt-get", *command, *packages], configuration, archives)
     return sorted(archives.glob("*.deb"))
+
+
+def python_variables(folder: Path) -> dict[str, str]:
+    """The environment in which another Python imports distnet, and what it needs that has no compiled code."""
+    packages = folder / "packages"
+    packages.mkdir(parents=True, exist_ok=True)
+    spec = find_spec("mnist")
+    assert spec is not None
+    assert spec.origin is not None
+    link = packages / "mnist"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(spec.origin).parent)
+    root = Path(__file__).resolve().parents[1]
+    return {"PYTHONPATH": f"{root}:{packages}", "PYTHONPYCACHEPREFIX": str(folder / "pycache")}

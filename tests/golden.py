@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -145,7 +145,7 @@ def train_small(run: Run, ranks_per_node: int | None = None) -> Hashes:
 def describe_machine(world: World) -> dict[str, object]:
     """Facts about ranks and software, for messages and for matrix.py."""
     facts = gather_facts()
-    extensions: dict[str, list[str]] = np.show_config(mode="dicts").get("SIMD Extensions", {})  # type: ignore[union-attr]
+    configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
     return {
         "ranks": world.size,
         "nodes": world.nodes,
@@ -155,7 +155,7 @@ def describe_machine(world: World) -> dict[str, object]:
         "NumPy": facts.numpy,
         "BLAS": facts.blas,
         "threads": facts.threads and facts.threads[0],
-        "SIMD": extensions.get("found", []),
+        "SIMD": configuration.get("SIMD Extensions", {}).get("found", []),
         "deviation": facts.deviation,
     }
 
