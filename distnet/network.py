@@ -100,7 +100,8 @@ class NeuralNetwork:
             raise InputError("X", problem, "scale X")
         if is_training and self.arithmetic == "portable":
             exponent = exponent_above(largest)
-            model = replace(model, input_exponent=max(exponent, self.input_exponent or exponent))
+            kept = exponent if self.input_exponent is None else self.input_exponent
+            model = replace(model, input_exponent=max(exponent, kept))
         work = prepare(model).workspace(len(X), (len(X),), len(X), has_masks=False)
         work.inputs[:, : self.sizes[0]] = X
         work.inputs[:, self.sizes[0]] = 1

@@ -25,6 +25,8 @@ network.train(X, np.eye(3)[y], epochs=2, batch_size=5)
 assert_type(network.test(X, np.eye(3)[y]), float)
 assert_type(network.forward(X), NDArray[np.floating[Any]])
 assert_type(network.about, dict[str, Any])
+fast = NeuralNetwork([4, 8, 3], dtype=np.float32, arithmetic="native")
+fast.train(X, np.eye(3)[y], epochs=1, shards=2)
 try:
     NeuralNetwork.load("nowhere.npz")
 except InputError as error:

@@ -149,6 +149,15 @@ def test_backprop_and_update_params_are_one_step_of_training(arithmetic, toleran
     assert np.abs(trained.parameters - stepped.parameters).max() <= tolerance
 
 
+@pytest.mark.parametrize("exponent", [3, 0, -3])
+def test_backprop_rounds_inputs_on_the_grid_of_the_training_set_as_forward_does(exponent):
+    network = NeuralNetwork(SIZES)
+    network.input_exponent = exponent
+    small = np.full((1, 6), 2.0**-40)
+    assert np.array_equal(network.forward(small), network.forward(0 * small))
+    assert not network.backprop(small, np.eye(3)[:1])[0][0].any()
+
+
 def test_gradients_are_summed_over_rows_not_averaged():
     network = NeuralNetwork(SIZES, dtype=np.float64)
     X, Y = data(4)
