@@ -13,8 +13,8 @@ from distnet.training.evaluation import losses_from
 SAMPLES = np.arange(2000)
 
 
-def drawn(probability, samples=SAMPLES, seed=3, epoch=1):
-    dropout = Dropout(probability, [48, 16], [40, 7], len(samples), np.float64)
+def drawn(probability, samples=SAMPLES, seed=3, epoch=1, columns=(48, 16), dtype=np.float64):
+    dropout = Dropout(probability, columns, [40, 7], len(samples), dtype)
     dropout.draw(seed, epoch, samples)
     return [mask.copy() for mask in dropout.masks]
 
@@ -32,6 +32,13 @@ def test_neurons_are_left_out_with_the_probability_and_the_mean_stays_one(probab
 def test_the_one_for_the_bias_is_never_left_out():
     for mask, neurons in zip(drawn(0.9), (40, 7), strict=True):
         assert np.all(mask[:, neurons:] == 1)
+
+
+def test_the_neurons_left_out_are_the_same_in_every_arithmetic_and_precision():
+    portable = drawn(0.3, columns=(40, 7))
+    for columns, dtype in (((48, 8), np.float64), ((48, 16), np.float32)):
+        for mask, expected in zip(drawn(0.3, columns=columns, dtype=dtype), portable, strict=True):
+            assert np.array_equal(mask[:, : expected.shape[1]] > 0, expected > 0)
 
 
 def test_neurons_and_samples_are_left_out_independently():

@@ -12,7 +12,7 @@ from distnet.config.reading import read_config
 from distnet.datasets.dataset import draw_held_out, hold_out, shared_split
 from distnet.datasets.loading import load
 from distnet.datasets.options import DataOptions
-from distnet.nn.model import Model
+from distnet.nn.model import ARITHMETICS, Model
 from distnet.nn.parameters import initial_parameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.world import World
@@ -163,6 +163,18 @@ def test_a_cosine_schedule_from_python_is_as_long_as_the_training():
     assert np.array_equal(trained(Schedule("cosine")), trained(Schedule("cosine", epochs=4)))
     with pytest.raises(InputError, match="schedule: expected one of constant, step, exponential, cosine, got 'cosin'"):
         trained(Schedule("cosin"))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_native_arithmetic_learns_what_portable_does_but_for_rounding(activation):
+    """From the same start weights, in the same order, without the same neurons."""
+    data, found = split(), []
+    for arithmetic in ARITHMETICS:
+        network = NeuralNetwork([9, 12, 7, 4], activation, 0.2, seed=5, dtype=np.float64, arithmetic=arithmetic)
+        regularisation = Regularisation(dropout=0.3, label_smoothing=0.1)
+        network.train(data.inputs[:, :9], data.targets, epochs=3, batch_size=8, regularisation=regularisation)
+        found.append(network.parameters)
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
 def test_a_validation_loss_that_is_not_a_number_is_never_the_best():
