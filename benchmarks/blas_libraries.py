@@ -121,7 +121,7 @@ def main() -> int:
     options = parser.parse_args()
     folder, status = options.folder.absolute(), 0
     names = [name for name in read_golden() if is_small(name)]
-    print(f"{'library':20} {'NumPy':8} {'same sha256':12} BLAS in memory", flush=True)
+    print(f"{'library':20} {'NumPy':8} {'same sha256':12} BLAS, or that of NumPy's build if unknown", flush=True)
     for name, python, extra in environments(folder, options.mkl, options.build):
         ended = subprocess.run(
             [*python, GOLDEN],

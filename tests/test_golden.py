@@ -4,9 +4,12 @@ matrix.py compares on other kernels, NumPys and MPIs; arm64.py on another archit
 """
 
 from dataclasses import fields
+from itertools import combinations, product
+from pathlib import Path
 
 import pytest
 from golden import is_small, read_golden, train_small, working_directory
+from matrix import APART, PLACEMENTS, Cell, Interpreter, choose
 
 from distnet.config.options import Config
 from distnet.config.reading import read_config
@@ -59,3 +62,17 @@ def test_early_stopping_ends_its_golden_run():
     run, expected = GOLDEN["early stopping"]
     with working_directory():
         assert train_small(run._replace(arguments=[*run.arguments, "--patience", "20"])) != expected
+
+
+def test_every_two_values_of_the_matrix_meet_in_a_cell_and_there_are_few_cells():
+    pythons = [Interpreter(Path("python"), "3", "2", mpi, ()) for mpi in ("MPICH", "Open MPI", "")]
+    every = map(Cell._make, product(pythons, PLACEMENTS, ("Prescott", "Haswell"), (True, False), (1, 2), (0, 1, 2)))
+    possible = [cell for cell in every if cell.is_possible()]
+    chosen = choose(possible)
+
+    def pairs(cells):
+        named = [combinations(cell._asdict().items(), 2) for cell in cells]
+        return {pair for each in named for pair in each if {name for name, _ in pair} != APART}
+
+    assert pairs(chosen) == pairs(possible)
+    assert len(chosen) < len(PLACEMENTS) * 4
