@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, command, fault, write_idx
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from distnet import NeuralNetwork
 from distnet.datasets.dataset import shared_split
@@ -18,6 +19,7 @@ from distnet.datasets.synthetic import synthetic_digits
 from distnet.models.trained import Trained
 from distnet.nn.arithmetic import prepare
 from distnet.nn.model import Model
+from distnet.nn.schedules import Schedule
 from distnet.parallel.world import World
 from distnet.predict import Bad, Source, probabilities, read
 from distnet.predict import predict as predict_here
@@ -501,3 +503,34 @@ def test_forward_prediction_and_evaluation_of_the_same_rows_have_the_same_bits(a
     assert b"".join(row.tobytes() for _, row in rows) == b"".join(expected)
     evaluation = Evaluation(World(), prepare(network.model), shared_split(World(), X, np.eye(7)[[0] * len(X)], dtype))
     assert [np.ascontiguousarray(block).tobytes() for _, block, _ in evaluation._passes()] == expected
+
+
+def bits_of_rows(network, X):
+    """The bits of each row's probabilities, from every way to get them."""
+    trained = Trained(Path("model.pkl"), network.model, None, None, None)
+    rows = probabilities(trained, [Source(list(map(str, range(len(X)))), X)], Bad())
+    split = shared_split(World(), X, np.eye(network.sizes[-1])[[0] * len(X)], np.float64)
+    blocks = Evaluation(World(), prepare(network.model), split)._passes()
+    return {
+        "alone": [network.forward(row[None]).tobytes() for row in X],
+        "in a batch": [row.tobytes() for row in network.forward(X)],
+        "in another order": [row.tobytes() for row in network.forward(X[::-1])[::-1]],
+        "predicted": [row.tobytes() for _, row in rows],
+        "evaluated": [row.tobytes() for _, block, _ in blocks for row in np.array(block)],
+    }
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "gelu"])
+def test_in_portable_arithmetic_a_row_has_the_same_bits_in_any_company_and_with_any_number_of_blas_threads(activation):
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(BLOCK_ROWS + 63, 300)) * np.exp(draw.normal(size=(BLOCK_ROWS + 63, 1)) * 3)
+    network = NeuralNetwork([300, 400, 60, 7], activation)
+    untrained = network.forward(X).tobytes()
+    network.train(X[:200] / 64, np.eye(7)[np.arange(200) % 7], 1, 50, schedule=Schedule(warmup_epochs=9))
+    assert network.forward(X).tobytes() != untrained
+    assert network.input_exponent < np.frexp(np.abs(X).max())[1]  # so that some rows have a grid of their own
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            found += bits_of_rows(network, X).items()
+    assert [(name, rows == found[0][1]) for name, rows in found] == [(name, True) for name, _ in found]

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import alive, command, end, start
+from helpers import alive, command, end, fault, mpirun, start
 
 # Stands in for mpirun and what it starts: every attempt runs the next piece of code, the last one again and again.
 FAKE = """
@@ -84,7 +84,7 @@ def test_a_training_that_completes_is_run_once(supervise, attempts):
     assert (ended.status, ended.out, ended.err) == (0, "trained\n", "")
     assert len(attempts()) == 1
     assert attempts()[0].startswith(f"-n 4 {sys.executable} -m distnet.train")
-    assert attempts()[0].endswith("--epochs 3 --shards 4")
+    assert attempts()[0].endswith("--epochs 3")
 
 
 def test_a_failure_is_followed_by_a_restart_from_the_newest_checkpoint(supervise, attempts):
@@ -270,11 +270,54 @@ def test_hosts_that_do_not_answer_are_left_out(supervise, attempts, version, opt
     assert attempts()[0].startswith(f"{option} a:2,b:1 -n 3 ")
 
 
-def test_fewer_ranks_compute_what_all_would_have(supervise, attempts):
+@pytest.mark.parametrize(
+    ("train", "shards"),
+    [
+        ([], ""),
+        (["--arithmetic", "portable"], ""),
+        (["--arithmetic", "native"], " --shards 6"),
+        (["--arithmetic", "native", "--shards", "8"], ""),
+    ],
+    ids=" ".join,
+)
+def test_fewer_ranks_compute_what_all_would_have(supervise, attempts, train, shards):
+    """Only native arithmetic needs a number of shards for it."""
     options = ["-n", 6, "--hosts", "a:4,gone:2"]
-    assert end(supervise("complete()", options=options), 30).status == 0
+    assert end(supervise("complete()", options=options, train=train), 30).status == 0
     assert attempts()[0].startswith("-hosts a:4 -n 4 ")
-    assert attempts()[0].endswith(" --shards 8")
+    assert attempts()[0].endswith(" ".join(["checkpoints", *train]) + shards)
+
+
+# Stands in for an mpirun whose host b is lost after the first attempt, in which rank 1 dies.
+FEWER = """
+import os, sys
+from pathlib import Path
+
+places, hosts, n, count, *command = sys.argv[1:]
+log = Path({log!r})
+if command == ["true"]:  # a probe
+    sys.exit(log.exists() and hosts.startswith("b"))
+if log.exists():
+    del os.environ["DISTNET_FAULT"]
+with log.open("a") as file:
+    print(count, file=file)
+os.execvp({mpirun!r}, [{mpirun!r}, n, count, *command])
+"""
+
+
+@pytest.mark.parametrize("arithmetic", ["portable", "native"])
+def test_a_run_that_loses_ranks_goes_on_with_the_same_bits(digits, tmp_path, arithmetic):
+    train = ["--data-dir", digits, "--batch-size", 50, "--epochs", 2, "--quiet", "--arithmetic", arithmetic]
+    launcher = tmp_path / "launcher.py"
+    launcher.write_text(FEWER.format(mpirun=mpirun(), log=str(tmp_path / "ranks")))
+    options = ["-n", 3, "--hosts", "a:2,b:1", "--mpirun", f"{sys.executable} {launcher}", "--max-restarts", 1, "--"]
+    keep = ["--checkpoint-dir", tmp_path / "run", "--checkpoint-every", 3, "steps"]
+    ended = command(*options, *train, *keep, module="distnet.supervise", env=fault("SIGKILL", 1, 9))
+    assert ended.status == 0, ended.err
+    assert (tmp_path / "ranks").read_text().split() == ["3", "2"]
+    assert "the newest checkpoint is of step" in ended.err
+    shards = [] if arithmetic == "portable" else ["--shards", 3]
+    assert ended.sha256 == command(*train, *shards).sha256
 
 
 def test_it_does_not_start_with_fewer_ranks_than_will_do(supervise, attempts):
