@@ -148,14 +148,14 @@ class Trainer:
     def share_parameters(self) -> None:
         """Let all ranks see this rank's slice of the parameters. Collective."""
         self.exchange.allgather()
-        self.refresh()
+        self.refresh(self.lap)
 
-    def refresh(self) -> None:
-        """Prepare the weights again, after the parameters changed. Collective."""
+    def refresh(self, lap: Callable[[str], None] = no_lap) -> None:
+        """Prepare the weights again, after the parameters changed. lap: of a step, see `Stopwatch`. Collective."""
         if self.arithmetic.refresh():
-            self.lap("update")
+            lap("update")
             self.world.node_barrier()
-            self.lap("waiting")
+            lap("waiting")
 
     def regularise(self, group: Group, own: NDArray[np.int64]) -> list[Array]:
         """Regularise the inputs and targets of a group, in place. own: its samples. Returns the dropout masks."""
