@@ -53,7 +53,7 @@ class Trainer:
     inputs of the training set are rounded in place. lap: called with the name of each phase that ends, see `Stopwatch`.
     history: all completed epochs. diverged: why training can't continue, such as "the loss is NaN in epoch 3", or "";
     the same on every rank.
-    Raises InputError if there are fewer shards than ranks, and for inputs too large for portable arithmetic.
+    Raises InputError for fewer shards than ranks, and for inputs too large for portable arithmetic. Collective.
     Collective.
     """
 
