@@ -54,7 +54,6 @@ class Trainer:
     history: all completed epochs. diverged: why training can't continue, such as "the loss is NaN in epoch 3", or "";
     the same on every rank.
     Raises InputError for fewer shards than ranks, and for inputs too large for portable arithmetic. Collective.
-    Collective.
     """
 
     def __init__(
