@@ -27,7 +27,7 @@ class Dropout:
     ) -> None:
         self.threshold = min(max(round(probability * 65536), 1), 65535)  # portable: integers
         self.factor = 65536 / (65536 - self.threshold)
-        total = sum(neurons)
+        total = sum(neurons)  # portable: integers
         self._draws = Draws(-(-total // PARTS), rows, PURPOSE)
         self._stays = np.empty((rows, total), np.bool_)
         self._drawn = np.zeros((rows, total), dtype)
