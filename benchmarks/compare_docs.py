@@ -1,6 +1,6 @@
 """What docs/performance.md shows, out of the figures in docs/performance.json: python benchmarks/compare_docs.py.
 
-Writes the tables of docs/performance.md between their marker comments, and docs/performance.svg.
+Writes the tables of docs/performance.md and README.md between their marker comments, and docs/performance.svg.
 """
 
 import datetime
@@ -15,6 +15,11 @@ from typing import Any, NamedTuple
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BASE = "native"  # the way that the picture compares with
+SHORT_WAYS = (
+    *("portable, 1 rank", "native", "eager PyTorch", "scikit-learn", "JAX scan"),
+    *("portable, 2 ranks", "native, 2 ranks", "PyTorch DDP, 2 ranks"),
+)
+SHORT_CASES = ("tutorial, 10", "tutorial, 256", "784-256-128-10, 128", "784-800-800-10, 128")
 PEERS = ("torch", "jax", "scikit-learn", "numpy", "mpi4py", "mpich")
 
 
@@ -67,6 +72,12 @@ def steps_table(found: dict[str, dict[str, list[float]]]) -> str:
     return table(["", *found], [[way, *(cell(times[way]) for times in found.values())] for way in ways])
 
 
+def short_table(found: dict[str, dict[str, list[float]]]) -> str:
+    """Median µs per step of the most interesting ways and cases, for the README."""
+    lines = [[way, *(f"{statistics.median(found[case][way]):,.0f}" for case in SHORT_CASES)] for way in SHORT_WAYS]
+    return table(["", *SHORT_CASES], lines)
+
+
 def rows_table(rows: Sequence[Row]) -> str:
     """Wanted and reached."""
 
@@ -105,16 +116,21 @@ def plot(found: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 
 def write(found: dict[str, Any]) -> None:
-    """performance.json, the plot, and the tables."""
+    """performance.json, the plot, the tables, and README's."""
     (DOCS / "performance.json").write_text(json.dumps(found, indent=1) + "\n")
     plot(found["steps"], DOCS / "performance.svg")
-    page = DOCS / "performance.md"
+    fill(
+        DOCS / "performance.md",
+        about=found["about"],
+        steps=steps_table(found["steps"]),
+        wanted=rows_table([Row(*row) for row in found["rows"]]),
+    )
+    fill(DOCS.parent / "README.md", speed=short_table(found["steps"]))
+
+
+def fill(page: Path, **parts: str) -> None:
+    """Put each part between its marker comments."""
     text = page.read_text()
-    parts = {
-        "about": found["about"],
-        "steps": steps_table(found["steps"]),
-        "wanted": rows_table([Row(*row) for row in found["rows"]]),
-    }
     for name, part in parts.items():
         begin, end = f"<!-- {name}: benchmarks/compare.py -->\n", "\n<!-- end -->"
         start = text.index(begin) + len(begin)
