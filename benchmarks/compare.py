@@ -127,7 +127,7 @@ GUARDED = [
     Target("tutorial, 10", TORCH, FOUR_SHARDS, 1.7),
     Target("tutorial, 10", TORCH, PORTABLE, 0.8),
     Target("tutorial, 256", TORCH, FOUR_SHARDS, 1.0),
-    Target("tutorial, 256", PORTABLE, NATIVE64, 1.6, at_most=True),
+    Target("tutorial, 256", PORTABLE, NATIVE64, 2, at_most=True),
 ]
 
 
