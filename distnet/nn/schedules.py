@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.portable.elementary import cos_sin, exp, log
+from distnet.portable.elementary import cos_sin, power
 from distnet.portable.grids import Floats
 from distnet.runtime.numbers import check_choice, check_fields, fraction, positive_count, positive_rate, rate_or_zero
 
@@ -42,12 +42,14 @@ class Schedule:
         if self.kind == "step":
             drops = np.floor(epochs / self.decay_epochs + 1e-9)
             powers = [1.0]
-            while len(powers) <= np.max(drops):
+            # Until no more are needed, or all others are the same, as after an underflow.
+            while len(powers) <= np.max(drops) and powers[-1] * self.decay != powers[-1]:
                 powers.append(powers[-1] * self.decay)
-            factors = np.array(powers)[drops.astype(np.int64)]  # portable: places in a list
+            places = np.minimum(drops, len(powers) - 1)
+            factors = np.array(powers)[places.astype(np.int64)]  # portable: places in a list
         elif self.kind == "exponential":
             decay = max(self.decay, 5e-324)  # portable: a checked number
-            factors = exp(epochs / self.decay_epochs * float(log(decay)))
+            factors = power(decay, epochs / self.decay_epochs)
         elif self.kind == "cosine":
             assert self.epochs is not None
             whole = self.epochs - warmup / steps_per_epoch

@@ -165,6 +165,6 @@ def cos_sin(turns: ArrayLike) -> tuple[Floats, Floats]:
     return cosine, sine
 
 
-def power(base: float, exponent: float) -> float:
-    """base^exponent = e^t for a positive base, with a relative error of at most 2^-51 + |t| 2^-49; |t| up to 600."""
-    return float(exp(exponent * float(log(base))))
+def power(base: float, exponents: ArrayLike) -> Floats:
+    """base^x = e^t for a positive base, with a relative error of at most 2^-51 + |t| 2^-49; |t| up to 600."""
+    return exp(np.multiply(exponents, float(log(base))))

@@ -46,3 +46,10 @@ def test_a_warm_up_rises_in_a_straight_line_and_the_kind_begins_after_it(kind):
 
 def test_a_warm_up_longer_than_the_run_is_no_error():
     assert factors(Schedule("cosine", 2, warmup_epochs=9), 2)[-1] < 1
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3, 0.9])
+def test_steps_without_number_decay_to_the_least_rate_at_once(decay):
+    found = factors(Schedule("step", 4, decay, 1e-25), 4)
+    assert found[0] == 1
+    assert found[1] == found[-1] == pytest.approx(0, abs=1e-300)
