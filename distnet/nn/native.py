@@ -118,12 +118,7 @@ class NativePropagation:
         self.padding = [self.output_deltas[shard, :, count:] for shard, count in enumerate(real or ()) if count < rows]
 
     def forward(self, masks: Sequence[Array] = (), inputs: Array | None = None) -> Array:
-        """Probabilities (shards, classes, rows) of the inputs. Overwrites the previous pass.
-
-        inputs: (shards, rows, sizes[0] + 1) with ones in the last column and the row stride of `self.inputs`; None for
-        `self.inputs`. masks: dropout factors for the activations, (shards * rows, columns) per hidden layer;
-        `backprop` uses them, too.
-        """
+        """See `Propagation`. inputs: as of `infer`, for all shards."""
         self.masks = masks
         function = self.activation.function
         above = self.stacked_inputs if inputs is None else inputs
@@ -149,7 +144,7 @@ class NativePropagation:
         return self.probabilities
 
     def infer(self, inputs: Array | None = None) -> Array:
-        """Probabilities (rows, classes) of the only shard, a view that the next pass overwrites; see `forward`."""
+        """See `Propagation`."""
         with np.errstate(over="ignore", divide="ignore"), single_blas_thread:  # saturated activations are exact limits
             probabilities: Array = self.forward(inputs=inputs)[0].T
         return probabilities
@@ -161,12 +156,7 @@ class NativePropagation:
         return self.loss_parts
 
     def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
-        """Gradients of `scale` times the summed cross-entropy of each shard, after `forward` from `self.inputs`.
-
-        gradients: (shards, inputs + 1, outputs) per layer, overwritten; the last row is the bias's. Padding rows
-        contribute nothing.
-        Source: Goodfellow et al., Deep Learning, algorithm 6.4.
-        """
+        """See `Propagation`. The inputs must be `self.inputs`."""
         np.subtract(self.probabilities, self.stacked_targets, self.output_deltas)
         if scale != 1:
             multiply(self.output_deltas, scale, self.output_deltas)

@@ -301,20 +301,17 @@ class PortablePropagation:
         self._constants = [self._all_constants[place : place + 1].reshape(()) for place in range(len(self._maxima))]
         self._grids = SIGNIFICAND - 1 - np.minimum([*of_activations, *of_deltas], MOST_BITS)
 
-    def forward(self, masks: Sequence[Array] = ()) -> Floats:
-        """See `Propagation`."""
-        return self._forward(masks)
-
     def infer(self, inputs: Array | None = None) -> Floats:
         """See `Propagation`. A row's probabilities depend on that row alone."""
         with np.errstate(all="ignore"):
             if inputs is not None:
                 np.copyto(self._features, inputs[0, :, : self._features.shape[1]])
             self._round_inputs()
-            probabilities: Floats = self._forward(())[0].T
+            probabilities: Floats = self.forward()[0].T
         return probabilities
 
-    def _forward(self, masks: Sequence[Array]) -> Floats:
+    def forward(self, masks: Sequence[Array] = ()) -> Floats:
+        """See `Propagation`."""
         above = self._features
         for number, layer in enumerate(self.hidden):
             logits, activations = layer.logits, layer.activations
