@@ -111,6 +111,9 @@ class PortableArithmetic:
         ]
         width = sum(neurons.stop - neurons.start for neurons in own[1:])
         self._maxima, self._own_powers = aligned_zeros((2, pad_count(width, np.float64)), np.float64)[:, :width]
+        self._shares = sharing.ranks > 1
+        if not self._shares:
+            self._own_powers = self.all_powers
         self.layers, self.powers, self._runs = [], [], list[Run]()
         at_weight = at_neuron = at_own = at_parameter = 0
         for run in equal_layers(sizes):
@@ -158,7 +161,8 @@ class PortableArithmetic:
             np.maximum.reduce(run.split_maxima, axis=1, out=run.maxima, keepdims=True)
         powers_above(self._maxima, self._own_powers)
         for run in self._runs:
-            np.copyto(run.shared_powers, run.powers)
+            if self._shares:
+                np.copyto(run.shared_powers, run.powers)
             np.multiply(run.powers, run.factor, run.split_constants)
             np.add(run.weights, run.constants, run.rounded)
             np.subtract(run.rounded, run.constants, run.rounded)

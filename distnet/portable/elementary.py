@@ -23,8 +23,8 @@ SIGMOID_LIMIT, SIGMOID_STEPS = 24, 128  # beyond the limit, the sigmoid counts a
 _LARGEST, _SMALLEST, _STEP = np.array(LARGEST_ARGUMENT), np.array(-LARGEST_ARGUMENT), np.array(STEP)
 _STEPS_PER_UNIT, _ROUNDER = np.array(STEPS_PER_UNIT), np.array(ROUNDER)
 _TABLE_MASK, _TABLE_SHIFT = np.array(STEPS - 1), np.array(52 - TABLE_BITS)
-_SIGMOID_STEPS = np.array(float(SIGMOID_STEPS))
-_FIRST_INDEX = np.array(ROUNDER - SIGMOID_LIMIT * SIGMOID_STEPS).view(np.int64)  # the word of the table's first step
+_SIGMOID_ROUNDER = np.array(ROUNDER / SIGMOID_STEPS)  # rounds to whole steps
+_FIRST_INDEX = np.array(ROUNDER / SIGMOID_STEPS - SIGMOID_LIMIT).view(np.int64)  # the word of the table's first step
 _TWO = np.array(2.0)
 _SIXTH, _HALF, _ONE = np.array(1 / 6), np.array(0.5), np.array(1.0)
 
@@ -83,8 +83,8 @@ def sigmoid_table() -> Floats:
     """
     count = SIGMOID_LIMIT * SIGMOID_STEPS
     a = 1.0 / (1.0 + exp(np.arange(count, -count - 1, -1) / SIGMOID_STEPS))
-    slope = a * (1.0 - a) / SIGMOID_STEPS
-    table = np.stack([a, slope, slope * (0.5 - a) / SIGMOID_STEPS])
+    slope = a * (1.0 - a)
+    table = np.stack([a, slope, slope * (0.5 - a)])
     table[:, 0], table[:, -1] = (0, 0, 0), (1, 0, 0)
     return table
 
@@ -100,11 +100,10 @@ def sigmoid(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = No
     out = np.empty(x.shape) if out is None else out
     constant, slope, curvature = sigmoid_table()
     shifted, rest, values = scratch[0, ...], scratch[1, ...], scratch[2, ...]
-    np.multiply(x, _SIGMOID_STEPS, rest)
-    np.add(rest, _ROUNDER, shifted)
+    np.add(x, _SIGMOID_ROUNDER, shifted)
     index = shifted.view(np.int64)
-    np.subtract(shifted, _ROUNDER, values)
-    np.subtract(rest, values, rest)  # at most half a step
+    np.subtract(shifted, _SIGMOID_ROUNDER, values)
+    np.subtract(x, values, rest)  # at most half a step
     np.subtract(index, _FIRST_INDEX, index)
     curvature.take(index, None, out, "clip")
     np.multiply(out, rest, out)
