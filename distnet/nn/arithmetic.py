@@ -1,6 +1,6 @@
 """The two arithmetics behind one interface: a model's weights as they are multiplied, and workspaces to do it in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -62,13 +62,13 @@ class Propagation(Protocol):
 
 
 class Arithmetic(Protocol):
-    """A model's weights, prepared to be multiplied."""
+    """A model's weights, prepared to be multiplied.
 
-    def refresh(self) -> bool:
-        """Prepare the weights again; call it after the parameters changed.
+    stages: what prepares the weights again after the parameters changed. The ranks of the node have to meet after each,
+    since they share its result.
+    """
 
-        Returns whether it wrote to memory that the node shares; then all its ranks have to meet before one reads.
-        """
+    stages: Sequence[Callable[[], None]]
 
     def round_inputs(self, inputs: Array) -> None:
         """Round inputs of the training set in place, for `Propagation.forward`; `infer` does so itself."""
@@ -80,12 +80,14 @@ class Arithmetic(Protocol):
 def prepare(model: Model, sharing: Sharing = Sharing()) -> Arithmetic:
     """The model's own arithmetic, up to date with its parameters.
 
-    sharing: the ranks of the node, which all call this, and meet before they use it.
+    sharing: the ranks of the node, which all call this.
     Raises InputError where this environment can't compute in it.
     """
     if model.arithmetic == "native":
         return NativeArithmetic(model)
     check_environment(find_deviation())
     arithmetic = PortableArithmetic(model, sharing)
-    arithmetic.refresh()
+    for stage in arithmetic.stages:
+        stage()
+        sharing.meet()
     return arithmetic

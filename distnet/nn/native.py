@@ -4,7 +4,7 @@ Every product is a stacked matmul with the shapes of one shard, and every shard 
 arithmetic of a shard is the same alone as in a stack.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -185,10 +185,7 @@ class NativeArithmetic:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-
-    def refresh(self) -> bool:
-        """Nothing is derived from the parameters."""
-        return False
+        self.stages: Sequence[Callable[[], None]] = ()  # nothing is derived from the parameters
 
     def round_inputs(self, inputs: Array) -> None:
         """Inputs are multiplied as they are."""

@@ -62,7 +62,7 @@ def layer_bits(inputs: int, outputs: int) -> Bits:
 
 
 class Run(NamedTuple):
-    """Consecutive layers of one shape: the neurons that this rank rounds.
+    """Consecutive layers of one shape: the rows of weights that this rank rounds.
 
     Rows of few weights are taken several at once, as one row of a tile, since NumPy is slow at short rows.
     """
@@ -73,7 +73,6 @@ class Run(NamedTuple):
     split_maxima: Floats  # (layers, rows per tile, neurons), the same memory
     maxima: Floats  # (layers, 1, neurons), a view into one vector of all runs, as `powers` is
     powers: Floats
-    shared_powers: Floats
     split_constants: Floats  # (layers, rows per tile, neurons)
     constants: Floats  # (layers, 1, columns), the same memory
     factor: Floats  # powers times this are the constants
@@ -93,56 +92,51 @@ def equal_layers(sizes: Sequence[int]) -> list[range]:
 class PortableArithmetic:
     """The weights of a model on the grids of their neurons, one copy per node. Implements `Arithmetic`.
 
-    sharing: the ranks of the node, each of which rounds a share of every layer's neurons.
+    sharing: the ranks of the node. Each finds the largest weights of a share of the rows of every layer, and rounds
+    this share.
     layers: per layer (inputs, outputs), rounded. biases: per layer (outputs,), as they are. powers: per layer
     (outputs,), 2^e > |w| for each neuron, views into `all_powers`. bits: per layer.
     """
 
     def __init__(self, model: Model, sharing: Sharing) -> None:
         self.model, sizes = model, model.sizes
+        self.stages: Sequence[Callable[[], None]] = (self._find_maxima, self._round)
         shapes = list(pairwise(sizes))
         self.bits = [layer_bits(*shape) for shape in shapes]
-        layers = layer_views(model.parameters, sizes)
-        self.biases = [layer[-1] for layer in layers]
+        self.biases = [layer[-1] for layer in layer_views(model.parameters, sizes)]
         memory = sharing.allocate((sum(inputs * outputs for inputs, outputs in shapes),), np.float64)
-        self.all_powers = sharing.allocate((sum(sizes[1:]),), np.float64)
-        own = [
-            slice(size * sharing.rank // sharing.ranks, size * (sharing.rank + 1) // sharing.ranks) for size in sizes
-        ]
-        width = sum(neurons.stop - neurons.start for neurons in own[1:])
-        self._maxima, self._own_powers = aligned_zeros((2, pad_count(width, np.float64)), np.float64)[:, :width]
-        self._shares = sharing.ranks > 1
-        if not self._shares:
-            self._own_powers = self.all_powers
+        neurons = sum(sizes[1:])
+        self.all_powers = aligned_zeros((neurons,), np.float64)
+        self._maxima = sharing.allocate((sharing.ranks, pad_count(neurons, np.float64)), np.float64)[:, :neurons]
+        own_maxima = self._maxima[sharing.rank]
         self.layers, self.powers, self._runs = [], [], list[Run]()
-        at_weight = at_neuron = at_own = at_parameter = 0
+        at_weight = at_neuron = at_parameter = 0
         for run in equal_layers(sizes):
-            count, (inputs, outputs), neurons = len(run), shapes[run.start], own[run.start + 1]
-            width = neurons.stop - neurons.start
+            count, (inputs, outputs) = len(run), shapes[run.start]
+            rows = slice(inputs * sharing.rank // sharing.ranks, inputs * (sharing.rank + 1) // sharing.ranks)
 
             def cut(vector: Array, start: int, *shape: int, count: int = count) -> Array:
                 size = count * math.prod(shape)
                 return vector[start : start + size].reshape(count, *shape, copy=False)
 
-            weights = cut(model.parameters, at_parameter, inputs + 1, outputs)[:, :-1]
+            weights = cut(model.parameters, at_parameter, inputs + 1, outputs)[:, rows]
             rounded = cut(memory, at_weight, inputs, outputs)
             powers = cut(self.all_powers, at_neuron, 1, outputs)
             self.layers += list(rounded)
             self.powers += list(powers[:, 0])
-            tile = max(k for k in range(1, TILE + 1) if inputs % k == 0 and (k == 1 or k * outputs <= TILE))
-            if width < outputs:
-                tile = 1
-            by_tile = count, inputs // tile, -1
-            tiles = np.empty((2, count, tile, width))
+            own = rows.stop - rows.start
+            fitting = range(1, max(TILE // outputs, 1) + 1)
+            tile = max(k for k in fitting if own % k == 0)  # portable: integers
+            by_tile = count, own // tile, tile * outputs
+            tiles = np.empty((2, count, tile, outputs))
             self._runs.append(
                 Run(
-                    weights[..., neurons].reshape(by_tile, copy=False),
-                    rounded[..., neurons].reshape(by_tile, copy=False),
+                    weights.reshape(by_tile, copy=False),
+                    rounded[:, rows].reshape(by_tile, copy=False),
                     tiles[0].reshape(count, 1, -1),
                     tiles[0],
-                    cut(self._maxima, at_own, 1, width),
-                    cut(self._own_powers, at_own, 1, width),
-                    powers[..., neurons],
+                    cut(own_maxima, at_neuron, 1, outputs),
+                    powers,
                     tiles[1],
                     tiles[1].reshape(count, 1, -1),
                     np.array(rounding_constant(0, self.bits[run.start].weights)),
@@ -150,23 +144,22 @@ class PortableArithmetic:
             )
             at_weight += count * inputs * outputs
             at_neuron += count * outputs
-            at_own += count * width
             at_parameter += count * (inputs + 1) * outputs
 
-    def refresh(self) -> bool:
-        """See `Arithmetic`."""
+    def _find_maxima(self) -> None:
+        """The largest weight of each neuron among this rank's rows."""
         for run in self._runs:
             np.abs(run.weights, run.rounded)
             np.maximum.reduce(run.rounded, axis=1, out=run.tile_maxima, keepdims=True, initial=SMALLEST)
             np.maximum.reduce(run.split_maxima, axis=1, out=run.maxima, keepdims=True)
-        powers_above(self._maxima, self._own_powers)
+
+    def _round(self) -> None:
+        """Round this rank's rows."""
+        powers_above(np.maximum.reduce(self._maxima, axis=0, out=self.all_powers), self.all_powers)
         for run in self._runs:
-            if self._shares:
-                np.copyto(run.shared_powers, run.powers)
             np.multiply(run.powers, run.factor, run.split_constants)
             np.add(run.weights, run.constants, run.rounded)
             np.subtract(run.rounded, run.constants, run.rounded)
-        return True
 
     def round_inputs(self, inputs: Floats) -> None:
         """See `Arithmetic`."""

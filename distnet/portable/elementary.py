@@ -77,39 +77,41 @@ def exp(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = None) 
 
 @cache
 def sigmoid_table() -> Floats:
-    """The sigmoid's Taylor coefficients (3, n) for steps of 1 / SIGMOID_STEPS from -SIGMOID_LIMIT to SIGMOID_LIMIT.
+    """The sigmoid (n,) in steps of 1 / SIGMOID_STEPS from -SIGMOID_LIMIT to SIGMOID_LIMIT.
 
     At both ends, and beyond them, the sigmoid counts as exactly 0 and 1, which gelu's slope needs.
     """
     count = SIGMOID_LIMIT * SIGMOID_STEPS
-    a = 1.0 / (1.0 + exp(np.arange(count, -count - 1, -1) / SIGMOID_STEPS))
-    slope = a * (1.0 - a)
-    table = np.stack([a, slope, slope * (0.5 - a)])
-    table[:, 0], table[:, -1] = (0, 0, 0), (1, 0, 0)
+    table = 1.0 / (1.0 + exp(np.arange(count, -count - 1, -1) / SIGMOID_STEPS))
+    table[0], table[-1] = 0, 1
     return table
 
 
 def sigmoid(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = None) -> Floats:
     """1 / (1 + e^-x), element by element, from 0 to 1, with an absolute error of at most 2^-29.
 
-    NaN for infinite x. Arguments as of `exp`. Activations are rounded to fewer bits, so quadratic interpolation
-    between steps serves them, at half the cost of `exp`.
+    NaN for infinite x. Arguments as of `exp`. Activations are rounded to fewer bits, so the Taylor polynomial of second
+    degree from the next of a table's steps serves them, at half the cost of `exp`: a + r a (1 - a) (1 + r (1/2 - a)).
     """
     x = np.asarray(x, np.float64)
     scratch = np.empty((3, *x.shape)) if scratch is None else scratch
     out = np.empty(x.shape) if out is None else out
-    constant, slope, curvature = sigmoid_table()
-    shifted, rest, values = scratch[0, ...], scratch[1, ...], scratch[2, ...]
+    shifted, rest, a = scratch[0, ...], scratch[1, ...], scratch[2, ...]
     np.add(x, _SIGMOID_ROUNDER, shifted)
     index = shifted.view(np.int64)
-    np.subtract(shifted, _SIGMOID_ROUNDER, values)
-    np.subtract(x, values, rest)  # at most half a step
+    np.subtract(shifted, _SIGMOID_ROUNDER, a)
+    np.subtract(x, a, rest)  # at most half a step
     np.subtract(index, _FIRST_INDEX, index)
-    curvature.take(index, None, out, "clip")
+    sigmoid_table().take(index, None, a, "clip")
+    slope = shifted
+    np.subtract(_ONE, a, slope)
+    np.multiply(slope, a, slope)
+    np.subtract(_HALF, a, out)
+    np.multiply(out, slope, out)
     np.multiply(out, rest, out)
-    np.add(out, slope.take(index, None, values, "clip"), out)
+    np.add(out, slope, out)
     np.multiply(out, rest, out)
-    np.add(out, constant.take(index, None, values, "clip"), out)
+    np.add(out, a, out)
     return out
 
 

@@ -41,8 +41,11 @@ def native_endian(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class Sharing(NamedTuple):
-    """How the ranks of a node share memory: this rank, how many there are, and what allocates zeroed memory."""
+    """How the ranks of a node share memory: this rank, how many there are, what allocates zeroed memory, and what waits
+    until all of them arrive.
+    """
 
     rank: int = 0
     ranks: int = 1
     allocate: Callable[[Sequence[int], DTypeLike], NDArray[Any]] = aligned_zeros
+    meet: Callable[[], None] = lambda: None

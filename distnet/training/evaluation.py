@@ -46,8 +46,7 @@ def prepare_on_node(world: World, model: Model) -> Arithmetic:
     """`prepare` the model, whose parameters the ranks of a node share. Raises InputError on every rank. Collective."""
     if model.arithmetic == "portable" and world.comm is not None:
         check_environment("; ".join(filter(None, world.comm.allgather(find_deviation()))))
-    arithmetic = prepare(model, Sharing(world.node_rank, world.node_size, world.shared))
-    world.node_barrier()
+    arithmetic = prepare(model, Sharing(world.node_rank, world.node_size, world.shared, world.node_barrier))
     return arithmetic
 
 

@@ -151,7 +151,8 @@ class Trainer:
 
     def refresh(self, lap: Callable[[str], None] = no_lap) -> None:
         """Prepare the weights again, after the parameters changed. lap: of a step, see `Stopwatch`. Collective."""
-        if self.arithmetic.refresh():
+        for stage in self.arithmetic.stages:
+            stage()
             lap("update")
             self.world.node_barrier()
             lap("waiting")

@@ -342,7 +342,9 @@ def test_ranks_that_round_shares_of_the_weights_round_them_as_one_rank_does(size
     alone = PortableArithmetic(model, Sharing())
     for step in range(2):
         parameters += step
-        assert all(arithmetic.refresh() for arithmetic in [alone, *together])
+        for stages in zip(*(arithmetic.stages for arithmetic in [alone, *together]), strict=True):
+            for stage in stages:
+                stage()
         for ours, theirs in zip(together[-1].layers + together[-1].powers, alone.layers + alone.powers, strict=True):
             assert np.array_equal(ours, theirs)
 
@@ -404,6 +406,11 @@ def test_a_row_that_no_grid_holds_has_probabilities_of_nan_and_its_neighbours_ha
         assert np.array_equal(np.delete(found, 2, 0), np.delete(expected, 2, 0))
 
 
+def refresh(arithmetic):
+    for stage in arithmetic.stages:
+        stage()
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
 @every_activation
 def test_training_in_any_number_of_parts_gives_the_same_parameters(activation, optimizer):
@@ -419,7 +426,7 @@ def test_training_in_any_number_of_parts_gives_the_same_parameters(activation, o
             cuts = np.sort(generator.integers(0, 11, parts - 1))
             total = gradient(arithmetic, X[rows], Y[rows], np.split(generator.permutation(10), cuts))
             rule.update(total, 1 / 10, 0.5)
-            arithmetic.refresh()
+            refresh(arithmetic)
         return (model.parameters + 0.0).tobytes()
 
     assert len({train(parts) for parts in (1, 2, 3, 5, 13)}) == 1
@@ -434,7 +441,7 @@ def test_a_diverged_run_has_nan_parameters_in_any_number_of_parts():
         with np.errstate(all="ignore"):
             for _ in range(12):
                 model.parameters[:] -= 1e40 * gradient(arithmetic, X, Y, parts)
-                arithmetic.refresh()
+                refresh(arithmetic)
         assert np.isnan(model.parameters).all()
 
 
