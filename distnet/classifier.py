@@ -248,7 +248,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             losses.append(epoch.loss)
             merit = -epoch.loss
             if epoch.validation:
-                merit = epoch.validation.accuracy
+                merit = epoch.validation.score
                 accuracies.append(merit)
             without = without + 1 if merit < best + self.tol else 0
             if merit > best and not trainer.diverged:

@@ -16,7 +16,7 @@ from distnet.datasets.dataset import as_numbers, shared_split
 from distnet.models.model_file import load_model, save_model
 from distnet.nn.arithmetic import Propagation, prepare
 from distnet.nn.functional import cross_entropy
-from distnet.nn.model import ARITHMETICS, Model, check_sizes, choose_dtype
+from distnet.nn.model import ARITHMETICS, TASKS, Model, check_sizes, choose_dtype
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, Hyperparameters
 from distnet.nn.parameters import initial_parameters, layer_views
 from distnet.nn.schedules import Schedule
@@ -28,6 +28,7 @@ from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import check_choice, positive_count, positive_rate, seed_number
 from distnet.training.configuration import Regularisation, TrainingConfig
+from distnet.training.evaluation import classify, r2, subset_accuracy
 from distnet.training.history import Epoch
 from distnet.training.trainer import Splits, Trainer
 
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
 
 
 class NeuralNetwork:
-    """A multilayer perceptron with softmax outputs, trained on the categorical cross-entropy.
+    """A multilayer perceptron.
+
+    task: "classification", softmax outputs and the categorical cross-entropy (with a single output, a sigmoid and the
+    binary cross-entropy); "regression", plain outputs and half the squared error; or "multilabel", sigmoids and the
+    binary cross-entropy of each output.
 
     sizes: neurons per layer, including inputs and outputs. activation: of the hidden layers, "sigmoid", "tanh", "relu",
     "leaky-relu" or "gelu". learning_rate: None for the optimizer's default, see `LEARNING_RATES`. seed: random seed of
@@ -59,9 +64,11 @@ class NeuralNetwork:
         dtype: DTypeLike | None = None,
         initialisation: str | None = None,
         arithmetic: str = "portable",
+        task: str = "classification",
     ) -> None:
         check_choice("arithmetic", arithmetic, ARITHMETICS)
-        self.arithmetic = arithmetic
+        check_choice("task", task, TASKS)
+        self.arithmetic, self.task = arithmetic, task
         self.input_exponent: int | None = None
         dtype = choose_dtype(arithmetic, dtype)
         self.sizes, self.activation = check_sizes(sizes), activation
@@ -73,7 +80,9 @@ class NeuralNetwork:
     @property
     def model(self) -> Model:
         """The network as one value. The parameters are the network's own array."""
-        return Model(self.sizes, self.activation, self.parameters, self.about, self.arithmetic, self.input_exponent)
+        return Model(
+            self.sizes, self.activation, self.parameters, self.about, self.arithmetic, self.input_exponent, self.task
+        )
 
     def _hold(self, parameters: Array) -> None:
         """Copy parameters (N,), and create the views of the copy."""
@@ -118,13 +127,13 @@ class NeuralNetwork:
         return array
 
     def forward(self, X: ArrayLike) -> Array:
-        """Probabilities (rows, classes) of X (rows, inputs)."""
-        return np.ascontiguousarray(self._propagation(X).probabilities[0].T)
+        """Outputs (rows, outputs) for X (rows, inputs): probabilities, or the predicted numbers of a regression."""
+        return np.ascontiguousarray(self._propagation(X).outputs[0].T)
 
     def backprop(self, X: ArrayLike, Y: ArrayLike) -> tuple[list[Array], list[Array]]:
-        """Gradients of the cross-entropy *summed* over the rows: those of the weights, and of the biases, per layer.
+        """Gradients of the loss *summed* over the rows: those of the weights, and of the biases, per layer.
 
-        X: (rows, inputs). Y: (rows, classes).
+        X: (rows, inputs). Y: (rows, outputs).
         """
         work = self._propagation(X, is_training=True)
         work.targets[:] = self._rows("Y", Y, self.sizes[-1], len(work.targets))
@@ -163,17 +172,19 @@ class NeuralNetwork:
         hyperparameters: Hyperparameters = Hyperparameters(),
         schedule: Schedule = Schedule(),
         regularisation: Regularisation = Regularisation(),
+        sample_weight: ArrayLike | None = None,
         shards: int | None = None,
         comm: MPI.Intracomm | None = None,
         on_step: Callable[[Trainer], object] | None = None,
         on_epoch: Callable[[Epoch], object] = lambda epoch: None,
     ) -> None:
-        """Train on X (samples, inputs) and Y (samples, classes) with mini-batch gradient descent.
+        """Train on X (samples, inputs) and Y (samples, outputs) with mini-batch gradient descent.
 
         Under mpirun, all ranks call it with the same arguments, and get the same parameters to the bit.
         hyperparameters: the optimizer and its constants. schedule: of the learning rate. regularisation: dropout, label
-        smoothing, augmentation. shards: parts of every mini-batch in native arithmetic, see docs/design.md; None for
-        one per rank. comm: the ranks; None for all ranks.
+        smoothing, augmentation. sample_weight: (samples,), by which each sample's loss is multiplied; an update divides
+        by the weights of its mini-batch. shards: parts of every mini-batch in native arithmetic, see docs/design.md;
+        None for one per rank. comm: the ranks; None for all ranks.
         on_step: called on every rank after every update; it must not change the trainer, whose arrays are views.
         on_epoch: called on every rank after every epoch; if it returns True on all ranks, training ends.
         In one process, Ctrl-C ends training with a warning, and an exception in a callback propagates; the network
@@ -193,7 +204,8 @@ class NeuralNetwork:
         )
         with nullcontext(launched_world()) if comm is None else closing(World(comm)) as world:
             X = self._rows("X", X, self.sizes[0])
-            split = shared_split(world, X, self._rows("Y", Y, self.sizes[-1], len(X)), self.parameters.dtype)
+            Y = self._rows("Y", Y, self.sizes[-1], len(X))
+            split = shared_split(world, X, Y, self.parameters.dtype, sample_weight)
             trainer = Trainer(world, self.model, Splits(split), config)
 
             def after_step() -> bool:
@@ -221,10 +233,12 @@ class NeuralNetwork:
             )
 
     def test(self, X: ArrayLike, Y: ArrayLike) -> float:
-        """Accuracy on X (samples, inputs) and one-hot Y (samples, classes)."""
-        probabilities = self.forward(X)
-        Y = self._rows("Y", Y, self.sizes[-1], len(probabilities))
-        return float(np.mean(probabilities.argmax(axis=1) == Y.argmax(axis=1)))
+        """The score on X (samples, inputs) and Y (samples, outputs): accuracy for one-hot Y, R2 or subset accuracy."""
+        outputs = self.forward(X)
+        Y = self._rows("Y", Y, self.sizes[-1], len(outputs))
+        if self.task == "classification":
+            return float(np.mean(classify(outputs) == classify(Y)))
+        return r2(Y, outputs) if self.task == "regression" else subset_accuracy(Y, outputs)
 
     def save(self, path: str | Path) -> None:
         """Write the network to a .pkl or .npz file."""
@@ -242,7 +256,13 @@ class NeuralNetwork:
         rate, seed = about.pop("learning_rate", None), about.pop("seed", 0)
         try:
             network = cls(
-                model.sizes, model.activation, rate, seed, model.parameters.dtype, arithmetic=model.arithmetic
+                model.sizes,
+                model.activation,
+                rate,
+                seed,
+                model.parameters.dtype,
+                arithmetic=model.arithmetic,
+                task=model.task,
             )
         except (TypeError, ValueError):
             raise InputError(

@@ -116,7 +116,11 @@ def train_small(run: Run, ranks_per_node: int | None = None) -> Hashes:
     def collect(epoch: Epoch) -> None:
         numbers.extend((epoch.loss, epoch.learning_rate))
         numbers.extend(
-            value for scores in (epoch.test, epoch.validation) if scores for value in scores if value is not None
+            value
+            for scores in (epoch.test, epoch.validation)
+            if scores
+            for value in (scores.score, scores.loss, scores.tutorial_loss)
+            if value is not None
         )
 
     def interrupt(trainer: Trainer) -> None:

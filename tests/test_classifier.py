@@ -225,7 +225,7 @@ def test_a_copy_of_a_network_has_views_of_its_own(copied):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("activation", "identity"),
+        ("activation", "step"),
         ("alpha", -1),
         ("alpha", "0.1"),
         ("batch_size", 0),

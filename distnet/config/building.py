@@ -43,7 +43,7 @@ def build_trainer(
     rows = min(config.batch_size, len(data.train.inputs if chosen is None else chosen))
     rate = config.learning_rate * (rows / (config.scale_learning_rate or rows))
     network = NeuralNetwork(
-        sizes, config.activation, rate, config.seed, config.dtype, config.initialisation, config.arithmetic
+        sizes, config.activation, rate, config.seed, config.dtype, config.initialisation, config.arithmetic, data.task
     )
     training = TrainingConfig(
         rate,

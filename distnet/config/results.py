@@ -139,7 +139,7 @@ class Results:
         if (page := config.report) and predictions and training:
             statuses.append(self._write(lambda: on_root(lambda: self._write_page(page, predictions, training)), page))
         phases = self.profile.phases if config.profile else []
-        self.console.write_result(trainer.history.best()["test_accuracy"], self.sha256, phases)
+        self.console.write_result(trainer.history.best(), self.sha256, phases)
         return max(statuses)
 
     def write_timeline(self) -> int:

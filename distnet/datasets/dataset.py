@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
@@ -25,20 +25,24 @@ class Split(NamedTuple):
     """Training, test or validation set, one copy per node.
 
     inputs: (samples, pad_count(features + 1)): the features, a one for the bias, and zeros up to a whole
-    number of cache lines. targets: (samples, classes), one-hot.
+    number of cache lines. targets: (samples, outputs), one-hot for classes. weights: (samples,), float64, of the
+    samples' losses; None for 1 each.
     """
 
     inputs: Array
     targets: Array
     features: int
+    weights: Array | None = None
 
     def divide(self, count: int) -> "tuple[Split, Split]":
         """Views of the first `count` samples, and of the others."""
         first, others = slice(count), slice(count, None)
-        return (
-            Split(self.inputs[first], self.targets[first], self.features),
-            Split(self.inputs[others], self.targets[others], self.features),
-        )
+        return self.rows(first), self.rows(others)
+
+    def rows(self, rows: slice) -> "Split":
+        """Views of some samples."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Split(self.inputs[rows], self.targets[rows], self.features, weights)
 
 
 class Dataset(NamedTuple):
@@ -46,8 +50,11 @@ class Dataset(NamedTuple):
 
     name: the value of --dataset, without a file. source: folder or file. fingerprint: sha256 of all inputs and labels.
     mean, deviation: of the standardisation, one number for all inputs or a list with one per column.
-    classes: names, in the order of the targets. shape: rows and columns of images; None for tables.
+    classes: names, in the order of the targets; empty for regression and multilabel. shape: rows and columns of images;
+    None for tables.
     columns, label: names of a table's inputs and of its column of classes; None without a header.
+    task: see `Model.output`. targets: names of the target columns of regression and multilabel. target_mean,
+    target_deviation: of the standardised targets of regression, one number per target.
     """
 
     name: str
@@ -61,6 +68,10 @@ class Dataset(NamedTuple):
     shape: tuple[int, int] | None = None
     columns: tuple[str, ...] | None = None
     label: str | None = None
+    task: str = "classification"
+    targets: tuple[str, ...] | None = None
+    target_mean: list[float] | None = None
+    target_deviation: list[float] | None = None
 
     def about(self) -> dict[str, Any]:
         """What `NeuralNetwork.about` needs to evaluate and predict raw inputs."""
@@ -70,6 +81,9 @@ class Dataset(NamedTuple):
             "classes": list(self.classes),
             "columns": None if self.columns is None else list(self.columns),
             "label": self.label,
+            "targets": None if self.targets is None else list(self.targets),
+            "target_mean": self.target_mean,
+            "target_deviation": self.target_deviation,
         }
 
 
@@ -107,10 +121,13 @@ def find_not_finite(values: NDArray[Any]) -> tuple[int, ...] | None:
     return None
 
 
-def empty_split(world: World, samples: int, features: int, classes: int, dtype: DTypeLike) -> Split:
+def empty_split(
+    world: World, samples: int, features: int, outputs: int, dtype: DTypeLike, has_weights: bool = False
+) -> Split:
     """Zeroed shared memory for a set. Collective."""
     inputs = world.shared((samples, pad_count(features + 1, dtype)), dtype)
-    return Split(inputs, world.shared((samples, classes), dtype), features)
+    weights = world.shared((samples,), np.float64) if has_weights else None
+    return Split(inputs, world.shared((samples, outputs), dtype), features, weights)
 
 
 def own_blocks(count: int, owner: int, owners: int) -> Iterator[slice]:
@@ -119,21 +136,24 @@ def own_blocks(count: int, owner: int, owners: int) -> Iterator[slice]:
     return (slice(start, min(start + ROWS_AT_ONCE, mine.stop)) for start in range(mine.start, mine.stop, ROWS_AT_ONCE))
 
 
-def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
+def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike, sample_weight: ArrayLike | None = None) -> Split:
     """Copies of arrays in memory that the ranks of a node share.
 
-    X: (samples, features). Y: (samples, classes), each row sums to 1. Both are the same on every rank, and each rank
-    of a node writes a share of the rows.
+    X: (samples, features). Y: (samples, outputs). sample_weight: (samples,); None for 1 each. All are the same on every
+    rank, and each rank of a node writes a share of the rows.
     Raises InputError on every rank if they are invalid on one. Collective.
     """
     problem: InputError | None = None
     try:
         X, Y = as_numbers("X", X, dtype), as_numbers("Y", Y, dtype)
+        weights = None if sample_weight is None else as_weights(sample_weight, len(X))
     except InputError as error:
         problem = error
     if world.comm is not None and world.size > 1:
         shapes: tuple[int, ...] | None = None
-        for rank, (theirs, what) in enumerate(world.comm.allgather(((*X.shape, *Y.shape), problem))):
+        for rank, (theirs, what) in enumerate(
+            world.comm.allgather(((*X.shape, *Y.shape, sample_weight is None), problem))
+        ):
             shapes = shapes or theirs
             if what:
                 problem = InputError(what.subject, f"{what.problem} (on rank {rank})", what.remedy)
@@ -142,13 +162,31 @@ def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike) -> Split:
     if problem:
         problem.on_every_rank = True
         raise problem
-    split = empty_split(world, len(X), X.shape[1], Y.shape[1], dtype)
+    split = empty_split(world, len(X), X.shape[1], Y.shape[1], dtype, has_weights=weights is not None)
     for rows in own_blocks(len(X), world.node_rank, world.node_size):
         split.inputs[rows, : split.features] = X[rows]
         split.inputs[rows, split.features] = 1
         split.targets[rows] = Y[rows]
+        if weights is not None and split.weights is not None:
+            split.weights[rows] = weights[rows]
     world.node_barrier()
     return split
+
+
+def as_weights(values: ArrayLike, samples: int, name: str = "sample_weight") -> NDArray[np.float64]:
+    """The samples' weights, (samples,), float64. Raises InputError for negative and infinite ones, and if all are 0."""
+    try:
+        weights = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(name, f"not all of its values are numbers ({error})", "give one number per sample") from None
+    if weights.shape != (samples,):
+        raise InputError(name, f"expected shape ({samples},), got {weights.shape}")
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        wrong = weights[~(np.isfinite(weights) & (weights >= 0))][0]
+        raise InputError(name, f"expected finite numbers of 0 or more, got {wrong:g}")
+    if not weights.any():
+        raise InputError(name, "all weights are 0", "give some sample a weight")
+    return weights
 
 
 def as_numbers(name: str, values: Array, dtype: DTypeLike) -> Array:
@@ -177,7 +215,8 @@ def hold_out(
 ) -> tuple[Split, Rows]:
     """A validation set of `count` samples of a training set, each class in proportion, and the indices of the others.
 
-    seed: of the draw. classes: their names. option: the option that requests it, for messages.
+    seed: of the draw. classes: their names, empty if the targets are not one-hot; then any samples are
+    drawn. option: the option that requests it, for messages.
     Raises InputError if no sample is left, or a class has only one. Collective.
     """
     samples = len(split.inputs)
@@ -188,13 +227,18 @@ def hold_out(
             "hold out fewer",
             on_every_rank=True,
         )
-    codes = split.targets.argmax(axis=1)
-    check_no_single(codes, classes, option, "add some, or leave the class out")
+    codes = np.zeros(samples, np.int64)
+    if classes:
+        codes = split.targets.argmax(axis=1)
+        check_no_single(codes, classes, option, "add some, or leave the class out")
     chosen, rest = draw_held_out(codes, count, [seed, *VALIDATION])
-    held = empty_split(world, count, split.features, split.targets.shape[1], split.inputs.dtype)
+    has_weights = split.weights is not None
+    held = empty_split(world, count, split.features, split.targets.shape[1], split.inputs.dtype, has_weights)
     for rows in own_blocks(count, world.node_rank, world.node_size):
         held.inputs[rows] = split.inputs[chosen[rows]]
         held.targets[rows] = split.targets[chosen[rows]]
+        if split.weights is not None and held.weights is not None:
+            held.weights[rows] = split.weights[chosen[rows]]
     world.node_barrier()
     return held, np.sort(rest)
 

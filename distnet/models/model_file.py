@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from distnet.nn.functional import ACTIVATIONS
-from distnet.nn.model import ARITHMETICS, Model
+from distnet.nn.model import ARITHMETICS, TASKS, Model
 from distnet.nn.parameters import parameter_count
 from distnet.portable.grids import LEAST, MOST
 from distnet.runtime.arrays import Array, little_endian, native_endian
@@ -45,6 +45,7 @@ def describe(model: Model) -> dict[str, Any]:
         "activation": model.activation,
         "arithmetic": model.arithmetic,
         "input_exponent": model.input_exponent,
+        "task": model.task,
         "about": json.loads(json.dumps(model.about)),  # as copies, so that no container occurs twice
     }
 
@@ -167,6 +168,7 @@ def build_model(path: Path, content: Any) -> Model:
         )
     sizes, activation = content.get("sizes"), content.get("activation")
     arithmetic, exponent = content.get("arithmetic", "native"), content.get("input_exponent")
+    task = content.get("task", "classification")
     parameters, about = content.get("parameters"), content.get("about")
     if (
         not isinstance(sizes, list)
@@ -176,12 +178,13 @@ def build_model(path: Path, content: Any) -> Model:
         or activation not in ACTIVATIONS
         or not isinstance(about, dict)
         or arithmetic not in ARITHMETICS
+        or task not in TASKS
         or not (exponent is None or (type(exponent) is int and LEAST <= exponent <= MOST))
     ):
         raise InputError(
             f"model {path}",
             f"its description is damaged (sizes {sizes!r}, activation {activation!r}, arithmetic {arithmetic!r}, "
-            f"input exponent {exponent!r})",
+            f"input exponent {exponent!r}, task {task!r})",
         )
     if (
         not isinstance(parameters, np.ndarray)
@@ -197,4 +200,4 @@ def build_model(path: Path, content: Any) -> Model:
     if arithmetic == "portable" and parameters.dtype != np.float64:
         problem = f"parameters of portable arithmetic are float64, and the file holds {parameters.dtype.name}"
         raise InputError(f"model {path}", problem)
-    return Model(tuple(sizes), activation, parameters, about, arithmetic, exponent)
+    return Model(tuple(sizes), activation, parameters, about, arithmetic, exponent, task)

@@ -14,17 +14,26 @@ OPERATORS: dict[str, list[tuple[str, ...]]] = {
     "tanh": [("Tanh",)],
     "relu": [("Relu",)],
     "leaky-relu": [("Mul", "leak"), ("Max", "z")],
+    "identity": [],
     "gelu": [
         *(("Mul", "z"), ("Mul", "cubic"), ("Add", "one"), ("Mul", "z"), ("Mul", "linear"), ("Tanh",)),
         *(("Add", "one"), ("Mul", "z"), ("Mul", "half")),
     ],
+}
+# Operator, name and attributes of each output layer.
+OUTPUTS: dict[str, tuple[str, str, dict[str, int]]] = {
+    "softmax": ("Softmax", "probabilities", {"axis": -1}),
+    "sigmoid": ("Sigmoid", "probabilities", {}),
+    "identity": ("Identity", "outputs", {}),
 }
 CONSTANTS = {"leak": LEAK, "one": 1.0, "half": 0.5, "cubic": GELU_CUBIC, "linear": GELU_LINEAR}
 ONNX_BYTES = 2**31 - 2**20  # the limit of one .onnx file, less what names take
 
 
 def to_onnx(model: Model, standardise: bool) -> bytes:
-    """An ONNX graph from "inputs" (rows, features) to "probabilities" (rows, classes), in the model's dtype.
+    """An ONNX graph from "inputs" (rows, features) to its outputs (rows, outputs), in the model's dtype.
+
+    The outputs are "probabilities", and "outputs" in regression.
 
     standardise: whether the graph standardises its inputs with the model's mean and deviation; see `read_notes`.
     """
@@ -37,20 +46,21 @@ def to_onnx(model: Model, standardise: bool) -> bytes:
         steps += [*(OPERATORS[model.activation] if layer else ()), ("Gemm", f"{2 * layer}.weight", f"{2 * layer}.bias")]
     nodes, last, logits = [], "inputs", ""
     for number, (operator, *others) in enumerate(steps):
-        inputs, last = [last, *(logits if name == "z" else name for name in others)], f"{operator}_{number}"
+        inputs, last = [last, *(logits if other == "z" else other for other in others)], f"{operator}_{number}"
         nodes.append(helper.make_node(operator, inputs, [last]))
         logits = last if operator == "Gemm" else logits
-    nodes.append(helper.make_node("Softmax", [last], ["probabilities"], axis=-1))
+    operator, output, attributes = OUTPUTS[model.output]
+    nodes.append(helper.make_node(operator, [last], [output], **attributes))
     dtype = model.parameters.dtype
     named = name_tensors(model)
-    for name in {name for _, *others in steps for name in others} - named.keys() - {"z"}:
-        named[name] = np.asarray(CONSTANTS[name] if name in CONSTANTS else model.about[name], dtype)
+    for other in {name for _, *others in steps for name in others} - named.keys() - {"z"}:
+        named[other] = np.asarray(CONSTANTS[other] if other in CONSTANTS else model.about[other], dtype)
     kind = helper.np_dtype_to_tensor_dtype(dtype)
     graph = helper.make_graph(
         nodes,
         "distnet",
         [helper.make_tensor_value_info("inputs", kind, ["rows", model.sizes[0]])],
-        [helper.make_tensor_value_info("probabilities", kind, ["rows", model.sizes[-1]])],
+        [helper.make_tensor_value_info(output, kind, ["rows", model.sizes[-1]])],
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in sorted(named.items())],
     )
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)

@@ -25,7 +25,8 @@ class Trained(NamedTuple):
 
     mean, deviation: float64, () for all inputs together or (inputs,) for each. classes: names, in the order of the
     outputs. columns: names of a table's columns, in the order of the inputs. label: the name of the column of classes.
-    Each is None if the file doesn't contain it.
+    targets: names of the target columns of regression and multilabel. target_mean, target_deviation: (outputs,), of the
+    standardised targets of regression. Each is None if the file doesn't contain it.
     """
 
     path: Path
@@ -35,6 +36,9 @@ class Trained(NamedTuple):
     classes: list[Class] | None
     columns: tuple[str, ...] | None = None
     label: str | None = None
+    targets: tuple[str, ...] | None = None
+    target_mean: NDArray[np.float64] | None = None
+    target_deviation: NDArray[np.float64] | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -58,6 +62,12 @@ class Trained(NamedTuple):
             np.subtract(out, self.mean.astype(out.dtype), out=out)
             np.divide(out, self.deviation.astype(out.dtype), out=out)
 
+    def in_own_units(self, outputs: Array) -> Array:
+        """The network's outputs (rows, outputs), and for regression the predicted targets in their own units."""
+        if self.target_mean is None or self.target_deviation is None:
+            return outputs
+        return outputs * self.target_deviation + self.target_mean
+
 
 def load_trained(world: World, path: Path) -> Trained:
     """Read a model on rank 0; nothing in it is executed. Raises InputError on every rank. Collective."""
@@ -79,17 +89,18 @@ def read_notes(path: Path, model: Model) -> Trained:
     names = ("mean", "deviation", "classes", "columns", "label")
     mean, deviation, classes, columns, label = (model.about.get(name) for name in names)
     inputs, outputs = model.sizes[0], model.sizes[-1]
-    moments = None
-    try:
-        if mean is not None or deviation is not None:
-            moments = np.array([mean, deviation], np.float64)
-    except (TypeError, ValueError, OverflowError):
-        moments = np.array([np.nan])
+    moments = read_moments(mean, deviation)
+    targets = model.about.get("targets")
+    target_moments = read_moments(model.about.get("target_mean"), model.about.get("target_deviation"))
+    named = 2 if model.task == "classification" and outputs == 1 else outputs  # an output may be one of two classes'
     is_valid = {
         "mean and deviation of inputs": moments is None
-        or (moments.shape in ((2,), (2, inputs)) and np.isfinite(moments).all() and (moments[1] > 0).all()),
-        "names of classes": classes is None
-        or (are_all(classes, Class) and len(set(map(str, classes))) == len(classes) == outputs),
+        or (moments.shape in ((2,), (2, inputs)) and are_moments(moments)),
+        "mean and deviation of targets": target_moments is None
+        or (target_moments.shape == (2, outputs) and are_moments(target_moments)),
+        "names of targets": targets is None or (are_all(targets, str) and len(targets) == outputs),
+        "names of classes": not classes
+        or (are_all(classes, Class) and len(set(map(str, classes))) == len(classes) == named),
         "names of columns": (columns is None or (are_all(columns, str) and len(columns) == inputs))
         and isinstance(label, str | None),
     }
@@ -97,7 +108,32 @@ def read_notes(path: Path, model: Model) -> Trained:
         if not valid:
             raise InputError(f"model {path}", f"its {what} are damaged", "take the file as it was written")
     mean, deviation = (None, None) if moments is None else map(np.asarray, moments)
-    return Trained(path, model, mean, deviation, classes, None if columns is None else tuple(columns), label)
+    target_mean, target_deviation = (None, None) if target_moments is None else map(np.asarray, target_moments)
+    return Trained(
+        path,
+        model,
+        mean,
+        deviation,
+        classes or None,
+        None if columns is None else tuple(columns),
+        label,
+        None if targets is None else tuple(targets),
+        target_mean,
+        target_deviation,
+    )
+
+
+def read_moments(mean: Any, deviation: Any) -> NDArray[np.float64] | None:
+    """Mean and deviation, as one array; None if there are none, and NaN if they are not numbers."""
+    try:
+        return None if mean is None and deviation is None else np.array([mean, deviation], np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return np.array([np.nan])
+
+
+def are_moments(moments: NDArray[np.float64]) -> bool:
+    """Whether means and deviations are finite, and deviations positive."""
+    return bool(np.isfinite(moments).all() and (moments[1] > 0).all())
 
 
 def are_all(value: object, kind: type | UnionType) -> bool:

@@ -17,43 +17,43 @@ class Propagation(Protocol):
     """Forward pass and backprop of some rows, in memory allocated once.
 
     inputs: (rows, pad_count(sizes[0] + 1)). Fill it before `forward`, with ones in column sizes[0].
-    targets: (rows, classes). Fill it before `backprop` and `losses`.
-    probabilities: (shards, classes, rows per shard), the result of `forward`.
+    targets: (rows, outputs). Fill it before `backprop` and `losses`.
+    outputs: (shards, outputs, rows per shard), the result of `forward`.
     columns: of dropout's masks, per hidden layer.
     exponents: int32, of the last `backprop`, what `finish` needs the largest of; none in native arithmetic.
     """
 
     inputs: Array
     targets: Array
-    probabilities: Array
+    outputs: Array
     columns: list[int]
     exponents: NDArray[np.int32]
 
     def forward(self, masks: Sequence[Array] = ()) -> Array:
-        """Probabilities (shards, classes, rows per shard) of the inputs. Overwrites the previous pass.
+        """Outputs (shards, outputs, rows per shard) for the inputs, see `Model.output`. Overwrites the previous pass.
 
         masks: dropout factors for the activations, (rows, columns) per hidden layer; `backprop` uses them, too.
         """
 
     def infer(self, inputs: Array | None = None) -> Array:
-        """Probabilities (rows, classes) of the only shard, a view that the next pass overwrites.
+        """Outputs (rows, outputs) of the only shard, a view that the next pass overwrites.
 
         inputs: (1, rows, sizes[0] + 1) with ones in the last column and the row stride of `self.inputs`; None for
         `self.inputs`.
         """
 
     def losses(self) -> Array:
-        """Per row of the last pass, Σ exp(z) and Σ y z with the largest logit subtracted from all, (2, rows).
+        """Per row of the last pass, p and q with the loss log p - q, (2, rows). Overwritten by the next call.
 
-        The cross-entropy is log Σ exp(z) - Σ y z, which stays exact if a probability is almost zero. Overwritten by
-        the next call.
+        Of softmax, p = Σ exp(z) and q = Σ y z with the largest logit subtracted from all, which stays exact if a
+        probability is almost zero. A logarithm of the whole epoch costs far less than one per step.
         """
 
-    def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
-        """Gradients of `scale` times the summed cross-entropy of each shard, after `forward`; `finish` ends it.
+    def backprop(self, gradients: Sequence[Array], scale: float = 1.0, weights: Array | None = None) -> None:
+        """Gradients of `scale` times the summed loss of each shard, after `forward`; `finish` ends it.
 
         gradients: (shards, inputs + 1, outputs) per layer, overwritten; the last row is the bias's. Padding rows
-        contribute nothing.
+        contribute nothing. weights: (rows,), by which the losses are multiplied; None for 1 each.
         Source: Goodfellow et al., Deep Learning, algorithm 6.4.
         """
 
@@ -68,7 +68,11 @@ class Arithmetic(Protocol):
     since they share its result.
     """
 
-    stages: Sequence[Callable[[], None]]
+    model: Model
+
+    @property
+    def stages(self) -> Sequence[Callable[[], None]]:
+        """What prepares the weights again."""
 
     def round_inputs(self, inputs: Array) -> None:
         """Round inputs of the training set in place, for `Propagation.forward`; `infer` does so itself."""

@@ -64,6 +64,18 @@ def leaky_relu_derivative(a: Array, z: Array, out: Array | None = None) -> Array
     return np.maximum(out, LEAK, out=out)
 
 
+def identity(z: Array, out: Array | None = None) -> Array:
+    """The logit itself."""
+    return np.add(z, 0, out)
+
+
+def identity_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
+    """The slope 1."""
+    out = np.empty_like(a) if out is None else out
+    out.fill(1)
+    return out
+
+
 def native_sigmoid(z: Array, out: Array | None = None) -> Array:
     """1 / (1 + exp(-z)); if exp overflows to infinity, the result is the exact limit 0."""
     out = np.negative(z, out)
@@ -123,6 +135,7 @@ def build_activations(
         "relu": Activation(relu, relu_derivative, one=1.0),
         "leaky-relu": Activation(leaky_relu, leaky_relu_derivative, one=1.0),
         "gelu": Activation(gelu, gelu_derivative, one=None),
+        "identity": Activation(identity, identity_derivative, one=1.0),
     }
 
 

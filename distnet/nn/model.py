@@ -1,4 +1,4 @@
-"""A network as a value: layer sizes, activation and parameters."""
+"""A network as a value: its task, layer sizes, activation and parameters."""
 
 import math
 from collections.abc import Sequence
@@ -16,18 +16,19 @@ from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import check_choice
 
 ARITHMETICS = ("portable", "native")
+TASKS = ("classification", "regression", "multilabel")
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A dense network with softmax outputs.
+    """A dense network.
 
     sizes: neurons per layer, including inputs and outputs. activation: of the hidden layers. parameters: (at least N,),
     float32 or float64; they may change between passes. about: notes such as the configuration of the run, as JSON
-    represents them.
+    represents them. task: what the outputs are, see `output`.
     arithmetic: "portable", with parameters in float64, or "native". input_exponent: e with |x| <= 2^e for all inputs of
     the training set, the grid of inputs in portable arithmetic; None before a training.
-    Raises InputError (on every rank) for an invalid size, activation or arithmetic.
+    Raises InputError (on every rank) for an invalid size, activation, arithmetic or task.
     """
 
     sizes: tuple[int, ...]
@@ -36,11 +37,25 @@ class Model:
     about: dict[str, Any] = field(default_factory=dict)
     arithmetic: str = "native"
     input_exponent: int | None = None
+    task: str = "classification"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes))
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("arithmetic", self.arithmetic, ARITHMETICS)
+        check_choice("task", self.task, TASKS)
+
+    @property
+    def output(self) -> str:
+        """The activation of the output layer, whose loss has δ = ŷ - y at the logits.
+
+        "softmax" with the categorical cross-entropy, to choose one of several classes. "sigmoid" with the binary
+        cross-entropy of each output, for labels that don't exclude each other, and for one of two classes if there is a
+        single output. "identity" with half the squared error, for regression.
+        """
+        if self.task == "regression":
+            return "identity"
+        return "sigmoid" if self.task == "multilabel" or self.sizes[-1] == 1 else "softmax"
 
     @property
     def input_limit(self) -> float:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import Model
+from distnet.nn.native_outputs import OUTPUT_LAYERS, OutputMemory
 from distnet.nn.parameters import layer_views
 from distnet.runtime.arrays import Array, aligned_zeros, pad_count
 from distnet.runtime.blas import single_blas_thread
@@ -48,9 +49,8 @@ class NativePropagation:
     model: its parameters are read at every pass. real: how many leading rows of each shard are samples; None for all.
 
     inputs: (shards * rows, pad_count(sizes[0] + 1)). Fill it before `forward`, with ones in column sizes[0].
-    targets: (shards * rows, classes). Fill it before `backprop` and `losses`.
-    probabilities: (shards, classes, rows), the result of `forward`. Classes come before rows because NumPy computes
-    maximum and sum over the classes far faster that way.
+    targets: (shards * rows, outputs). Fill it before `backprop` and `losses`.
+    outputs: (shards, outputs, rows), the result of `forward`.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class NativePropagation:
         sizes, dtype = model.sizes, model.parameters.dtype
         self.activation = ACTIVATIONS[model.activation]
         self.layers = layer_views(model.parameters, sizes)
-        features, classes = sizes[0], sizes[-1]
+        features, outputs = sizes[0], sizes[-1]
 
         def stack(columns: int) -> Array:
             return aligned_zeros((shards, rows, columns), dtype)
 
-        def by_class() -> Array:
-            lines = aligned_zeros((shards, pad_count(classes * rows, dtype)), dtype)
-            return lines[:, : classes * rows].reshape(shards, classes, rows)
+        def by_output() -> Array:
+            lines = aligned_zeros((shards, pad_count(outputs * rows, dtype)), dtype)
+            return lines[:, : outputs * rows].reshape(shards, outputs, rows)
 
         self.inputs = aligned_zeros((shards * rows, pad_count(features + 1, dtype)), dtype)
-        self.targets = aligned_zeros((shards * rows, classes), dtype)
+        self.targets = aligned_zeros((shards * rows, outputs), dtype)
         self.stacked_inputs = self.inputs.reshape(shards, rows, -1)[..., : features + 1]
-        self.stacked_targets = self.targets.reshape(shards, rows, classes).swapaxes(-1, -2)
+        self.stacked_targets = self.targets.reshape(shards, rows, outputs).swapaxes(-1, -2)
         # Transposed views are created once, here: creating one takes as long as a small product.
         self.transposed_inputs = self.stacked_inputs.swapaxes(-1, -2)
         self.transposed_weights = [layer[:-1].T for layer in self.layers]
@@ -108,12 +108,12 @@ class NativePropagation:
                 factors=factors,
             )
             self.hidden.append(memory)
-        self.logits, self.probabilities, self.output_deltas = by_class(), by_class(), by_class()
+        self.logits, self.output_deltas = by_output(), by_output()
+        self.outputs = self.logits if model.output == "identity" else by_output()
         self.transposed_output_deltas = self.output_deltas.swapaxes(-1, -2)
-        self.row_maximum = aligned_zeros((shards, 1, rows), dtype)
-        self.row_sum = aligned_zeros((shards, 1, rows), dtype)
         self.loss_parts = np.ones((2, shards * rows), dtype)
-        self.row_dots = self.loss_parts[1].reshape(shards, rows)
+        output_memory = OutputMemory(self.logits, self.outputs, self.stacked_targets, self.loss_parts)
+        self.output_layer = OUTPUT_LAYERS[model.output](output_memory)
         self.exponents = np.empty(0, np.int32)
         self.padding = [self.output_deltas[shard, :, count:] for shard, count in enumerate(real or ()) if count < rows]
 
@@ -135,29 +135,25 @@ class NativePropagation:
             above = hidden.with_ones
         last = self.hidden[-1].transposed if self.hidden else above.swapaxes(-1, -2)
         matmul(self.transposed_output_layer, last, self.logits)
-        # Softmax, with the maximum of each row subtracted first.
-        np.maximum.reduce(self.logits, axis=-2, keepdims=True, out=self.row_maximum)
-        np.subtract(self.logits, self.row_maximum, out=self.logits)
-        np.exp(self.logits, out=self.probabilities)
-        np.add.reduce(self.probabilities, axis=-2, keepdims=True, out=self.row_sum)
-        np.divide(self.probabilities, self.row_sum, out=self.probabilities)
-        return self.probabilities
+        self.output_layer.activate()
+        return self.outputs
 
     def infer(self, inputs: Array | None = None) -> Array:
         """See `Propagation`."""
         with np.errstate(over="ignore", divide="ignore"), single_blas_thread:  # saturated activations are exact limits
-            probabilities: Array = self.forward(inputs=inputs)[0].T
-        return probabilities
+            outputs: Array = self.forward(inputs=inputs)[0].T
+        return outputs
 
     def losses(self) -> Array:
         """See `Propagation`."""
-        self.loss_parts[0] = self.row_sum.reshape(-1)
-        np.vecdot(self.logits, self.stacked_targets, axis=-2, out=self.row_dots)  # type: ignore[call-overload]
+        self.output_layer.find_losses()
         return self.loss_parts
 
-    def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
+    def backprop(self, gradients: Sequence[Array], scale: float = 1.0, weights: Array | None = None) -> None:
         """See `Propagation`. The inputs must be `self.inputs`."""
-        np.subtract(self.probabilities, self.stacked_targets, self.output_deltas)
+        np.subtract(self.outputs, self.stacked_targets, self.output_deltas)
+        if weights is not None:
+            multiply(self.output_deltas, weights.reshape(len(self.output_deltas), 1, -1), self.output_deltas)
         if scale != 1:
             multiply(self.output_deltas, scale, self.output_deltas)
         for missing in self.padding:
@@ -183,9 +179,10 @@ class NativePropagation:
 class NativeArithmetic:
     """Implements `Arithmetic`."""
 
+    stages: Sequence[Callable[[], None]] = ()  # nothing is derived from the parameters
+
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.stages: Sequence[Callable[[], None]] = ()  # nothing is derived from the parameters
 
     def round_inputs(self, inputs: Array) -> None:
         """Inputs are multiplied as they are."""

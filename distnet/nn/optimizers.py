@@ -26,7 +26,9 @@ OPTIMIZERS = tuple(LEARNING_RATES)
 class Hyperparameters:
     """The optimizer and its constants. The learning rate is not one of them: it changes per step.
 
-    clip_norm: the largest norm of the mean gradient over all parameters; None for no limit.
+    weight_decay: λ; the gradient of a weight gains λ times the weight. penalty: the same with λ = penalty / Σ w over
+    the rows of the mini-batch, as scikit-learn's alpha. clip_norm: the largest norm of the mean gradient over all
+    parameters; None for no limit.
     Raises InputError (on every rank) for invalid values.
     """
 
@@ -36,6 +38,7 @@ class Hyperparameters:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    penalty: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -44,7 +47,14 @@ class Hyperparameters:
         except (TypeError, ValueError):
             raise InputError("betas", f"expected two numbers, got {self.betas!r}", on_every_rank=True) from None
         object.__setattr__(self, "betas", (fraction.check("betas", first), fraction.check("betas", second)))
-        check_fields(self, clip_norm=positive_rate, momentum=fraction, epsilon=positive_rate, weight_decay=rate_or_zero)
+        check_fields(
+            self,
+            clip_norm=positive_rate,
+            momentum=fraction,
+            epsilon=positive_rate,
+            weight_decay=rate_or_zero,
+            penalty=rate_or_zero,
+        )
 
 
 DEFAULTS = Hyperparameters()
@@ -73,7 +83,9 @@ class Optimizer:
         self.choice = choice
         self.steps, self._beta_powers = 0, [1.0, 1.0]  # β^steps, as products: no `pow` has the same bits everywhere
         self._rule, names = RULES[choice.optimizer]
-        self.linear = choice.optimizer == "sgd" and not choice.weight_decay and choice.clip_norm is None
+        self.linear = (
+            choice.optimizer == "sgd" and not choice.weight_decay and not choice.penalty and choice.clip_norm is None
+        )
         self.state = {name: np.zeros_like(parameters) for name in names}
         scratch = np.empty(min(CHUNK, len(parameters)), parameters.dtype)
         self._chunks = []
@@ -111,17 +123,21 @@ class Optimizer:
         self.steps += 1
         self._beta_powers = [power * beta for power, beta in zip(self._beta_powers, self.choice.betas, strict=True)]
 
+    def _decay(self, scale: float) -> float:
+        """λ of this step."""
+        return self.choice.weight_decay + self.choice.penalty * scale
+
     def _mean_gradient(self, chunk: Chunk, gradient: Array, scale: float) -> None:
         """G ← scale · Σ∇, with the L2 form of weight decay, + λ θ, for weights only."""
         np.multiply(gradient, scale, out=gradient)
-        if decay := self.choice.weight_decay:
+        if decay := self._decay(scale):
             for weights, run in chunk.weights:
                 np.multiply(weights, decay, out=chunk.scratch[run])
                 np.add(gradient[run], chunk.scratch[run], out=gradient[run])
 
     def _sgd(self, chunk: Chunk, gradient: Array, scale: float, learning_rate: float) -> None:
         """θ ← θ - α g."""
-        if self.choice.weight_decay:
+        if self._decay(scale):
             self._mean_gradient(chunk, gradient, scale)
             scale = 1.0
         if learning_rate * scale != 1:
@@ -156,7 +172,7 @@ class Optimizer:
         scratch = chunk.scratch
         if self.choice.optimizer == "adamw":
             np.multiply(gradient, scale, out=gradient)
-            if decay := self.choice.weight_decay:
+            if decay := self._decay(scale):
                 for weights, _ in chunk.weights:
                     np.multiply(weights, 1 - learning_rate * decay, out=weights)
         else:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from distnet.nn.functional import Activation, build_activations
 from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
+from distnet.nn.portable_outputs import MOST_LABELS, OUTPUT_LAYERS, OutputMemory
 from distnet.portable import elementary
 from distnet.portable.grids import (
     LEAST,
@@ -100,7 +101,6 @@ class PortableArithmetic:
 
     def __init__(self, model: Model, sharing: Sharing) -> None:
         self.model, sizes = model, model.sizes
-        self.stages: Sequence[Callable[[], None]] = (self._find_maxima, self._round)
         shapes = list(pairwise(sizes))
         self.bits = [layer_bits(*shape) for shape in shapes]
         self.biases = [layer[-1] for layer in layer_views(model.parameters, sizes)]
@@ -146,6 +146,11 @@ class PortableArithmetic:
             at_neuron += count * outputs
             at_parameter += count * (inputs + 1) * outputs
 
+    @property
+    def stages(self) -> Sequence[Callable[[], None]]:
+        """See `Arithmetic`. Not stored, for a cycle would keep shared memory."""
+        return self._find_maxima, self._round
+
     def _find_maxima(self) -> None:
         """The largest weight of each neuron among this rank's rows."""
         for run in self._runs:
@@ -169,6 +174,13 @@ class PortableArithmetic:
     def workspace(self, rows: int, counts: Sequence[int], batch_size: int, has_masks: bool) -> PortablePropagation:
         """See `Arithmetic`."""
         (count,) = counts
+        if self.model.output == "sigmoid" and self.model.sizes[-1] > MOST_LABELS:
+            raise InputError(
+                "--target",
+                f"portable arithmetic takes {MOST_LABELS:,} labels, got {self.model.sizes[-1]:,}",
+                "use --arithmetic native",
+                on_every_rank=True,
+            )
         if batch_size > MOST_ROWS:
             raise InputError(
                 "--batch-size",
@@ -218,18 +230,18 @@ class PortablePropagation:
     def __init__(self, weights: PortableArithmetic, rows: int, batch_size: int, has_masks: bool) -> None:
         model, bits = weights.model, weights.bits
         sizes, input_exponent = model.sizes, model.input_exponent
-        hidden, classes = sizes[1:-1], sizes[-1]
+        hidden, outputs = sizes[1:-1], sizes[-1]
         self._weights, self._has_masks = weights, has_masks
         self.columns = list(hidden)
         self.inputs = aligned_zeros((rows, pad_count(sizes[0] + 1, np.float64)), np.float64)
-        self.targets = aligned_zeros((rows, classes), np.float64)
-        self._features, self._by_class_targets = self.inputs[:, : sizes[0]], self.targets.T
+        self.targets = aligned_zeros((rows, outputs), np.float64)
+        self._features, self._targets = self.inputs[:, : sizes[0]], self.targets.T
 
         starts = [rows * start for start in accumulate(hidden, initial=0)]
         flat = aligned_zeros((3, pad_count(starts[-1], np.float64)), np.float64)
         self._logits, self._activations, self._slopes = flat[:, : starts[-1]]
-        self._deltas = aligned_zeros((starts[-1] + rows * classes,), np.float64)
-        self._output_deltas = self._deltas[starts[-1] :].reshape(classes, rows)
+        self._deltas = aligned_zeros((starts[-1] + rows * outputs,), np.float64)
+        self._output_deltas = self._deltas[starts[-1] :].reshape(outputs, rows)
         scratch = aligned_zeros((3, max(len(self._deltas), rows * max(sizes))), np.float64)
         self._magnitudes = scratch[0]
 
@@ -267,15 +279,14 @@ class PortablePropagation:
             )
         self._top = self.hidden[-1].activations.T if hidden else self._features.T
         self._output_weights, self._output_biases = weights.layers[-1].T, weights.biases[-1][:, None]
-        self.probabilities = aligned_zeros((1, classes, rows), np.float64)
-        self._output_logits, self._products = aligned_zeros((2, classes, rows), np.float64)
-        self._output_scratch = scratch[:, : classes * rows].reshape(3, classes, rows)
-        self._row_maxima = aligned_zeros((1, rows), np.float64)
+        self.outputs = aligned_zeros((1, outputs, rows), np.float64)
+        self._output_logits = self.outputs[0]
+        if model.output != "identity":
+            self._output_logits = aligned_zeros((outputs, rows), np.float64)
         self.loss_parts = aligned_zeros((2, rows), np.float64)
-        # Exponentials of at most 1, and what the loss adds, on grids of the sum over the classes.
-        sum_grid = min(MOST_BITS, product_bits(classes))
-        self._unit_constant = np.array(rounding_constant(0, sum_grid))
-        self._round_products = Rounding(self._products, 0, sum_grid, scratch[0])
+        output_scratch = scratch[:, : outputs * rows].reshape(3, outputs, rows)
+        memory = OutputMemory(self._output_logits, self.outputs[0], self._targets, self.loss_parts, output_scratch)
+        self._output_layer = OUTPUT_LAYERS[model.output](memory)
 
         least = SMALLEST
         if input_exponent is not None:
@@ -299,13 +310,13 @@ class PortablePropagation:
         self._grids = SIGNIFICAND - 1 - np.minimum([*of_activations, *of_deltas], MOST_BITS)
 
     def infer(self, inputs: Array | None = None) -> Floats:
-        """See `Propagation`. A row's probabilities depend on that row alone."""
+        """See `Propagation`. A row's outputs depend on that row alone."""
         with np.errstate(all="ignore"):
             if inputs is not None:
                 np.copyto(self._features, inputs[0, :, : self._features.shape[1]])
             self._round_inputs()
-            probabilities: Floats = self.forward()[0].T
-        return probabilities
+            outputs: Floats = self.forward()[0].T
+        return outputs
 
     def forward(self, masks: Sequence[Array] = ()) -> Floats:
         """See `Propagation`."""
@@ -321,28 +332,23 @@ class PortablePropagation:
                 np.multiply(activations, masks[number], activations)
             layer.round_activations()
             above = activations
-        logits, probabilities, totals = self._output_logits, self.probabilities[0], self.loss_parts[0]
+        logits = self._output_logits
         np.dot(self._output_weights, self._top, logits)  # portable: rows and neurons on grids
         np.add(logits, self._output_biases, logits)
-        np.maximum.reduce(logits, axis=0, out=self._row_maxima, keepdims=True)
-        np.subtract(logits, self._row_maxima, logits)
-        elementary.exp(logits, probabilities, self._output_scratch)
-        round_to(probabilities, self._unit_constant, self._products)
-        np.add.reduce(self._products, axis=0, out=totals)  # portable: at most 1, on one grid
-        np.divide(probabilities, totals, probabilities)
-        return self.probabilities
+        self._output_layer.activate()
+        return self.outputs
 
     def losses(self) -> Floats:
         """See `Propagation`."""
-        np.multiply(self._output_logits, self._by_class_targets, self._products)
-        self._round_products()
-        np.add.reduce(self._products, axis=0, out=self.loss_parts[1])  # portable: on the grid of their row
+        self._output_layer.find_losses()
         return self.loss_parts
 
-    def backprop(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
+    def backprop(self, gradients: Sequence[Array], scale: float = 1.0, weights: Array | None = None) -> None:
         """See `Propagation`. Computes the deltas; `finish` makes gradients of them."""
         delta = self._output_deltas
-        np.subtract(self.probabilities[0], self._by_class_targets, delta)
+        np.subtract(self.outputs[0], self._targets, delta)
+        if weights is not None:
+            np.multiply(delta, weights, delta)
         if scale != 1:
             np.multiply(delta, scale, delta)
         if self.hidden and not self._has_masks:

@@ -17,7 +17,7 @@ from distnet.runtime.logs import logger
 from distnet.runtime.text import format_count, to_printable
 from distnet.training.callbacks import Callback
 from distnet.training.evaluation import losses_from
-from distnet.training.history import Epoch, Record
+from distnet.training.history import METRIC_NAMES, Epoch, Record, find_score
 from distnet.training.trainer import Trainer
 
 INTERVAL = 0.2  # seconds between updates of the bar
@@ -77,12 +77,12 @@ def find_notes(world: World, shards: int | None) -> list[str]:
 def format_epoch(record: Record, epochs: int) -> list[str]:
     """The parts of the line about an epoch."""
     words = [f"epoch {record['epoch']:{len(str(epochs))}}/{epochs}", f"loss {record['loss']:.4f}"]
-    if "validation_loss" in record:
-        words.append(f"validation loss {record['validation_loss']:.4f} accuracy {record['validation_accuracy']:.4f}")
+    if validation := find_score(record, "validation"):
+        words.append(f"validation loss {record['validation_loss']:.4f} {validation[0]} {validation[1]:.4f}")
     if "test_tutorial_loss" in record:
         words.append(f"tutorial loss (test) {record['test_tutorial_loss']:.4f}")
-    if "test_accuracy" in record:
-        words.append(f"test accuracy {record['test_accuracy']:.4f}")
+    if test := find_score(record, "test"):
+        words.append(f"test {test[0]} {test[1]:.4f}")
     return [*words, f"{record['samples_per_second']:,.0f} samples/s", f"{record['seconds']:.2f} s"]
 
 
@@ -96,7 +96,7 @@ class Console(Callback):
         self.epochs, self.is_root = epochs, world.rank == 0
         self.is_verbose = self.is_root and not is_quiet
         self._bar: Any = None
-        self._next_update, self._accuracy = 0.0, ""
+        self._next_update, self._score = 0.0, ""
 
     def write(self, lines: Iterable[object]) -> None:
         """Print lines, unless the run is quiet."""
@@ -137,7 +137,7 @@ class Console(Callback):
             self.write(["  ".join(words)])
         else:
             scores = epoch.validation or epoch.test
-            self._accuracy = f", accuracy {scores.accuracy:.4f}" if scores else ""
+            self._score = f", {METRIC_NAMES[scores.metric]} {scores.score:.4f}" if scores else ""
             self._move_bar(epoch.number, epoch.loss, count_samples(trainer))
             self._bar.write("  ".join(words), file=sys.stdout)
         return False
@@ -150,15 +150,19 @@ class Console(Callback):
 
     def _move_bar(self, epoch: int, loss: float, samples: int) -> None:
         self._bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
-        self._bar.set_postfix_str(f"loss {loss:.4f}{self._accuracy}", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.4f}{self._score}", refresh=False)
         self._bar.n = samples
 
-    def write_result(self, accuracy: float, parameters_sha256: str, phases: Sequence[dict[str, Any]]) -> None:
-        """Print the profile, if there is one, then the last two lines, whose format is fixed."""
+    def write_result(self, record: Record, parameters_sha256: str, phases: Sequence[dict[str, Any]]) -> None:
+        """Print the profile, if there is one, then the last two lines, whose format is fixed.
+
+        record: of the epoch whose parameters are kept.
+        """
         if self.is_root:
             for line in format_profile(list(phases)) if phases else ():
                 print(line)
-            print(f"test accuracy {accuracy:.4f}")
+            for name, score in filter(None, [find_score(record, "test")]):
+                print(f"test {name} {score:.4f}")
             print(f"parameters sha256 {parameters_sha256}", flush=True)
 
 

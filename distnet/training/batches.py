@@ -20,12 +20,14 @@ class Group(NamedTuple):
     """Shards that a rank computes at once, and their memory.
 
     rows: of the mini-batch. gradients: for each layer (shards, inputs + 1, outputs), views of the exchange's gradients.
+    weights: (rows of the workspace,), of the samples' losses; None for 1 each.
     """
 
     rows: slice
     propagation: Propagation
     inputs: Array
     targets: Array
+    weights: Array | None
     gradients: list[Array]
     dropout: Dropout | None
 
@@ -33,8 +35,8 @@ class Group(NamedTuple):
 class Batch:
     """A rank's shards `own` of mini-batches of `size` rows, in groups of `config.stack` shards.
 
-    shards: of the mini-batch, on all ranks. gradients: (own shards, N), to be filled. Groups of the same shape share
-    a workspace.
+    shards: of the mini-batch, on all ranks. gradients: (own shards, N), to be filled. has_weights: whether the samples
+    have weights. Groups of the same shape share a workspace.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Batch:
         own: range,
         size: int,
         gradients: Array,
+        has_weights: bool = False,
     ) -> None:
         sizes, rows = model.sizes, shard_rows(size, shards)
         self.size = size
@@ -65,10 +68,10 @@ class Batch:
             propagation, dropout = workspaces[real]
             place = slice(min(some.start * rows, size), min(some.stop * rows, size))
             count = place.stop - place.start
+            weights = np.zeros(len(propagation.targets), model.parameters.dtype) if has_weights else None
             views = layer_views(gradients[some.start - own.start : some.stop - own.start], sizes)
-            self.groups.append(
-                Group(place, propagation, propagation.inputs[:count], propagation.targets[:count], views, dropout)
-            )
+            inputs, targets = propagation.inputs[:count], propagation.targets[:count]
+            self.groups.append(Group(place, propagation, inputs, targets, weights, views, dropout))
 
     @property
     def exponents(self) -> NDArray[np.int32]:

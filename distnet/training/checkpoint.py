@@ -5,13 +5,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
 from distnet.runtime.arrays import Array, little_endian
 from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.files import read_arrays, write_whole
+from distnet.training.history import Record, find_score
 from distnet.training.lock import FolderLock
 
 FORMAT, VERSION = "distnet checkpoint", 2  # 1 was of distnet 0.1, whose bits are others
@@ -125,7 +126,7 @@ def check_header(path: Path, header: Any) -> None:
         or not isinstance(header.get("fingerprint"), str)
         or not isinstance(history, list)
         or len(history) != header["epochs_done"]
-        or not all(isinstance(record, dict) and type(record.get("test_accuracy")) is float for record in history)
+        or not all(isinstance(record, dict) and find_score(cast(Record, record), "test") for record in history)
     ):
         raise ValueError("its header is invalid")
 

@@ -1,5 +1,6 @@
 """Accuracy, loss and predictions on a data set, the same bits on any number of ranks."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,25 +21,41 @@ from distnet.runtime.arrays import Array, Sharing
 from distnet.runtime.blas import single_blas_thread
 
 BLOCK_ROWS = 250
+HALF = 0.5  # the probability from which a label is predicted
+# The score of each task. Accuracy: share of rows whose most probable class is correct. R2: 1 - Σ (ŷ - y)² / Σ (y - ȳ)²,
+# the mean over the targets. Subset accuracy: share of rows whose labels are all correct.
+METRICS = {"classification": "accuracy", "regression": "r2", "multilabel": "subset_accuracy"}
 
 
 class Scores(NamedTuple):
-    """accuracy: share of rows whose most probable class is correct. loss: mean cross-entropy, in nats.
+    """score: the value of `metric`, see `METRICS`. loss: mean of the rows, weighted if they have weights.
 
     tutorial_loss: the loss as the tutorial defines it, if requested.
     """
 
-    accuracy: float
+    score: float
     loss: float
-    tutorial_loss: float | None
+    tutorial_loss: float | None = None
+    metric: str = METRICS["classification"]
 
 
 class Predictions(NamedTuple):
-    """For each row: the true class, the most probable class, its probability, and the cross-entropy in nats."""
+    """Of classification, for each row: true class, most probable class, its probability, and cross-entropy in nats."""
 
     truths: NDArray[np.int64]
     guesses: NDArray[np.int64]
     probabilities: NDArray[np.float64]
+    losses: NDArray[np.float64]
+
+
+class Outputs(NamedTuple):
+    """Of regression and multilabel, for each row: targets and outputs, (rows, outputs), and the loss.
+
+    Targets of regression are as the network sees them, standardised if the data set is.
+    """
+
+    targets: Array
+    outputs: NDArray[np.float64]
     losses: NDArray[np.float64]
 
 
@@ -60,9 +77,11 @@ class Evaluation:
     def __init__(
         self, world: World, arithmetic: Arithmetic, split: Split, chosen: NDArray[np.int64] | None = None
     ) -> None:
-        self.world, self.split, self._chosen = world, split, chosen
-        self._truths = split.targets[self._rows(slice(None))].argmax(axis=1)
-        count = len(self._truths)
+        self.world, self.split, self._chosen, self.task = world, split, chosen, arithmetic.model.task
+        self._targets: Array = split.targets[self._rows(slice(None))]
+        self._weights = None if split.weights is None else split.weights[self._rows(slice(None))]
+        self._truths = classify(self._targets)
+        count = len(self._targets)
         blocks = share(-(-count // BLOCK_ROWS), world.rank, world.size)
         self._blocks = [slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, count)) for block in blocks]
         self._at = 0
@@ -72,32 +91,47 @@ class Evaluation:
         }
 
     def scores(self, tutorial_loss: bool = False) -> Scores:
-        """Accuracy and loss with the current parameters. Collective."""
-        truths, guesses, _, losses = self.predictions()
-        count, tutorial = len(truths), None
+        """Score and loss with the current parameters. Collective."""
+        tutorial = None
+        if self.task == "classification":
+            truths, guesses, _, losses = self.predictions()
+            score = float(np.count_nonzero(truths == guesses) / len(truths))
+        else:
+            targets, outputs, losses = self.outputs()
+            score = r2(targets, outputs) if self.task == "regression" else subset_accuracy(targets, outputs)
         if tutorial_loss:
-            each = np.zeros(count)
+            each = np.zeros(len(self._targets))
             for block, probabilities, workspace in self._passes():
                 each[block] = tutorial_losses(probabilities, workspace.targets)
             tutorial = mean(self.world.total(each))
-        return Scores(float(np.count_nonzero(truths == guesses) / count), mean(losses), tutorial)
+        return Scores(score, mean(losses, self._weights), tutorial, METRICS[self.task])
 
     def predictions(self) -> Predictions:
-        """The prediction for each row with the current parameters. Collective."""
+        """The class predicted for each row with the current parameters. Collective."""
         guesses, numbers = np.zeros(len(self._truths), np.int64), np.zeros((2, len(self._truths)))
         with single_blas_thread:
-            for block, probabilities, workspace in self._passes():
-                guesses[block] = probabilities.argmax(axis=1)
+            for block, outputs, workspace in self._passes():
+                probabilities = class_probabilities(outputs)
+                guesses[block] = classify(outputs)
                 numbers[0, block] = probabilities.max(axis=1)
                 numbers[1, block] = losses_from(workspace.losses())
         return Predictions(self._truths, self.world.total(guesses), *self.world.total(numbers))
+
+    def outputs(self) -> Outputs:
+        """The outputs for each row with the current parameters. Collective."""
+        outputs, losses = np.zeros(self._targets.shape), np.zeros(len(self._targets))
+        with single_blas_thread:
+            for block, values, workspace in self._passes():
+                outputs[block] = values
+                losses[block] = losses_from(workspace.losses())
+        return Outputs(self._targets, self.world.total(outputs), self.world.total(losses))
 
     def position(self) -> str:
         """The block reached, as text."""
         return f"at block {self._at} of its {len(self._blocks)}"
 
     def _passes(self) -> Iterator[tuple[slice, Array, Propagation]]:
-        """The blocks of this rank, each with its probabilities and its workspace after the forward pass."""
+        """The blocks of this rank, each with its outputs and its workspace after the forward pass."""
         for place, block in enumerate(self._blocks, 1):
             self._at = place
             workspace = self._workspaces[block.stop - block.start]
@@ -111,14 +145,45 @@ class Evaluation:
 
 
 def losses_from(parts: Array) -> Floats:
-    """The cross-entropy of each row, (rows,), from its parts (2, rows); see `Propagation.losses`."""
+    """The loss of each row, (rows,), from its parts (2, rows); see `Propagation.losses`."""
     losses: Floats = np.subtract(log(parts[0]), parts[1])
     return losses
 
 
-def mean(losses: Floats) -> float:
-    """The mean of losses (rows,), the same bits on every machine; infinite or NaN if one is."""
-    return float((exact_sum(losses) if np.isfinite(losses).all() else losses.max()) / len(losses))
+def mean(losses: Floats, weights: Floats | None = None) -> float:
+    """The mean of losses (rows,), the same bits on every machine; infinite or NaN if one is. weights: of the rows."""
+    if not np.isfinite(losses).all():
+        return float(losses.max())
+    if weights is None:
+        return float(exact_sum(losses) / len(losses))
+    return float(exact_sum(losses * weights) / exact_sum(weights))
+
+
+def class_probabilities(outputs: Array) -> Array:
+    """Probabilities (rows, classes) from outputs; a single output is the probability of the second of two classes."""
+    return np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
+
+
+def classify(outputs: Array) -> NDArray[np.int64]:
+    """The index of the most probable class of each row, (rows,)."""
+    if outputs.shape[1] == 1:
+        return (outputs[:, 0] >= HALF).astype(np.int64)  # portable: 0 and 1
+    return np.asarray(outputs.argmax(axis=1))
+
+
+def r2(targets: Floats, outputs: Floats) -> float:
+    """The coefficient of determination, see `METRICS`. A constant target counts as 1 if it is met exactly, else 0."""
+    targets, outputs = targets.astype(np.float64), outputs.astype(np.float64)
+    misses, distances = targets - outputs, targets - exact_sum(targets) / len(targets)
+    errors, spread = exact_sum(misses * misses), exact_sum(distances * distances)
+    each = np.where(spread > 0, 1 - errors / np.where(spread > 0, spread, 1), np.equal(errors, 0))
+    return math.fsum(each) / len(each)
+
+
+def subset_accuracy(targets: Floats, outputs: Floats) -> float:
+    """The share of rows whose labels are all correct; a label counts as present from a probability of a half."""
+    wrong = ((outputs >= HALF) != (targets >= HALF)).max(axis=1)
+    return float(np.count_nonzero(~wrong) / len(targets))
 
 
 def summarise(predictions: Predictions, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple, NotRequired, TypedDict
 
-from distnet.training.evaluation import Scores
+from distnet.training.evaluation import METRICS, Scores
+
+METRIC_NAMES = {"accuracy": "accuracy", "r2": "R2", "subset_accuracy": "subset accuracy"}
 
 
 class Epoch(NamedTuple):
@@ -25,18 +27,31 @@ class Epoch(NamedTuple):
 
 
 class Record(TypedDict):
-    """The metrics of an epoch, as the metrics file and checkpoints hold them."""
+    """The metrics of an epoch, as the metrics file and checkpoints hold them; the scores are those of the task."""
 
     epoch: int
     loss: float
     learning_rate: float
     validation_loss: NotRequired[float]
     validation_accuracy: NotRequired[float]
+    validation_r2: NotRequired[float]
+    validation_subset_accuracy: NotRequired[float]
     test_loss: NotRequired[float]
     test_accuracy: NotRequired[float]
+    test_r2: NotRequired[float]
+    test_subset_accuracy: NotRequired[float]
     test_tutorial_loss: NotRequired[float]
     samples_per_second: float
     seconds: float
+
+
+def find_score(record: Record, part: str) -> tuple[str, float] | None:
+    """The name and the value of the score on the "test" or "validation" set; None without such a set."""
+    for metric in METRICS.values():
+        score = record.get(f"{part}_{metric}")
+        if isinstance(score, float):
+            return METRIC_NAMES[metric], score
+    return None
 
 
 @dataclass
@@ -54,14 +69,12 @@ class History:
             samples_per_second=epoch.samples / epoch.seconds,
             seconds=epoch.seconds,
         )
-        if epoch.validation is not None:
-            record["validation_loss"] = epoch.validation.loss
-            record["validation_accuracy"] = epoch.validation.accuracy
-        if epoch.test is not None:
-            record["test_loss"] = epoch.test.loss
-            record["test_accuracy"] = epoch.test.accuracy
-            if epoch.test.tutorial_loss is not None:
-                record["test_tutorial_loss"] = epoch.test.tutorial_loss
+        for part, scores in (("validation", epoch.validation), ("test", epoch.test)):
+            if scores is not None:
+                record[f"{part}_loss"] = scores.loss  # type: ignore[literal-required]
+                record[f"{part}_{scores.metric}"] = scores.score  # type: ignore[literal-required]
+        if epoch.test is not None and epoch.test.tutorial_loss is not None:
+            record["test_tutorial_loss"] = epoch.test.tutorial_loss
         self.records.append(record)
 
     def best_epoch(self) -> int:

@@ -51,6 +51,7 @@ class Trainer:
 
     model: the initial model, the same on every rank; its parameters are copied. splits: in portable arithmetic, the
     inputs of the training set are rounded in place. lap: called with the name of each phase that ends, see `Stopwatch`.
+    learning_rate: before the schedule; may be changed between epochs, on all ranks alike.
     history: all completed epochs. diverged: why training can't continue, such as "the loss is NaN in epoch 3", or "";
     the same on every rank.
     Raises InputError for fewer shards than ranks, and for inputs too large for portable arithmetic. Collective.
@@ -65,7 +66,7 @@ class Trainer:
         lap: Callable[[str], None] = no_lap,
     ) -> None:
         self.world, self.config, self.lap = world, config, lap
-        self.train_set = splits.train
+        self.train_set, self.learning_rate = splits.train, config.learning_rate
         self.chosen = np.arange(len(splits.train.inputs)) if splits.chosen is None else splits.chosen
         self.shards = check_shards(model.arithmetic, config.shards, world.size)
         samples = len(self.chosen)
@@ -92,7 +93,16 @@ class Trainer:
         runs = [slice(run.start - start, run.stop - start) for run in weight_runs(model.sizes)]
         self.optimizer = Optimizer(self.exchange.slice, runs, config.hyperparameters)
         self.batches = {
-            size: Batch(model, self.arithmetic, config, self.shards, self.exchange.own, size, self.exchange.gradients)
+            size: Batch(
+                model,
+                self.arithmetic,
+                config,
+                self.shards,
+                self.exchange.own,
+                size,
+                self.exchange.gradients,
+                splits.train.weights is not None,
+            )
             for size in {self.batch_size, samples % self.batch_size} - {0}
         }
         self.interrupts = Interrupts()
@@ -112,21 +122,24 @@ class Trainer:
 
         samples: indices into the training set. first: the position of the first in the epoch. Collective.
         """
-        batch = self.batches[len(samples)]
+        batch, weights = self.batches[len(samples)], self.train_set.weights
         rate = self.rate(self.global_step)
-        scale = 1 / batch.size
+        total = batch.size if weights is None else math.fsum(weights[samples])  # exact, in any order
+        scale = 1 / total if total else 0.0
         linear, lap = self.optimizer.linear, self.lap
         for group in batch.groups:
             propagation = group.propagation
             own = samples[group.rows]
             self.train_set.inputs.take(own, axis=0, out=group.inputs, mode="clip")
             self.train_set.targets.take(own, axis=0, out=group.targets, mode="clip")
+            if weights is not None and group.weights is not None:
+                group.weights[: len(own)] = weights[own]
             masks = self.regularise(group, own)
             lap("data")
             propagation.forward(masks=masks)
             lap("forward")
             # Scaling the few deltas saves a pass over all parameters.
-            propagation.backprop(group.gradients, rate * scale if linear else 1.0)
+            propagation.backprop(group.gradients, rate * scale if linear else 1.0, group.weights)
             place = first + group.rows.start
             self.loss_parts[:, place : place + len(own)] = propagation.losses()[:, : len(own)]
             lap("backward")
@@ -135,7 +148,9 @@ class Trainer:
             group.propagation.finish(group.gradients, exponents)
         lap("backward")
         gradient_sum = self.exchange.reduce_scatter()
-        if linear:
+        if not total:
+            pass  # a mini-batch without weight changes nothing
+        elif linear:
             self.optimizer.update(gradient_sum, 1, 1)
         else:
             if (clip_norm := self.config.hyperparameters.clip_norm) is not None:
@@ -178,7 +193,7 @@ class Trainer:
         if self.factors is None or self.factors[0] != epoch:
             steps = epoch * self.steps_per_epoch + np.arange(self.steps_per_epoch)
             self.factors = epoch, self.config.schedule.factors(steps, self.steps_per_epoch)
-        return self.config.learning_rate * float(self.factors[1][place])
+        return self.learning_rate * float(self.factors[1][place])
 
     @property
     def global_step(self) -> int:
@@ -213,7 +228,8 @@ class Trainer:
                     return None
         seconds = time.perf_counter() - start
         finite = self.is_finite()  # before the next collective: then no rank can be changing them
-        loss = mean(losses_from(self.world.total(self.loss_parts)))
+        weights = self.train_set.weights
+        loss = mean(losses_from(self.world.total(self.loss_parts)), None if weights is None else weights[order])
         test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
         validation = self.validation.scores() if self.validation else None
         self.lap("evaluation")

@@ -288,7 +288,7 @@ def test_damaged_safetensors_are_refused(tmp_path):
             "model.npz",
             "model.onnx",
             ("--activation", "step"),
-            "--activation: expected one of sigmoid, tanh, relu, leaky-relu, gelu, got 'step'",
+            "--activation: expected one of sigmoid, tanh, relu, leaky-relu, gelu, identity, got 'step'",
         ),
     ],
 )

@@ -377,7 +377,7 @@ BROKEN = [
     ({"arithmetic": "portable"}, "parameters of portable arithmetic are float64, and the file holds float32"),
     ({"input_exponent": 1.5}, "its description is damaged"),
     ({"input_exponent": True}, "its description is damaged"),
-    ({"input_exponent": 9999}, "arithmetic 'native', input exponent 9999)"),
+    ({"input_exponent": 9999}, "arithmetic 'native', input exponent 9999, task 'classification')"),
     ({"parameters": np.zeros(25, "f4")}, "3-4-2 has 26 parameters, and the file holds (25,)"),
 ]
 

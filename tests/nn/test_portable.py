@@ -269,9 +269,13 @@ def exact_gradient(model, X, Y, scale):
         activation.derivative(to_floats(rounded), z, None) for rounded, (_, z) in zip(below[1:], slopes, strict=True)
     ]
     logits = to_floats(below[-1] @ weights[-1]) + layers[-1][-1]
-    powers = elementary.exp(logits - logits.max(axis=1, keepdims=True))
-    totals = to_floats(to_grid(powers, 0, product_bits(classes)).sum(axis=1))
-    deltas = [(powers / totals[:, None] - Y) * scale]
+    if model.output == "sigmoid":
+        powers = elementary.exp(-np.abs(logits))
+        outputs = np.where(logits >= 0, 1.0, powers) / (1.0 + powers)
+    else:
+        powers = elementary.exp(logits - logits.max(axis=1, keepdims=True))
+        outputs = powers / to_floats(to_grid(powers, 0, product_bits(classes)).sum(axis=1))[:, None]
+    deltas = [(outputs - Y) * scale]
     for number in range(count - 1, 0, -1):
         powers = np.ldexp(1.0, exponents[number])
         scaled = by_row(deltas[0] * powers, bits[number].deltas) / as_fractions(powers)
@@ -387,7 +391,7 @@ def test_a_row_has_the_same_probabilities_in_training_and_inference():
     X, Y = data(sizes, 7)
     arithmetic = prepare(build_model(sizes, "relu", X))
     workspace, _, _ = pass_rows(arithmetic, X, Y, np.arange(7), 7)
-    trained = workspace.probabilities[0].T.copy()
+    trained = workspace.outputs[0].T.copy()
     workspace.inputs[:, : sizes[0]] = X
     assert np.array_equal(workspace.infer(), trained)
 
@@ -397,7 +401,7 @@ def test_a_row_that_no_grid_holds_has_probabilities_of_nan_and_its_neighbours_ha
     X, Y = data(sizes, 5)
     arithmetic = prepare(build_model(sizes, "relu", X))
     workspace, _, _ = pass_rows(arithmetic, X, Y, np.arange(5), 5)
-    expected = workspace.probabilities[0].T.copy()
+    expected = workspace.outputs[0].T.copy()
     for value in NO_GRID:
         workspace.inputs[:, : sizes[0]] = X
         workspace.inputs[2, 3] = value

@@ -43,6 +43,8 @@ def trained(
     label_smoothing=0.0,
     augment=None,
     validation=0,
+    task="classification",
+    is_weighted=False,
     **hyper,
 ):
     """The parameters after a short training, and the reported values. Portable is float64, and has no shards."""
@@ -51,11 +53,18 @@ def trained(
     generator = np.random.default_rng(9)
     X = generator.normal(size=(rows, sizes[0]))
     Y = np.eye(sizes[-1])[generator.integers(0, sizes[-1], rows)]
-    split = shared_split(world, X, Y, dtype)
-    held, chosen = hold_out(world, split, validation, 0, range(99), "--validation") if validation else (None, None)
+    if task == "regression":
+        Y = generator.normal(size=Y.shape)
+    elif task == "multilabel" or sizes[-1] == 1:
+        Y = generator.integers(0, 2, Y.shape).astype(float)
+    weights = generator.integers(0, 3, rows) / 7 if is_weighted else None
+    split = shared_split(world, X, Y, dtype, weights)
+    names = range(99) if task == "classification" else ()
+    held, chosen = hold_out(world, split, validation, 0, names, "--validation") if validation else (None, None)
     augmentation = augment and Augmentation((7, 7), augment, -0.5, dtype)
     regularisation = Regularisation(dropout, label_smoothing, augmentation)
-    model = Model(sizes, activation, initial_parameters(sizes, activation, 0, dtype), arithmetic=arithmetic)
+    initial = initial_parameters(sizes, activation, 0, dtype)
+    model = Model(sizes, activation, initial, arithmetic=arithmetic, task=task)
     config = TrainingConfig(
         0.1, batch_size, Hyperparameters(**hyper), schedule, regularisation, shards=shards, stack=stack
     )
@@ -67,7 +76,7 @@ def trained(
         trainer.run(epochs + 1, lambda epoch: None)
         trainer.restore_best()
     parameters = trainer.close()
-    told = [(epoch.loss, epoch.test.accuracy, epoch.test.loss, epoch.validation) for epoch in epochs_told]
+    told = [(epoch.loss, epoch.test.score, epoch.test.loss, epoch.validation) for epoch in epochs_told]
     return parameters, told
 
 
@@ -102,6 +111,23 @@ def check_every_rank_count(fewest=1, **case):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_gives_the_same_bits_on_any_ranks(activation, arithmetic):
     check_every_rank_count(sizes=(19, 23, 11, 7), arithmetic=arithmetic, activation=activation)
+
+
+@BOTH
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize(
+    ("task", "outputs"), [("regression", 3), ("multilabel", 5), ("classification", 1), ("classification", 4)]
+)
+def test_every_task_weighted_or_not_gives_the_same_bits_on_any_ranks(task, outputs, is_weighted, arithmetic):
+    check_every_rank_count(
+        sizes=(19, 23, outputs),
+        arithmetic=arithmetic,
+        task=task,
+        is_weighted=is_weighted,
+        validation=9,
+        optimizer="momentum",
+        penalty=0.1,
+    )
 
 
 def test_native_arithmetic_in_float64_gives_the_same_bits_on_any_ranks():

@@ -45,7 +45,7 @@ def trainer(world, arithmetic, **hyper):
 
 
 def told(epoch):
-    return epoch.number, epoch.loss, epoch.test.accuracy, epoch.test.loss
+    return epoch.number, epoch.loss, epoch.test.score, epoch.test.loss
 
 
 def topologies(ranks):

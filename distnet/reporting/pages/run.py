@@ -100,7 +100,7 @@ def render_tiles(run: Run) -> str:
     values = {
         "test accuracy": f"{findings['accuracy']:.4f}",
         "test loss": f"{findings['loss']:.4f}",
-        "training accuracy": f"{run.training.accuracy:.4f}",
+        "training accuracy": f"{run.training.score:.4f}",
         "training loss": f"{run.training.loss:.4f}",
         f"errors in {findings['samples']:,}": f"{wrong:,}",
         "epochs" if kept == len(records) else f"best epoch of {len(records):,}": f"{kept:,}",
@@ -133,7 +133,7 @@ def render_curves(run: Run) -> str:
         return Curve(label, [(each["epoch"], each[name]) for each in records if name in each], colour, dashed)
 
     def curves_of(what: str) -> list[Curve]:
-        training_set = Curve("training set", [(kept, getattr(run.training, what))])
+        training_set = Curve("training set", [(kept, run.training.loss if what == "loss" else run.training.score)])
         validation = curve_of(f"validation_{what}", "validation", 2, dashed=True)
         return [curve_of(f"test_{what}", "test", 1), validation, training_set]
 
