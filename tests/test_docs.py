@@ -59,7 +59,7 @@ def run(command, **environment):
 
 def test_the_signatures_in_the_documentation_are_those_of_the_code():
     page = (ROOT / "docs" / "python.md").read_text()
-    block = re.search(r"^NeuralNetwork\(([^\n]*)\)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    block = re.search(r"^NeuralNetwork\(([^()]*)\)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     told = [("__init__", block[1]), *re.findall(r"\.(\w+)\(([^()]*)\)", block[2])]
     assert {name for name, _ in told} >= {"__init__", "train", "test", "forward", "backprop", "save", "load"}
     for name, arguments in told:

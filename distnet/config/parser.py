@@ -37,8 +37,7 @@ class Parser(argparse.ArgumentParser):
         if unknown != message:
             known = [name for action in self._actions for name in action.option_strings]
             words = [word.partition("=")[0] for word in unknown.split() if word.startswith("-")]
-            problem = describe_unknown_option(words, known)
-            raise InputError(unknown, problem, f"see {self.prog} --help", on_every_rank=True)
+            raise unknown_option(unknown, words, known, self.prog)
         subject, _, problem = message.removeprefix("argument ").partition(": ")
         raise InputError(subject, problem, on_every_rank=True)
 
@@ -52,10 +51,11 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, describe_bad_choice(value, action.choices))
 
 
-def describe_unknown_option(words: Iterable[str], known: Sequence[str]) -> str:
-    """The problem with unknown options, and the known ones nearest to them."""
+def unknown_option(subject: object, words: Iterable[str], known: Sequence[str], program: str) -> InputError:
+    """The error for unknown options, which proposes the known ones nearest to them."""
     nearest = dict.fromkeys(match for word in words if (match := find_nearest_option(word, known)))
-    return "there is no such option" + (f", but {' and '.join(nearest)}" if nearest else "")
+    proposal = f"did you mean {' and '.join(nearest)}? See" if nearest else "see"
+    return InputError(subject, "there is no such option", f"{proposal} {program} --help", on_every_rank=True)
 
 
 def find_nearest_option(word: str, known: Iterable[str]) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 from distnet import __version__
 from distnet.config.conflicts import find_ineffective
 from distnet.config.options import PRESET_FOLDER, SEVERAL, Config, to_flag
-from distnet.config.parser import Parser, describe_unknown_option
+from distnet.config.parser import Parser, unknown_option
 from distnet.config.values import file_path
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import describe_bad_choice
@@ -119,8 +119,7 @@ def read_options(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         name = key.replace("-", "_")
         if name not in known:
-            problem = describe_unknown_option([name], list(known))
-            raise InputError(f"{path}: {key}", problem, "see python -m distnet.train --help", on_every_rank=True)
+            raise unknown_option(f"{path}: {key}", [name], list(known), "python -m distnet.train")
         if name in options:
             raise InputError(f"{path}: {key}", "occurs twice", "remove one", on_every_rank=True)
         try:

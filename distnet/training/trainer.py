@@ -355,9 +355,9 @@ def check_shards(arithmetic: str, shards: int | None, ranks: int) -> int:
     shard_count.check("shards", shards)
     if arithmetic == "portable":
         raise InputError(
-            "--shards",
-            "portable arithmetic has the same bits without shards",
-            "leave it out, or use --arithmetic native",
+            "shards",
+            "portable arithmetic has the same bits without them",
+            "leave it out, or use native arithmetic",
             on_every_rank=True,
         )
     if shards < ranks:

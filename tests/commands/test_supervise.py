@@ -339,7 +339,7 @@ def test_it_does_not_start_with_fewer_ranks_than_will_do(supervise, attempts):
         ),
         (["-n", "2", "--epochs", "5"], "--epochs: is an option of distnet.train; put it after `--`"),
         (["-n", "2", "--epochs=5"], "--epochs: is an option of distnet.train; put it after `--`"),
-        (["-n", "2", "--max-restart", "5"], "there is no such option, but --max-restarts"),
+        (["-n", "2", "--max-restart", "5"], "there is no such option; did you mean --max-restarts?"),
         (["-n", "0", "--", "--checkpoint-dir", "x"], "-n: expected a positive integer, got '0'"),
         (["--", "--checkpoint-dir", "x"], "-n"),
         (["-n", "2", "--hosts", "a", "--", "--checkpoint-dir", "x"], "--hosts: 'a'"),

@@ -72,7 +72,7 @@ def test_a_value_that_an_option_cannot_have(check_raised, tmp_path, option, valu
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--epoch", "3"], ["--epoch 3: there is no such option, but --epochs;", "--help"]),
+        (["--epoch", "3"], ["--epoch 3: there is no such option; did you mean --epochs?", "--help"]),
         (["--config", "a.toml"], ["--config a.toml: can't be read (No such file or directory)"]),
         (["--learning_rate", "0.1"], ["--learning_rate 0.1: there is no such option"]),
         (["extra"], ["extra: there is no such option"]),
@@ -269,7 +269,7 @@ def test_all_mistakes_in_its_data_are_told_by_name():
         (lambda: network.train(X, Y, batch_size="32"), "batch_size: .*got '32'"),
         (lambda: network.train(X, Y, shards="4"), "shards: .*got '4'"),
         (lambda: portable.train(X, Y, shards="4"), "shards: .*got '4'"),
-        (lambda: portable.train(X, Y, shards=4), "--shards: portable arithmetic has .* use --arithmetic native"),
+        (lambda: portable.train(X, Y, shards=4), "shards: portable arithmetic has .* use native arithmetic"),
         (lambda: portable.train(X + 1e76, Y), "inputs: some are 1.8e.75 or more, too large for portable arithmetic"),
         (lambda: portable.train(X + 1e307, Y), "inputs: some are 1.8e.75 or more, too large for portable arithmetic"),
         (lambda: portable.forward(X - 1e76), "X: some numbers are too large for portable arithmetic, such as 1e.76"),

@@ -73,7 +73,7 @@ def test_without_a_typed_learning_rate_an_optimizer_has_its_own_default_and_a_pr
 def test_the_command_a_network_and_a_classifier_have_the_same_defaults():
     command, (X, Y) = Config(), (np.eye(4), np.eye(2)[[0, 1, 0, 1]])
     defaults = Hyperparameters()
-    assert astuple(defaults) == (command.optimizer, command.momentum, command.betas, command.epsilon, 0.0, None)
+    assert astuple(defaults) == (command.optimizer, command.momentum, command.betas, command.epsilon, 0.0, None, 0.0)
     solvers = {"sgd": ("sgd", 0.0), "nesterov": ("sgd", 0.9), "adam": ("adam", 0.9), "adamw": ("adamw", 0.9)}
     for optimizer, rate in LEARNING_RATES.items():
         epochs: list[Epoch] = []
@@ -181,7 +181,7 @@ def test_typed_options_win_over_the_file_and_the_file_over_the_preset(tmp_path):
 )
 def test_an_unknown_option_proposes_the_nearest_one(typed, nearest):
     told = refusal(typed, "3")
-    assert told == f"{typed} 3: there is no such option, but {nearest}; see python -m distnet.train --help"
+    assert told == f"{typed} 3: there is no such option; did you mean {nearest}? See python -m distnet.train --help"
 
 
 @pytest.mark.parametrize("typed", ["--xyzzy", "--l"])
@@ -203,8 +203,8 @@ def test_every_usual_name_leads_to_an_option_of_the_training():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("epoch = 3", "{}: epoch: there is no such option, but epochs; see python -m distnet.train --help"),
-        ("learning-rte = 3", "{}: learning-rte: there is no such option, but learning_rate; "),
+        ("epoch = 3", "{}: epoch: there is no such option; did you mean epochs? See python -m distnet.train --help"),
+        ("learning-rte = 3", "{}: learning-rte: there is no such option; did you mean learning_rate? "),
         ("[training]\nepochs = 3", "{}: training: there is no such option"),
         ('config = "a"', "{}: config: there is no such option"),
         ("batch-size = 0", "{}: batch-size: expected a positive integer, got '0'"),
@@ -219,7 +219,7 @@ def test_every_usual_name_leads_to_an_option_of_the_training():
         ("betas = [0.9]", "{}: betas: expected 2 values, got [0.9]"),
         (
             'activation = "swish"',
-            "{}: activation: expected one of sigmoid, tanh, relu, leaky-relu, gelu, got 'swish'",
+            "{}: activation: expected one of sigmoid, tanh, relu, leaky-relu, gelu, identity, got 'swish'",
         ),
         ('preset = "fast"', f"{{}}: preset: expected one of {', '.join(PRESETS)}, got 'fast'"),
         ('dataset = "cifar"', "{}: dataset: expected one of mnist, "),
@@ -429,7 +429,10 @@ def test_help_is_no_configuration(arguments):
         (["--hidden", ","], "--hidden: expected a positive integer, got ''"),
         (["--seed", str(2**63)], f"--seed: expected a non-negative integer, got '{2**63}'"),
         (["--model", "model.h5"], "--model: expected a name that ends in .pkl or .npz, got 'model.h5'"),
-        (["--activation", "swish"], "--activation: expected one of sigmoid, tanh, relu, leaky-relu, gelu, got 'swish'"),
+        (
+            ["--activation", "swish"],
+            "--activation: expected one of sigmoid, tanh, relu, leaky-relu, gelu, identity, got 'swish'",
+        ),
         (["--momentum", "0.5"], "--momentum: --optimizer sgd has none; choose --optimizer momentum or nesterov"),
         (["--label", "3"], "--label: --dataset mnist has none; choose --dataset csv:FILE"),
         (["--test-share", "0.3"], "--test-share: --dataset mnist has none; choose --dataset csv:FILE or npz:FILE"),
