@@ -20,15 +20,17 @@ from distnet.datasets.options import HEADERS, TABLES, DataOptions, Learned, Tabl
 from distnet.models.trained import Class, Trained, load_trained
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
+from distnet.reporting.summary import format_summary
+from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
-from distnet.runtime.text import format_table, json_line, to_printable
-from distnet.training.evaluation import Evaluation, prepare_on_node, summarise
+from distnet.runtime.text import json_line, to_printable
+from distnet.training.evaluation import Evaluation, prepare_on_node
+from distnet.training.summary import summarise
 
 T = TypeVar("T")
 
 PARTS = ("test", "train", "all")
-SHOWN_CLASSES = 30  # the largest confusion matrix that is printed
 SHOWN_MISTAKES = 10
 
 
@@ -48,9 +50,9 @@ def evaluate(options: argparse.Namespace, watchdog: failure.Watchdog) -> int:
     split = standardise(world, trained, data, options.part)
     evaluation = Evaluation(world, prepare_on_node(world, trained.model), split)
     watchdog.position = evaluation.position
-    predictions = evaluation.predictions()
+    found = evaluation.outputs()
     if world.rank == 0:
-        summary = summarise(predictions, trained.classes or list(data.classes), options.mistakes)
+        summary = summarise(name_outputs(trained, data), found, options.mistakes)
         about: dict[str, Any] = {
             "model": str(options.model),
             "dataset": data.name,
@@ -70,7 +72,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="python -m distnet.evaluate",
         usage="[mpirun -n N] python -m distnet.evaluate MODEL [options]",
-        description="Print accuracy, loss, confusion matrix and worst mistakes of a model.",
+        description="Print scores and worst mistakes of a model.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -92,7 +94,7 @@ def build_parser() -> Parser:
         type=positive_count,
         default=SHOWN_MISTAKES,
         metavar="K",
-        help=f"number of worst mistakes to print (default: {SHOWN_MISTAKES})",
+        help=f"number of worst mistakes or residuals to print (default: {SHOWN_MISTAKES})",
     )
     add("--json", action="store_true", help="one JSON object instead of text")
     add(
@@ -131,12 +133,17 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
     )
     # The numbers of a table are standardised before they are rounded.
     data = load(world, source, np.float64 if kind in TABLES else trained.model.parameters.dtype)
-    inputs, outputs = trained.model.sizes[0], trained.model.sizes[-1]
+    inputs, outputs = trained.model.sizes[0], len(trained.names)
     what = f"{kind}:{path}" if path else data.name
+    if data.task != trained.model.task:
+        raise other_data(trained, f"is of {trained.model.task}, but {what} is of {data.task}")
     if data.train.features != inputs:
         raise other_data(trained, f"has {inputs} inputs, but a row of {what} has {data.train.features} numbers")
-    if trained.classes is None and len(data.classes) != outputs:
-        raise other_data(trained, f"has {outputs} outputs, but {what} has {len(data.classes)} classes")
+    found = data.train.targets.shape[1]
+    if data.task == "classification" and trained.classes is None and found != outputs:
+        raise other_data(trained, f"has {trained.model.sizes[-1]} outputs, but {what} has {found} classes")
+    if data.task != "classification" and found != outputs:
+        raise other_data(trained, f"has {outputs} outputs, but a row of {what} has {found} targets")
     return data
 
 
@@ -177,14 +184,15 @@ def read_option(config: dict[str, Any], name: str, read: Callable[[str], T], def
 
 
 def standardise(world: World, trained: Trained, data: Dataset, part: str) -> Split:
-    """The rows of these parts, standardised as in training, with the model's classes.
+    """The rows of these parts, standardised as in training, with the model's classes, and with their weights.
 
     Raises InputError for a class that the model doesn't have, and for numbers too large for its dtype. Collective.
     """
     parts = {"test": [data.test], "train": [data.train], "all": [data.train, data.test]}[part]
     model, columns = trained.model, match_classes(trained, data.classes)
     features, dtype = model.sizes[0], model.parameters.dtype
-    split = empty_split(world, sum(len(each.inputs) for each in parts), features, model.sizes[-1], dtype)
+    samples, has_weights = sum(len(each.inputs) for each in parts), parts[0].weights is not None
+    split = empty_split(world, samples, features, model.sizes[-1], dtype, has_weights)
     unfit = np.zeros(1, np.int64)
     first = 0
     for each in parts:
@@ -192,14 +200,37 @@ def standardise(world: World, trained: Trained, data: Dataset, part: str) -> Spl
             rows = slice(first + block.start, first + block.stop)
             trained.standardise(each.inputs[block, :features], split.inputs[rows, :features])
             split.inputs[rows, features] = 1
-            split.targets[rows, columns] = each.targets[block]
-            unfit += not np.isfinite(split.inputs[rows]).all()
+            convert_targets(trained, columns, each.targets[block], split.targets[rows])
+            if each.weights is not None and split.weights is not None:
+                split.weights[rows] = each.weights[block]
+            unfit += not (np.isfinite(split.inputs[rows]).all() and np.isfinite(split.targets[rows]).all())
         first += len(each.inputs)
     if world.total(unfit)[0]:
         problem = f"some numbers are too large for model {trained.path} of {dtype}"
         raise InputError(data.source, problem, "scale them", on_every_rank=True)
     world.node_barrier()
     return split
+
+
+def convert_targets(trained: Trained, columns: Sequence[int], targets: Array, out: Array) -> None:
+    """Write a data set's targets (rows, targets), not standardised, as the model's (rows, outputs).
+
+    columns: see `match_classes`. out: zeros.
+    """
+    if trained.model.task == "regression":
+        trained.standardise_targets(targets, out)
+    elif trained.model.task == "multilabel":
+        out[:] = targets
+    elif len(trained.names) == out.shape[1]:
+        out[:, columns] = targets
+    elif 1 in columns:  # a single output, the probability of the second of two classes
+        out[:, 0] = targets[:, columns.index(1)]
+
+
+def name_outputs(trained: Trained, data: Dataset) -> Trained:
+    """The model with the data set's names of classes or targets, if it has none."""
+    classes, targets = trained.classes or list(data.classes), trained.targets or data.targets
+    return trained._replace(classes=classes or None, targets=targets)
 
 
 def match_classes(trained: Trained, classes: Sequence[Class]) -> list[int]:
@@ -219,33 +250,18 @@ def match_classes(trained: Trained, classes: Sequence[Class]) -> list[int]:
 def print_summary(trained: Trained, data: Dataset, about: dict[str, Any], summary: dict[str, Any]) -> None:
     """Print the summary as text. For rank 0 only."""
     model, name = trained.model, to_printable(trained.path)
-    network = f"{'-'.join(map(str, model.sizes))} {model.activation}"
+    task = f", {model.task}" * (model.task != "classification")
+    network = f"{'-'.join(map(str, model.sizes))} {model.activation}{task}"
     print(f"model: {name}, {network}, {model.arithmetic} {model.parameters.dtype}")
     part = "" if about["part"] == "all" else f"{about['part']} "
     print(f"data: {data.name} ({to_printable(data.source)}), {summary['samples']:,} {part}samples")
     if trained.mean is None:
         moments = "" if isinstance(data.mean, list) else f" (mean {data.mean:.6g}, deviation {data.deviation:.6g})"
         print(f"inputs: standardised by the data set's own training part{moments}, for the model has no moments")
-    if trained.classes is None:
+    if trained.classes is None and model.task == "classification":
         print("classes: the data set's own, for the model has none")
-    print(f"accuracy {summary['accuracy']:.4f}")
-    print(f"loss {summary['loss']:.4f}")
-    names = [str(each["class"]) for each in summary["classes"]]
-    matrix = summary["confusion"] if len(names) <= SHOWN_CLASSES else [[] for _ in names]
-    print(f"\nerror per class{', and predicted classes' * bool(matrix[0])}")
-    table = [["class", "samples", "wrong", "error", *names[: len(matrix[0])]]]
-    for name, each, row in zip(names, summary["classes"], matrix, strict=True):
-        error = "-" if each["error"] is None else f"{each['error']:.4f}"
-        table.append([name, f"{each['samples']:,}", f"{each['wrong']:,}", error, *map(str, row)])
-    print(format_table(table))
-    if summary["mistakes"]:
-        print("\nworst mistakes")
-        table = [list(summary["mistakes"][0])]
-        for each in summary["mistakes"]:
-            table.append(
-                [f"{value:.4f}" if key in ("probability", "loss") else str(value) for key, value in each.items()]
-            )
-        print(format_table(table))
+    for line in format_summary(summary):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ PATH = (
     "parallel/exchange.py",
     "training/batches.py",
     "training/evaluation.py",
+    "training/summary.py",
     "training/trainer.py",
     "datasets/augmentation.py",
     "datasets/synthetic.py",

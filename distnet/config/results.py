@@ -15,6 +15,7 @@ from distnet.config.reading import WRITTEN, to_toml
 from distnet.datasets.dataset import Dataset
 from distnet.datasets.folders import find_files
 from distnet.datasets.options import DATA_FOLDER, DEFAULT, TABLES
+from distnet.models.trained import read_notes
 from distnet.network import NeuralNetwork
 from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
@@ -28,7 +29,8 @@ from distnet.runtime.logs import log_path, warn
 from distnet.runtime.proc import cpu_model
 from distnet.training.checkpoint import OURS
 from distnet.training.checkpointer import check_directory, versions
-from distnet.training.evaluation import Predictions, Scores, summarise
+from distnet.training.evaluation import Outputs, Scores
+from distnet.training.summary import summarise
 from distnet.training.trainer import Trainer
 
 
@@ -122,7 +124,7 @@ class Results:
         on_root = trainer.world.on_root
         if config.validation:
             trainer.restore_best()
-        predictions = trainer.evaluation.predictions() if trainer.evaluation and config.report else None
+        found = trainer.evaluation.outputs() if trainer.evaluation and config.report else None
         training = trainer.training_scores() if config.report else None
         network.parameters[:] = trainer.exchange.parameters
         network.input_exponent = trainer.model.input_exponent
@@ -136,8 +138,8 @@ class Results:
                 self._write(lambda: on_root(lambda: self._save_model(path)), path, path.with_suffix(".toml"))
             )
         statuses.append(self.write_timeline())
-        if (page := config.report) and predictions and training:
-            statuses.append(self._write(lambda: on_root(lambda: self._write_page(page, predictions, training)), page))
+        if (page := config.report) and found and training:
+            statuses.append(self._write(lambda: on_root(lambda: self._write_page(page, found, training)), page))
         phases = self.profile.phases if config.profile else []
         self.console.write_result(trainer.history.best(), self.sha256, phases)
         return max(statuses)
@@ -175,15 +177,16 @@ class Results:
         content = to_toml(self._effective).encode(errors="replace")
         write_content(beside, content, f"--model: its configuration {beside}")
 
-    def _write_page(self, path: Path, predictions: Predictions, training: Scores) -> None:
-        """Write the HTML report. predictions: for the test set. For rank 0. Raises InputError."""
+    def _write_page(self, path: Path, found: Outputs, training: Scores) -> None:
+        """Write the HTML report. found: on the test set. For rank 0. Raises InputError."""
         from distnet.reporting.pages.run import MISTAKES, Run, render_run, restore_pixels  # few runs need it
 
         data, network, history = self.data, self.network, self.trainer.history
-        findings = summarise(predictions, data.classes, MISTAKES)
+        trained = read_notes(path, network.model)
+        findings = summarise(trained, found, MISTAKES)
         images, weights, name = None, None, Path(data.source).name
         if data.shape is not None and not isinstance(data.mean, list) and not isinstance(data.deviation, list):
-            rows = data.test.inputs[[each["index"] for each in findings["mistakes"]], : data.test.features]
+            rows = data.test.inputs[[each["index"] for each in findings.get("mistakes", [])], : data.test.features]
             name = data.name
             images = [restore_pixels(row, data.mean, data.deviation, data.shape) for row in rows]
             weights = network.weights[0].T.reshape(-1, *data.shape)
@@ -197,6 +200,8 @@ class Results:
             findings=findings,
             images=images,
             weights=weights,
+            true=trained.in_own_units(found.targets),
+            predicted=trained.in_own_units(found.outputs),
             configuration=to_toml(self._effective),
             environment=versions() | describe_environment(self.trainer.world),
             sha256=self.sha256,

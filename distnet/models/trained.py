@@ -46,6 +46,14 @@ class Trained(NamedTuple):
         config = self.model.about.get("config")
         return config if isinstance(config, dict) else {}
 
+    @property
+    def names(self) -> list[Class]:
+        """The names of the classes, or of the labels or targets; numbers from 0 if the file contains none."""
+        outputs = self.model.sizes[-1]
+        if self.model.task == "classification":
+            return self.classes or list(range(max(outputs, 2)))  # one output is one of two classes
+        return [*(self.targets or range(outputs))]
+
     def standardise(self, values: NDArray[Any], out: Array) -> None:
         """Write (values - mean) / deviation, with the bits of training.
 
@@ -61,6 +69,13 @@ class Trained(NamedTuple):
                 out[:] = values
             np.subtract(out, self.mean.astype(out.dtype), out=out)
             np.divide(out, self.deviation.astype(out.dtype), out=out)
+
+    def standardise_targets(self, values: NDArray[Any], out: Array) -> None:
+        """Write targets in their own units, (rows, outputs), as the network predicts them; other tasks' as they are."""
+        if self.target_mean is not None and self.target_deviation is not None:
+            values = (values - self.target_mean) / self.target_deviation
+        with np.errstate(over="ignore"):
+            out[:] = values
 
     def in_own_units(self, outputs: Array) -> Array:
         """The network's outputs (rows, outputs), and for regression the predicted targets in their own units."""

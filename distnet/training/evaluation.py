@@ -1,14 +1,13 @@
 """Accuracy, loss and predictions on a data set, the same bits on any number of ranks."""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnet.datasets.dataset import Split
-from distnet.models.trained import Class
 from distnet.nn.arithmetic import Arithmetic, Propagation, prepare
 from distnet.nn.functional import tutorial_losses
 from distnet.nn.model import Model
@@ -49,7 +48,7 @@ class Predictions(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Of regression and multilabel, for each row: targets and outputs, (rows, outputs), and the loss.
+    """For each row: targets and outputs, (rows, outputs), loss and weight, (rows,). weights: None for 1 each.
 
     Targets of regression are as the network sees them, standardised if the data set is.
     """
@@ -57,6 +56,7 @@ class Outputs(NamedTuple):
     targets: Array
     outputs: NDArray[np.float64]
     losses: NDArray[np.float64]
+    weights: Array | None = None
 
 
 def prepare_on_node(world: World, model: Model) -> Arithmetic:
@@ -97,7 +97,7 @@ class Evaluation:
             truths, guesses, _, losses = self.predictions()
             score = float(np.count_nonzero(truths == guesses) / len(truths))
         else:
-            targets, outputs, losses = self.outputs()
+            targets, outputs, losses, _ = self.outputs()
             score = r2(targets, outputs) if self.task == "regression" else subset_accuracy(targets, outputs)
         if tutorial_loss:
             each = np.zeros(len(self._targets))
@@ -124,7 +124,7 @@ class Evaluation:
             for block, values, workspace in self._passes():
                 outputs[block] = values
                 losses[block] = losses_from(workspace.losses())
-        return Outputs(self._targets, self.world.total(outputs), self.world.total(losses))
+        return Outputs(self._targets, self.world.total(outputs), self.world.total(losses), self._weights)
 
     def position(self) -> str:
         """The block reached, as text."""
@@ -172,47 +172,20 @@ def classify(outputs: Array) -> NDArray[np.int64]:
 
 
 def r2(targets: Floats, outputs: Floats) -> float:
-    """The coefficient of determination, see `METRICS`. A constant target counts as 1 if it is met exactly, else 0."""
+    """The coefficient of determination, see `METRICS`: the mean of `r2_of_targets`."""
+    each = r2_of_targets(targets, outputs)
+    return math.fsum(each) / len(each)
+
+
+def r2_of_targets(targets: Floats, outputs: Floats) -> Floats:
+    """The coefficient of determination of each target; 1 for a constant target that is met exactly, else 0."""
     targets, outputs = targets.astype(np.float64), outputs.astype(np.float64)
     misses, distances = targets - outputs, targets - exact_sum(targets) / len(targets)
     errors, spread = exact_sum(misses * misses), exact_sum(distances * distances)
-    each = np.where(spread > 0, 1 - errors / np.where(spread > 0, spread, 1), np.equal(errors, 0))
-    return math.fsum(each) / len(each)
+    return np.where(spread > 0, 1 - errors / np.where(spread > 0, spread, 1), np.equal(errors, 0))
 
 
 def subset_accuracy(targets: Floats, outputs: Floats) -> float:
     """The share of rows whose labels are all correct; a label counts as present from a probability of a half."""
     wrong = ((outputs >= HALF) != (targets >= HALF)).max(axis=1)
     return float(np.count_nonzero(~wrong) / len(targets))
-
-
-def summarise(predictions: Predictions, classes: Sequence[Class], mistakes: int) -> dict[str, Any]:
-    """Summarise as JSON: accuracy, loss, errors by class, confusion matrix, and `mistakes` errors of highest loss."""
-    truths, guesses, probabilities, losses = predictions
-    count = len(classes)
-    confusion = np.bincount(truths * count + guesses, minlength=count * count).reshape(count, count)
-    wrong = np.flatnonzero(truths != guesses)
-    worst = wrong[np.argsort(-losses[wrong], kind="stable")][:mistakes]
-    by_class = []
-    for place, (name, row) in enumerate(zip(classes, confusion, strict=True)):
-        samples, missed = int(row.sum()), int(row.sum() - row[place])  # portable: integers
-        by_class.append(
-            {"class": name, "samples": samples, "wrong": missed, "error": missed / samples if samples else None}
-        )
-    return {
-        "samples": len(truths),
-        "accuracy": (len(truths) - len(wrong)) / len(truths),
-        "loss": mean(losses),
-        "classes": by_class,
-        "confusion": confusion.tolist(),
-        "mistakes": [
-            {
-                "index": int(row),
-                "class": classes[truths[row]],
-                "predicted": classes[guesses[row]],
-                "probability": float(probabilities[row]),
-                "loss": float(losses[row]),
-            }
-            for row in worst
-        ],
-    }

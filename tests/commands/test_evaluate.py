@@ -88,7 +88,9 @@ def test_the_numbers_are_those_of_a_plain_computation(model, digits):
     for true, of_class in enumerate(told["classes"]):
         rows = labels == true
         wrong = int((guesses[rows] != true).sum())
-        assert of_class == {"class": true, "samples": rows.sum(), "wrong": wrong, "error": wrong / rows.sum()}
+        counts = {"class": true, "samples": rows.sum(), "wrong": wrong, "error": wrong / rows.sum()}
+        assert of_class.items() >= counts.items()
+        assert of_class["log_loss"] == pytest.approx(losses[rows].mean(), rel=1e-12)
         assert told["confusion"][true] == [int((guesses[rows] == place).sum()) for place in range(10)]
     worst = sorted(np.flatnonzero(guesses != labels), key=lambda row: -losses[row])
     assert [each["index"] for each in told["mistakes"]] == worst
@@ -125,12 +127,19 @@ def test_people_get_accuracy_loss_a_line_a_class_and_the_worst_mistakes(model, d
     assert lines[0] == f"model: {model}, 784-20-10 relu, portable float64"
     assert lines[1] == f"data: mnist ({digits}), 100 test samples"
     assert lines[2:4] == [f"accuracy {told['accuracy']:.4f}", f"loss {told['loss']:.4f}"]
-    assert lines[6].split() == ["class", "samples", "wrong", "error", *map(str, range(10))]
-    for line, of_class, row in zip(lines[7:17], told["classes"], told["confusion"], strict=True):
+    assert lines[4] == f"balanced accuracy {told['balanced_accuracy']:.4f}"
+    assert lines[7].split() == ["class", "samples", "wrong", "error", *map(str, range(10))]
+    for line, of_class, row in zip(lines[8:18], told["classes"], told["confusion"], strict=True):
         counts = [of_class["class"], of_class["samples"], of_class["wrong"]]
         assert line.split() == [*map(str, counts), f"{of_class['error']:.4f}", *map(str, row)]
-    assert lines[18:20] == ["worst mistakes", "index  class  predicted  probability    loss"]
-    assert [int(line.split()[0]) for line in lines[20:]] == [each["index"] for each in told["mistakes"]]
+    assert lines[20].split() == ["class", "precision", "recall", "F1", "log", "loss", "ROC", "AUC"]
+    for line, of_class in zip(lines[21:31], told["classes"], strict=True):
+        scores = [f"{of_class[name]:.4f}" for name in ("precision", "recall", "f1", "log_loss", "roc_auc")]
+        assert line.split() == [str(of_class["class"]), *scores]
+    mean = [f"{told['mean'][name]:.4f}" for name in ("precision", "recall", "f1")]
+    assert lines[31].split() == ["mean", *mean, "-", f"{told['mean']['roc_auc']:.4f}"]
+    assert lines[33:35] == ["worst mistakes", "index  class  predicted  probability    loss"]
+    assert [int(line.split()[0]) for line in lines[35:]] == [each["index"] for each in told["mistakes"]]
 
 
 def test_inputs_are_standardised_by_what_the_model_remembers_not_by_the_data(model, digits, tmp_path):
@@ -207,8 +216,10 @@ def test_a_tables_classes_are_matched_by_name(flowers, tmp_path):
     whole = found(flowers / "flowers.npz", "--part", "all")
     told = found(flowers / "flowers.npz", "--dataset", f"csv:{fewer}", "--part", "all")
     assert told["confusion"] == [[0, 0, 0], *whole["confusion"][1:]]
-    assert told["classes"][0] == {"class": "setosa", "samples": 0, "wrong": 0, "error": None}
-    assert told["classes"][1:] == whole["classes"][1:]
+    absent = {"class": "setosa", "samples": 0, "wrong": 0, "error": None, "log_loss": None, "roc_auc": None}
+    assert told["classes"][0].items() >= absent.items()
+    for name in ("class", "samples", "wrong", "error", "recall", "log_loss"):
+        assert [each[name] for each in told["classes"][1:]] == [each[name] for each in whole["classes"][1:]]
 
 
 def test_a_tables_columns_are_matched_by_name(flowers, tmp_path):

@@ -263,6 +263,7 @@ def plain_run(**changes):
     """A run with few numbers."""
     classes = [{"class": k, "samples": 2, "wrong": 1, "error": 0.5} for k in range(2)]
     found = {
+        "task": "classification",
         "samples": 4,
         "accuracy": 0.5,
         "loss": 1.0,
@@ -282,6 +283,8 @@ def plain_run(**changes):
         found,
         [],
         np.ones((3, 2, 2)),
+        np.zeros((4, 2)),
+        np.zeros((4, 2)),
         "",
         {},
         "0" * 64,

@@ -1,4 +1,4 @@
-"""Line charts as SVG, in the colours of the page that contains them."""
+"""Charts as SVG, in the colours of the page that contains them."""
 
 import html
 import math
@@ -31,6 +31,7 @@ svg {{ font: 11px system-ui, sans-serif; fill: var(--ink); }}
 .curve {{ fill: none; stroke: var(--c); stroke-linejoin: round; stroke-linecap: round; }}
 .dashed {{ stroke-dasharray: 1 4.5; }}
 .dot {{ fill: var(--c); }}
+.points {{ fill: none; stroke: var(--c); stroke-width: 3; stroke-linecap: round; stroke-opacity: .6; }}
 .hit {{ fill: var(--c); fill-opacity: 0; }}
 .hit:hover {{ fill-opacity: 1; }}
 .mark {{ stroke: var(--soft); stroke-dasharray: 3 3; }}
@@ -148,19 +149,9 @@ def draw_line_chart(
     bottom = HEIGHT - BOTTOM
     up = Scale([y for _, y in drawable], bottom, TOP, zero=zero, logarithmic=logarithmic, margin=0.05)
     ends = [f"{c.label} from {c.points[0][1]:.4g} to {c.points[-1][1]:.4g}" for c in curves if c.points]
-    label = escape(f"{what}: {'; '.join(ends)}")
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
-    for y, text in up.ticks():
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="soft" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    for x, text in across.ticks(whole):
-        parts.append(f'<path class="grid" d="M{x:.1f} {bottom}v4"/>')
-        parts.append(f'<text class="soft" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{text}</text>')
-    parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(along)}</text>')
+    parts = draw_axes(f"{what}: {'; '.join(ends)}", along, across, up, whole=whole, is_empty=not drawable)
     if mark is not None:
         parts.append(f'<path class="mark" d="M{across(mark):.1f} {TOP}V{bottom}"/>')
-    if not drawable:
-        parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{bottom / 2}" text-anchor="middle">no finite values</text>')
     for curve in curves:
         colour = f"c{curve.colour % COLOURS}"
         for is_run, group in groupby(curve.points, is_drawable):
@@ -181,6 +172,52 @@ def draw_line_chart(
                     for (x, y), (px, py) in zip(run, places, strict=True)
                 ]
     return "".join([*parts, "</svg>"])
+
+
+def draw_scatter(
+    what: str, along: str, upwards: str, points: Sequence[Point], *, rows: Sequence[int], diagonal: bool
+) -> str:
+    """Draw points in one chart with axes.
+
+    what: the chart's name, for screen readers. along, upwards: names of the axes; the latter is not shown. rows: the
+    number of each point. diagonal: whether a line shows where both coordinates are equal; else it shows where y is 0.
+    """
+    drawable = [(row, *point) for row, point in zip(rows, points, strict=True) if is_drawable(point)]
+    columns, heights = [x for _, x, _ in drawable], [y for _, _, y in drawable]
+    if diagonal:
+        columns = heights = columns + heights
+    across = Scale(columns, LEFT, WIDTH - RIGHT, margin=0.03)
+    up = Scale(heights, HEIGHT - BOTTOM, TOP, zero=not diagonal, margin=0.05)
+    ends = (max(across.low, up.low), min(across.high, up.high)) if diagonal else (across.low, across.high)
+    parts = draw_axes(f"{what}: {len(drawable):,} points", along, across, up, whole=False, is_empty=not drawable)
+    if drawable:
+        start, stop = (f"{across(x):.1f} {up(x if diagonal else 0):.1f}" for x in ends)
+        parts.append(f'<path class="mark" d="M{start}L{stop}"/>')
+        places = dict.fromkeys(f"M{across(x):.1f} {up(y):.1f}h0" for _, x, y in drawable)
+        parts.append(f'<path class="points c0" d="{"".join(places)}"/>')
+    if len(drawable) <= POINTED_AT:
+        parts += [
+            f'<circle class="hit c0" cx="{across(x):.1f}" cy="{up(y):.1f}" r="4"><title>'
+            f"row {row}, {escape(along)} {x:.6g}, {escape(upwards)} {y:.6g}</title></circle>"
+            for row, x, y in drawable
+        ]
+    return "".join([*parts, "</svg>"])
+
+
+def draw_axes(what: str, along: str, across: Scale, up: Scale, *, whole: bool, is_empty: bool) -> list[str]:
+    """The start of a chart: its name for screen readers, axes with ticks, and a note if it has nothing to draw."""
+    bottom = HEIGHT - BOTTOM
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(what)}">']
+    for y, text in up.ticks():
+        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text class="soft" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+    for x, text in across.ticks(whole):
+        parts.append(f'<path class="grid" d="M{x:.1f} {bottom}v4"/>')
+        parts.append(f'<text class="soft" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{text}</text>')
+    parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(along)}</text>')
+    if is_empty:
+        parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{bottom / 2}" text-anchor="middle">no finite values</text>')
+    return parts
 
 
 def is_drawable(point: Point) -> bool:

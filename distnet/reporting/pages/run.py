@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.reporting.pages.charts import Curve, draw_line_chart, escape
+from distnet.reporting.pages.charts import Curve, draw_line_chart, draw_scatter, escape
 from distnet.reporting.pages.page import (
     render_document,
     render_figure,
@@ -22,12 +22,15 @@ from distnet.reporting.pages.png import Bytes, encode_png
 from distnet.reporting.profile import describe_slowest_rank, waiting_seconds
 from distnet.runtime.arrays import Array
 from distnet.runtime.stopwatch import PHASES
-from distnet.training.evaluation import Scores
-from distnet.training.history import History
+from distnet.training.evaluation import METRICS, Scores
+from distnet.training.history import METRIC_NAMES, History
 
 MISTAKES = 24  # how many `Run.findings` should have
 SHOWN_CLASSES = 100  # the most classes of a confusion matrix
 NUMBERED_CLASSES = 14  # the most classes of a confusion matrix whose cells show their counts
+LABEL_SCORES = {"precision": "precision", "recall": "recall", "F1": "f1", "log loss": "log_loss", "ROC AUC": "roc_auc"}
+SHOWN_TARGETS = 12  # the most targets with charts
+SHOWN_POINTS = 2000  # the most points of a chart
 SHOWN_NEURONS = 64
 SHOWN_RANKS = 64
 LEVELS = 31  # of a weight's strength, each way; fewer make smaller files
@@ -40,10 +43,11 @@ class Run(NamedTuple):
 
     title: data set and network, in a few words. header: the lines that the run printed first, each "name: rest".
     arguments: of the command, as typed. label_smoothing: of the training loss.
-    training: scores on the training set of the parameters that were kept. findings: those of `evaluation.summarise` on
+    training: scores on the training set of the parameters that were kept. findings: those of `summary.summarise` on
     the test set. images: of findings["mistakes"], in their order; None for tables. weights: of the first layer,
-    (neurons, rows, columns); None for tables. configuration: as TOML. environment: name -> value. sha256: of the
-    parameters. phases: see `profile.gather_phases`; empty if no step was taken.
+    (neurons, rows, columns); None for tables. true, predicted: (rows, outputs) of the test set, of regression in own
+    units. configuration: as TOML. environment: name -> value. sha256: of the parameters.
+    phases: see `profile.gather_phases`; empty if no step was taken.
     """
 
     title: str
@@ -55,6 +59,8 @@ class Run(NamedTuple):
     findings: Mapping[str, Any]
     images: Sequence[Bytes] | None
     weights: Array | None
+    true: Array
+    predicted: Array
     configuration: str
     environment: Mapping[str, str]
     sha256: str
@@ -74,8 +80,7 @@ def render_run(run: Run) -> str:
         f"<p>SHA-256 of the parameters, the same on any number of ranks:<br><code>{escape(run.sha256)}</code></p>",
         "</header>",
         render_section("Learning", render_curves(run)),
-        render_section("Errors by class", render_errors(run.findings)),
-        render_section("Most confident errors", render_mistakes(run)),
+        *render_findings(run),
     ]
     if run.weights is not None:
         parts.append(render_section("First layer", render_weights(run.weights)))
@@ -91,18 +96,37 @@ def render_run(run: Run) -> str:
     return render_document(f"distnet: {run.title}", parts)
 
 
+def render_findings(run: Run) -> list[str]:
+    """Render the sections about the test set, which depend on the task."""
+    findings = run.findings
+    if findings["task"] == "regression":
+        return [
+            render_section("Predictions by target", render_targets(run)),
+            render_section("Largest residuals", render_residuals(findings["residuals"])),
+        ]
+    if findings["task"] == "multilabel":
+        return [
+            render_section("Errors by label", render_labels(findings)),
+            render_section("Worst mistakes", render_label_mistakes(findings["mistakes"])),
+        ]
+    return [
+        render_section("Errors by class", render_errors(findings)),
+        render_section("Most confident errors", render_mistakes(run)),
+    ]
+
+
 def render_tiles(run: Run) -> str:
     """Render the most important numbers."""
     findings, records, kept = run.findings, run.history.records, run.history.best_epoch()
     seconds = sum(record["seconds"] for record in records)
     samples = sum(record["samples_per_second"] * record["seconds"] for record in records)
-    wrong = sum(each["wrong"] for each in findings["classes"])
+    metric = METRICS[findings["task"]]
     values = {
-        "test accuracy": f"{findings['accuracy']:.4f}",
+        f"test {METRIC_NAMES[metric]}": f"{findings[metric]:.4f}",
         "test loss": f"{findings['loss']:.4f}",
-        "training accuracy": f"{run.training.score:.4f}",
+        f"training {METRIC_NAMES[metric]}": f"{run.training.score:.4f}",
         "training loss": f"{run.training.loss:.4f}",
-        f"errors in {findings['samples']:,}": f"{wrong:,}",
+        **count_errors(findings),
         "epochs" if kept == len(records) else f"best epoch of {len(records):,}": f"{kept:,}",
         "training time": format_duration(seconds),
         "samples/s": f"{samples / seconds:,.0f}" if seconds else "-",
@@ -111,6 +135,15 @@ def render_tiles(run: Run) -> str:
         f'<div class="tile"><b>{escape(v)}</b><span class="small">{escape(k)}</span></div>' for k, v in values.items()
     ]
     return '<div class="tiles">\n' + "\n".join(tiles) + "\n</div>"
+
+
+def count_errors(findings: Mapping[str, Any]) -> dict[str, str]:
+    """The number of rows with an error; of a regression to a single target, the errors in its unit."""
+    if findings["task"] == "regression":
+        mean = findings["mean"] if len(findings["targets"]) == 1 else {}
+        return {f"test {name.upper()}": f"{mean[name]:.6g}" for name in ("rmse", "mae") if name in mean}
+    samples = findings["samples"]
+    return {f"errors in {samples:,}": f"{samples - round(findings[METRICS[findings['task']]] * samples):,}"}
 
 
 def format_duration(seconds: float) -> str:
@@ -141,7 +174,10 @@ def render_curves(run: Run) -> str:
     charts = {"Loss": [training, *curves_of("loss")]}
     if run.label_smoothing:
         charts = {"Training loss, smoothed labels": [training], "Loss": curves_of("loss")}
-    charts |= {"Accuracy": curves_of("accuracy"), "Learning rate": [curve_of("learning_rate", "learning rate")]}
+    metric = METRICS[run.findings["task"]]
+    score = METRIC_NAMES[metric]
+    charts |= {score[0].upper() + score[1:]: curves_of(metric)}
+    charts |= {"Learning rate": [curve_of("learning_rate", "learning rate")]}
     mark = kept if kept != len(records) else None
     figures = []
     for name, curves in charts.items():
@@ -203,6 +239,92 @@ def render_errors(findings: Mapping[str, Any]) -> str:
         return f'<p class="small">{note}</p>\n{table}'
     caption = "A row per true class, a column per predicted class: correct predictions in blue, errors in orange."
     return f'<div class="flow">\n{render_figure(caption, render_matrix(names, confusion))}\n{table}\n</div>'
+
+
+def render_targets(run: Run) -> str:
+    """Render errors of each target as a table, and its predictions and residuals as charts."""
+    targets = run.findings["targets"]
+    rows = [
+        [each["target"], *(f"{each[name]:.6g}" for name in ("rmse", "mae")), f"{each['r2']:.4f}"] for each in targets
+    ]
+    parts = [render_table(("target", "RMSE", "MAE", "R2"), rows)]
+    shown = list(range(len(targets)))
+    notes = ["Dots on the dashed line are predicted exactly. A residual is the true value minus the predicted one."]
+    if len(targets) > SHOWN_TARGETS:
+        shown = sorted(sorted(shown, key=lambda place: targets[place]["r2"])[:SHOWN_TARGETS])
+        notes.append(f"The charts are of the {SHOWN_TARGETS} targets with the lowest R2.")
+    step = -(-len(run.true) // SHOWN_POINTS)
+    if step > 1:
+        notes.append(f"The charts show one of {step:,} test samples.")
+    numbers = range(0, len(run.true), step)
+    figures = []
+    for place in shown:
+        name = targets[place]["target"]
+        true, predicted = (np.asarray(each[::step, place], np.float64).tolist() for each in (run.true, run.predicted))
+        residuals = [actual - guess for actual, guess in zip(true, predicted, strict=True)]
+        for upwards, along, values in (
+            ("predicted", "true", zip(true, predicted, strict=True)),
+            ("residual", "predicted", zip(predicted, residuals, strict=True)),
+        ):
+            what, points = f"{upwards} against {along}", list(values)
+            drawn = draw_scatter(
+                f"{name}, {what}", along, upwards, points, rows=numbers, diagonal=upwards == "predicted"
+            )
+            figures.append(render_figure(f"<b>{escape(name)}</b>: {what}", drawn))
+    parts += ['<div class="charts pairs">', *figures, "</div>", f'<p class="small">{" ".join(notes)}</p>']
+    return "\n".join(parts)
+
+
+def render_residuals(residuals: Sequence[Mapping[str, Any]]) -> str:
+    """Render the largest residuals as a table."""
+    rows = [
+        [f"{each['index']:,}", each["target"], *(f"{each[name]:.6g}" for name in ("true", "predicted", "residual"))]
+        for each in residuals
+    ]
+    note = "Test samples, numbered from 0."
+    return f'<p class="small">{note}</p>\n{render_table(("row", "target", "true", "predicted", "residual"), rows)}'
+
+
+def render_labels(findings: Mapping[str, Any]) -> str:
+    """Render errors of each label as bars, and its scores as a table."""
+    labels, samples = findings["labels"], findings["samples"]
+    errors = [each["missed"] + each["extra"] for each in labels]
+    shown = list(range(len(labels)))
+    parts = []
+    if len(labels) > SHOWN_CLASSES:
+        shown = sorted(shown, key=lambda place: -errors[place])[:SHOWN_CLASSES]
+        parts.append(f'<p class="small">The {SHOWN_CLASSES} of {len(labels):,} labels with most errors.</p>')
+    keys = render_key("missed: present, but not predicted", 1, "box") + render_key("extra: predicted only", 3, "box")
+    parts.append(f'<p class="keys small">{keys}</p>')
+    longest = max(errors) or 1
+    rows = []
+    for place in shown:
+        each = labels[place]
+        spans = [
+            f'<span class="c{colour}" style="width:{each[kind] / longest * 100:.2f}%" '
+            f'title="{kind}: {each[kind]:,} of {samples:,}"></span>'
+            for kind, colour in (("missed", 1), ("extra", 3))
+        ]
+        parts.append(
+            f'<div class="bar"><span>{escape(each["label"])}</span><div class="track">{"".join(spans)}</div>'
+            f"<span>{errors[place]:,}</span></div>"
+        )
+        scores = ["-" if each[name] is None else f"{each[name]:.4f}" for name in LABEL_SCORES.values()]
+        rows.append([each["label"], *(f"{each[name]:,}" for name in ("samples", "missed", "extra")), *scores])
+    parts.append(render_table(("label", "samples", "missed", "extra", *LABEL_SCORES), rows, reflows=True))
+    return "\n".join(parts)
+
+
+def render_label_mistakes(mistakes: Sequence[Mapping[str, Any]]) -> str:
+    """Render the rows with the highest loss among those with an error, as a table."""
+    if not mistakes:
+        return "<p>None.</p>"
+    rows = []
+    for each in mistakes:
+        names = [", ".join(map(str, each[kind])) or "-" for kind in ("labels", "predicted")]
+        rows.append([f"{each['index']:,}", *names, f"{each['loss']:.4f}"])
+    note = "Test samples with the highest loss, numbered from 0."
+    return f'<p class="small">{note}</p>\n{render_table(("row", "labels", "predicted", "loss"), rows)}'
 
 
 def render_matrix(names: Sequence[object], counts: Sequence[Sequence[int]]) -> str:
