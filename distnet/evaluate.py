@@ -16,7 +16,7 @@ from distnet.config.parser import Parser
 from distnet.config.values import dataset_name, file_path
 from distnet.datasets.dataset import Dataset, Split, empty_split, own_blocks
 from distnet.datasets.loading import load
-from distnet.datasets.options import HEADERS, TABLES, DataOptions, Learned, TableOptions
+from distnet.datasets.options import HEADERS, NAMED_TABLES, TABLES, DataOptions, Learned, TableOptions
 from distnet.models.trained import Class, Trained, load_trained
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
@@ -80,14 +80,20 @@ def build_parser() -> Parser:
     add("--dataset", type=dataset_name, metavar="NAME", help="data set, as in training (default: that of the training)")
     add("--data-dir", type=file_path, metavar="DIR", help="folder of its files (default: $DISTNET_DATA, else data)")
     add("--part", choices=PARTS, default="test", help="rows to evaluate (default: test)")
-    add("--label", metavar="COLUMN", help="column of the classes (csv only) (default: as in training)")
+    add(
+        "--target",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="target columns (csv, parquet) (default: as in training)",
+    )
     add("--header", choices=HEADERS, help="whether the first line is a header (csv only) (default: as in training)")
     add(
         "--ignore",
         nargs="+",
         default=[],
         metavar="COLUMN",
-        help="columns to leave out (csv only, if MODEL has no names of columns) (default: as in training)",
+        help="columns to leave out (csv, parquet, if MODEL has no names of columns) (default: as in training)",
     )
     add(
         "--mistakes",
@@ -118,10 +124,10 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
         problem = f"model {trained.path} doesn't name the data set that it was trained on"
         raise InputError("--dataset", problem, "name a data set", on_every_rank=True)
     kind, _, path = name.partition(":")
-    for option in ("label", "header", "ignore"):
-        if getattr(options, option) and kind != "csv":
-            problem = f"--dataset {name} has none"
-            raise InputError(f"--{option}", problem, "choose --dataset csv:FILE", on_every_rank=True)
+    for option, kinds in (("target", NAMED_TABLES), ("header", ("csv",)), ("ignore", NAMED_TABLES)):
+        if getattr(options, option) and kind not in kinds:
+            remedy = f"choose --dataset {' or '.join(f'{each}:FILE' for each in kinds)}"
+            raise InputError(f"--{option}", f"--dataset {name} has none", remedy, on_every_rank=True)
     has_moments = trained.mean is not None
     source = DataOptions(
         name,
@@ -130,6 +136,7 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
         train_samples=read_option(config, "train_samples", positive_count, Config.train_samples),
         table=table_options(trained, options),
         raw_inputs=has_moments,
+        raw_targets=trained.target_mean is not None,
     )
     # The numbers of a table are standardised before they are rounded.
     data = load(world, source, np.float64 if kind in TABLES else trained.model.parameters.dtype)
@@ -155,24 +162,33 @@ def other_data(trained: Trained, problem: str) -> InputError:
 def table_options(trained: Trained, options: argparse.Namespace) -> TableOptions:
     """How to read a table: as in training, with the same test rows."""
     config = trained.config
-    label = read_option(config, "label", str, None)
-    ignored = config.get("ignore")
+    target = read_columns(config, "target") or read_columns(config, "label")  # of distnet 0.2
+    weight, split = (read_option(config, name, str, None) for name in ("weight", "split_column"))
     as_trained = options.dataset in (None, config.get("dataset"))
-    ignore = options.ignore
-    if not ignore and trained.columns is None and isinstance(ignored, list):
-        ignore = list(map(str, ignored))
+    ignore = tuple(options.ignore)
+    if not ignore and trained.columns is None:
+        ignore = read_columns(config, "ignore")
     test_share = None
-    if options.part != "all" or trained.mean is None:
+    if (options.part != "all" or trained.mean is None) and not (as_trained and split is not None):
         test_share = read_option(config, "test_share", part, Config.test_share)
     return TableOptions(
-        label=options.label,
+        target=tuple(options.target),
         header=options.header or (read_option(config, "header", str, None) if as_trained else None),
-        ignore=tuple(ignore),
+        ignore=ignore,
         test_share=test_share,
         split_seed=read_option(config, "split_seed", seed_number, Config.split_seed),
-        learned=Learned(trained.columns, trained.label, label, frozenset(map(str, trained.classes or ()))),
+        learned=Learned(trained.columns, trained.targets, target, frozenset(map(str, trained.classes or ()))),
         has_old_draw=bool(config) and "arithmetic" not in config,
+        task=trained.model.task,
+        weight=weight if as_trained else None,
+        split_column=split if as_trained else None,
     )
+
+
+def read_columns(config: dict[str, Any], name: str) -> tuple[str, ...]:
+    """The columns that an option of the run named."""
+    value = config.get(name)
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else () if value is None else (str(value),)
 
 
 def read_option(config: dict[str, Any], name: str, read: Callable[[str], T], default: T) -> T:
@@ -188,7 +204,8 @@ def standardise(world: World, trained: Trained, data: Dataset, part: str) -> Spl
 
     Raises InputError for a class that the model doesn't have, and for numbers too large for its dtype. Collective.
     """
-    parts = {"test": [data.test], "train": [data.train], "all": [data.train, data.test]}[part]
+    every = [data.train, data.test, *([] if data.validation is None else [data.validation])]
+    parts = {"test": [data.test], "train": [data.train], "all": every}[part]
     model, columns = trained.model, match_classes(trained, data.classes)
     features, dtype = model.sizes[0], model.parameters.dtype
     samples, has_weights = sum(len(each.inputs) for each in parts), parts[0].weights is not None

@@ -251,7 +251,7 @@ def is_header(name: str, first: list[str], rows: list[list[str]], columns: Seque
         is_text(cell) and rows and all(len(row) > place and is_number(row[place]) for row in rows)
         for place, cell in enumerate(first)
     )
-    sign = "text stands over numbers" if over_numbers else "its cells count from 0" if counts_up(first, None) else ""
+    sign = "text stands over numbers" if over_numbers else "its cells count from 0" if counts_up(first) else ""
     if sign:
         logs.warn(header_remark(name, sign))
     return bool(sign)

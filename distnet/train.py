@@ -18,6 +18,7 @@ from distnet.config.options import Config
 from distnet.config.reading import read_config
 from distnet.config.results import Results, check_outputs
 from distnet.config.resuming import find_checkpoint
+from distnet.datasets.options import TABLES
 from distnet.network import NeuralNetwork
 from distnet.parallel.launched import launched_world, together
 from distnet.parallel.world import World
@@ -95,6 +96,9 @@ def run_locked(
     found = find_checkpoint(world, config) if config.resume is not None else None
     data = load_dataset(world, config)
     logger.info(f"loaded {data.name}, sha256 {data.fingerprint}")
+    typed = config  # what checkpoints store: the task is known only now
+    if data.task != config.task and data.name in TABLES:
+        config = read_config(arguments, data.task)
     profile = Profile(bool(config.profile or config.timeline or config.report), config.timeline is not None)
     network, trainer = build_trainer(
         world,
@@ -120,7 +124,7 @@ def run_locked(
     checkpointer = None
     if config.checkpoint_dir:
         plan = CheckpointPlan(config.checkpoint_dir, config.checkpoint_every, config.keep)
-        checkpointer = Checkpointer(world, plan, config.to_dict(), data.fingerprint, program.on_checkpoint)
+        checkpointer = Checkpointer(world, plan, typed.to_dict(), data.fingerprint, program.on_checkpoint)
         watchdog.folder = str(config.checkpoint_dir)
         if found:
             checkpointer.resume(trainer, found)

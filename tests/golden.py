@@ -26,6 +26,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.doctor import trial
@@ -85,7 +86,7 @@ def working_directory(has_data: bool = True) -> Iterator[None]:
 
 
 def write_data() -> None:
-    """Write digits, table.csv and table.npz into the working directory, drawn in portable arithmetic."""
+    """Write digits and tables into the working directory, drawn in portable arithmetic."""
     Path("digits").mkdir()
     for prefix, count, seed in (("train", DIGITS, 0), ("t10k", TEST_DIGITS, 1)):
         images, labels = synthetic_digits(count, seed)
@@ -93,6 +94,7 @@ def write_data() -> None:
             header = np.array([0x0800 + array.ndim, *array.shape], ">u4").tobytes()
             Path("digits", f"{prefix}-{kind}-ubyte").write_bytes(header + array.astype(np.uint8).tobytes())
     values = draw_normals(ROWS * COLUMNS, 0, PURPOSE).reshape(ROWS, COLUMNS)
+    write_targets(values)
     labels = values[:, :CLASSES].argmax(axis=1)
     # Columns of very different sizes, one of them constant.
     values = values * np.ldexp(1.0, np.arange(-30, 61, 15)) + np.ldexp(1.0, np.arange(-28, 63, 15))
@@ -107,6 +109,20 @@ def write_data() -> None:
         X_test=values[test].astype(np.float32),
         y_test=labels[test],
     )
+
+
+def write_targets(values: NDArray[np.float64]) -> None:
+    """Write tables with other targets than classes, with weights and a split, all made of these (ROWS, COLUMNS)."""
+    targets = np.stack([values[:, 0] * values[:, 1] + values[:, 2], 1e6 - 1e3 * values[:, 3]], axis=1)
+    present = (values[:, :3] + values[:, 1:4] > 0).astype(int)
+    weights = np.where(np.arange(ROWS) % 5, np.abs(values[:, 4]), 0.0)
+    parts = [("train", "train", "train", "test", "validation")[row % 5] for row in range(ROWS)]
+    columns = [*values.T, *targets.T, *present.T, weights]
+    rows = [[*map(repr, map(float, row)), part] for row, part in zip(zip(*columns, strict=True), parts, strict=True)]
+    for name, chosen in (("targets.csv", rows), ("more.csv", rows[1::4])):
+        lines = ["a,b,c,d,e,f,g,price,size,red,green,blue,weight,part", *map(",".join, chosen), ""]
+        Path(name).write_text("\n".join(lines))
+    np.savez("targets.npz", X=values, y=targets, sample_weight=weights)
 
 
 def train_small(run: Run, ranks_per_node: int | None = None) -> Hashes:

@@ -44,6 +44,7 @@ OTHERS = {  # who may import it, and who for its types alone
     "mnist": ({"datasets.idx"}, set()),
     "onnx": ({"models.onnx"}, set()),
     "PIL": ({"datasets.pictures"}, set()),
+    "pyarrow": ({"datasets.parquet"}, set()),
     "safetensors": ({"models.safetensors"}, set()),
     "sklearn": ({"classifier"}, set()),
     "tensorboardX": ({"reporting.tensorboard"}, set()),

@@ -8,9 +8,10 @@ import numpy as np
 
 from distnet.config.options import Config
 from distnet.datasets.augmentation import STRENGTHS, Augmentation, Strengths
-from distnet.datasets.dataset import Dataset, hold_out
+from distnet.datasets.dataset import Dataset, Rows, Split, hold_out
 from distnet.datasets.loading import load
-from distnet.datasets.options import DEFAULT, DataOptions, TableOptions
+from distnet.datasets.options import DEFAULT, TABLES, DataOptions, TableOptions
+from distnet.datasets.weights import balance_classes
 from distnet.network import NeuralNetwork
 from distnet.nn.optimizers import Hyperparameters
 from distnet.nn.schedules import Schedule
@@ -22,10 +23,25 @@ from distnet.training.trainer import Splits, Trainer
 
 
 def load_dataset(world: World, config: Config) -> Dataset:
-    """The data set of this configuration, on every node. Collective."""
-    table = TableOptions(config.label, config.header, config.ignore, config.test_share, config.split_seed)
+    """The data set of this configuration, on every node, without weights of classes. Collective."""
+    table = TableOptions(
+        target=config.target,
+        header=config.header,
+        ignore=config.ignore,
+        test_share=None if config.split_column is not None else config.test_share,
+        split_seed=config.split_seed,
+        task=config.task,
+        weight=config.weight,
+        split_column=config.split_column,
+    )
     options = DataOptions(
-        config.dataset, config.data_dir, config.train_limit, config.train_samples, table, config.raw_inputs
+        config.dataset,
+        config.data_dir,
+        config.train_limit,
+        config.train_samples,
+        table,
+        config.raw_inputs,
+        validation=config.validation_data,
     )
     return load(world, options, config.dtype)
 
@@ -34,12 +50,18 @@ def build_trainer(
     world: World, config: Config, data: Dataset, shards: int | None, lap: Callable[[str], None]
 ) -> tuple[NeuralNetwork, Trainer]:
     """The untrained network, and its trainer. Collective."""
+    if config.class_weight is not None:
+        data = balance_classes(world, data)
     sizes = (data.train.features, *config.hidden, data.train.targets.shape[1])
-    validation, chosen = None, None
+    validation, chosen = data.validation, None
     if config.validation:
         validation, chosen = hold_out(
             world, data.train, config.validation, config.split_seed, data.classes, "--validation"
         )
+    if config.patience is not None and validation is None:
+        problem = f"no row of column {config.split_column} is in a validation set"
+        raise InputError("--patience", problem, "mark some rows, or leave it out", on_every_rank=True)
+    check_weights(data, validation, chosen)
     rows = min(config.batch_size, len(data.train.inputs if chosen is None else chosen))
     rate = config.learning_rate * (rows / (config.scale_learning_rate or rows))
     network = NeuralNetwork(
@@ -56,9 +78,20 @@ def build_trainer(
         config.seed,
         shards,
         config.stack,
-        EarlyStopping(config.patience) if config.validation else None,
+        EarlyStopping(config.patience) if validation else None,
     )
     return network, Trainer(world, network.model, Splits(data.train, data.test, validation, chosen), training, lap)
+
+
+def check_weights(data: Dataset, validation: Split | None, chosen: Rows | None) -> None:
+    """Raise InputError if all rows of a set have weight 0, so that it has no loss. chosen: see `Splits`."""
+    training = data.train.weights if chosen is None or data.train.weights is None else data.train.weights[chosen]
+    others = (("test", data.test), ("validation", validation))
+    weights = {"training": training} | {name: split.weights for name, split in others if split is not None}
+    for name, each in weights.items():
+        if each is not None and not each.any():
+            problem = f"all {name} rows have weight 0"
+            raise InputError(data.source, problem, "give some a weight", on_every_rank=True)
 
 
 def build_augmentation(config: Config, data: Dataset) -> Augmentation | None:
@@ -84,7 +117,8 @@ def reproducible_config(config: Config, data: Dataset, trainer: Trainer) -> Conf
         each.name: each.default for each in fields(Config) if each.metadata["group"] in ("output", "recovery")
     }
     kept = {"tutorial_loss": config.tutorial_loss, "stall_timeout": config.stall_timeout}
+    task = data.task if data.name in TABLES else None
     dataset = "synthetic" if data.source == "drawn" else config.dataset or DEFAULT
     folder = None if config.data_dir is None or config.data_dir.is_absolute() else config.data_dir
     shards = trainer.shards if config.arithmetic == "native" else None
-    return replace(config, **outputs | kept | {"dataset": dataset, "data_dir": folder, "shards": shards})
+    return replace(config, **outputs | kept | {"task": task, "dataset": dataset, "data_dir": folder, "shards": shards})

@@ -1,7 +1,7 @@
 """Options that have no effect beside others."""
 
 from distnet.config.options import Config
-from distnet.datasets.options import DEFAULT, TABLES
+from distnet.datasets.options import DEFAULT, NAMED_TABLES, TABLES
 
 # Options that only some values of another option use.
 USED_BY = {
@@ -10,10 +10,11 @@ USED_BY = {
     "epsilon": ("optimizer", ("adam", "adamw")),
     "decay": ("schedule", ("step", "exponential")),
     "decay_epochs": ("schedule", ("step", "exponential")),
-    "label": ("dataset", ("csv:FILE",)),
     "header": ("dataset", ("csv:FILE",)),
-    "ignore": ("dataset", ("csv:FILE",)),
-    "test_share": ("dataset", tuple(f"{kind}:FILE" for kind in TABLES)),
+    **dict.fromkeys(
+        ("target", "ignore", "weight", "split_column"), ("dataset", tuple(f"{kind}:FILE" for kind in NAMED_TABLES))
+    ),
+    **dict.fromkeys(("task", "test_share", "validation_data"), ("dataset", tuple(f"{kind}:FILE" for kind in TABLES))),
 }
 
 
@@ -40,7 +41,15 @@ def find_ineffective(config: Config) -> dict[str, tuple[str, str]]:
         found |= dict.fromkeys(("data_dir", "train_samples"), (f"--dataset {dataset} names its file", "leave it out"))
     if config.quiet:
         found["profile"] = "--quiet prints only the last two lines", "leave one of the two out"
-    if not config.validation:
+    if table and config.task not in (None, "classification"):
+        of_classes = ("class_weight", "label_smoothing", "tutorial_loss")
+        found |= dict.fromkeys(of_classes, (f"the task is {config.task}", "leave it out"))
+    if table and config.split_column is not None:
+        rows = f"--split-column {config.split_column} names the rows of each set"
+        found |= dict.fromkeys(("test_share", "validation", "validation_data", "split_seed"), (rows, "leave it out"))
+    elif table and config.validation_data is not None:
+        found["validation"] = "--validation-data names the validation set", "leave one of the two out"
+    elif not config.validation:
         found["patience"] = "there is no validation set", "add --validation K"
         if not table:
             found["split_seed"] = "no rows are held out", "add --validation K, or name a table with --dataset"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from distnet.config.values import dataset_name, file_path, path_ending_in, read_counts, read_interval, read_strengths
-from distnet.datasets.options import DATASETS, DEFAULT, HEADERS, OWN
+from distnet.datasets.options import CLASS_WEIGHTS, DATASETS, DEFAULT, HEADERS, OWN
 from distnet.models.model_file import MODEL_ENDINGS
 from distnet.nn.functional import ACTIVATIONS
-from distnet.nn.model import ARITHMETICS
+from distnet.nn.model import ARITHMETICS, TASKS
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, OPTIMIZERS
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.nn.schedules import SCHEDULES
@@ -58,6 +58,13 @@ class Config:
     """The options of `python -m distnet.train`."""
 
     preset: str = option("mnist", "task", "preset that the other options override", choices=tuple(PRESETS))
+    task: str | None = option(
+        None,
+        "task",
+        "what the targets of a table are (default: inferred: classes if they are text or at most 20 integers, "
+        "numbers for regression, several columns of 0 and 1 for multilabel)",
+        choices=TASKS,
+    )
     dataset: str | None = option(
         None,
         "data",
@@ -74,17 +81,50 @@ class Config:
     train_samples: int = option(
         60_000, "data", "number of training samples to draw (synthetic only)", positive_count, metavar="K"
     )
-    label: str | None = option(
-        None, "data", "column of the classes, by name or number from 1 (csv only) (default: the last)", metavar="COLUMN"
+    target: tuple[str, ...] = option(
+        (),
+        "data",
+        "target columns, by name or number from 1 (csv, parquet) (default: the last)",
+        nargs="+",
+        metavar="COLUMN",
     )
     header: str | None = option(
         None, "data", "whether the first line is a header (csv only) (default: inferred)", choices=HEADERS
     )
     ignore: tuple[str, ...] = option(
-        (), "data", "columns to leave out, by name or number from 1 (csv only)", nargs="*", metavar="COLUMN"
+        (), "data", "columns to leave out, by name or number from 1 (csv, parquet)", nargs="*", metavar="COLUMN"
+    )
+    weight: str | None = option(
+        None,
+        "data",
+        "column of the rows' weights in the loss (csv, parquet; in npz, the array sample_weight)",
+        metavar="COLUMN",
+    )
+    class_weight: str | None = option(
+        None,
+        "data",
+        "weights of the classes in the loss: balanced is training rows / (classes · training rows of the class)",
+        choices=CLASS_WEIGHTS,
     )
     test_share: float = option(
-        0.2, "data", "share of each class in the test set (csv, and npz without a test part)", part, metavar="SHARE"
+        0.2,
+        "data",
+        "share of the rows, and of each class, in the test set (tables without a test part)",
+        part,
+        metavar="SHARE",
+    )
+    split_column: str | None = option(
+        None,
+        "data",
+        "column with the words train, validation and test, which divides the rows (csv, parquet)",
+        metavar="COLUMN",
+    )
+    validation_data: Path | None = option(
+        None,
+        "data",
+        "file of the validation set, with the format and the columns of the table",
+        file_path,
+        metavar="FILE",
     )
     split_seed: int = option(0, "data", "random seed of the split into training, validation and test set", seed_number)
     raw_inputs: bool = option(False, "data", "inputs without standardisation", action="store_true")

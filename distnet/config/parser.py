@@ -14,6 +14,7 @@ USUAL_NAMES = {
     "data": "data-dir",
     "early-stopping": "patience",
     "l2": "weight-decay",
+    "label": "target",
     "layers": "hidden",
     "lr": "learning-rate",
     "max-iter": "epochs",

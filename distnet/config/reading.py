@@ -54,8 +54,10 @@ def build_parser() -> Parser:
     return parser
 
 
-def read_config(arguments: Sequence[str]) -> Config:
+def read_config(arguments: Sequence[str], task: str | None = None) -> Config:
     """The configuration of these command-line arguments, which override the file of --config, which overrides a preset.
+
+    task: of the data set, once it is known, where --task doesn't name it.
 
     Raises HelpWanted for --help, and InputError (on every rank) for an unknown option, an invalid value, or an option
     that has no effect beside the others. Every rank reads the same arguments and the same file.
@@ -70,7 +72,7 @@ def read_config(arguments: Sequence[str]) -> Config:
     path = given.pop("config", None)
     # Files of distnet 0.1 name no arithmetic, and mean the one that it had.
     file = {"arithmetic": "native"} | read_options(path) if path else {}
-    preset = read_options(PRESET_FOLDER / f"{(file | given).get('preset', Config.preset)}.toml")
+    preset = read_options(PRESET_FOLDER / f"{(file | given).get('preset', Config.preset)}.toml") | {"task": task}
     config = Config(**merge_options(preset, file, given))
     for name, output in config.outputs.items():
         if path is not None and os.path.realpath(output) == os.path.realpath(path):

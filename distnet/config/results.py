@@ -69,6 +69,8 @@ def find_inputs(config: Config) -> dict[str, Path]:
     dataset = config.dataset or DEFAULT
     kind, _, table = dataset.partition(":")
     inputs = {"--resume": Path(config.resume)} if config.resume else {}
+    if config.validation_data is not None:
+        inputs["--validation-data"] = config.validation_data
     if kind in TABLES:
         return inputs | {"--dataset": Path(table)}
     with suppress(InputError):  # raised again when the files are read
@@ -122,7 +124,7 @@ class Results:
         """
         config, trainer, network, data = self.config, self.trainer, self.network, self.data
         on_root = trainer.world.on_root
-        if config.validation:
+        if trainer.validation:
             trainer.restore_best()
         found = trainer.evaluation.outputs() if trainer.evaluation and config.report else None
         training = trainer.training_scores() if config.report else None

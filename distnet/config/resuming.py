@@ -47,16 +47,20 @@ def find_checkpoint(world: World, config: Config) -> Found | None:
 
 def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: int) -> None:
     """Raise InputError, which names what differs, if a checkpoint belongs to another run than `config`'s."""
-    now, then = json.loads(json.dumps(config.to_dict())), header["config"]
+    now = json.loads(json.dumps(config.to_dict()))
+    then = json.loads(json.dumps(Config().to_dict())) | header["config"]  # of a version with fewer options
+    if label := then.pop("label", None):  # of distnet 0.2
+        then["target"] = [label]
     # Half a cosine wave is as long as the run.
     decisive = set(now) - MAY_CHANGE | ({"epochs"} if config.schedule == "cosine" else set())
     follows = {"learning_rate", *find_ineffective(config)}  # changed by another option, which is named first
     for name in sorted(decisive, key=lambda name: (name in follows, name)):
         # A table may have moved: its sha256 is compared when it is read.
         kind, colon, _ = str(now[name]).partition(":")
-        is_moved = name == "dataset" and colon and str(then.get(name)).startswith(f"{kind}:")
-        if now[name] != then.get(name) and not is_moved:
-            problem = f"got {now[name]}, but {path} was made with {then.get(name)}"
+        is_moved = bool(name == "dataset" and colon and str(then[name]).startswith(f"{kind}:"))
+        is_moved |= name == "validation_data" and None not in (now[name], then[name])
+        if now[name] != then[name] and not is_moved:
+            problem = f"got {now[name]}, but {path} was made with {then[name]}"
             raise InputError(to_flag(name), problem, "use the same value, or start over with another --checkpoint-dir")
     done = header["epochs_done"]
     if (done, header["steps_done"]) > (config.epochs, 0):

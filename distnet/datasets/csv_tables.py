@@ -1,4 +1,4 @@
-"""CSV files: their delimiter, header and columns, and the numbers and class of each row."""
+"""CSV files: their delimiter, header and columns, and the numbers and targets of each row."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.datasets.dataset import Class, Table, find_not_finite
+from distnet.datasets.dataset import Table, find_not_finite
 from distnet.datasets.idx import unpacked
 from distnet.datasets.options import Learned, TableOptions
+from distnet.datasets.targets import MOST_CLASSES, Column, add_columns
 from distnet.runtime.errors import InputError
 from distnet.runtime.logs import warn
 from distnet.runtime.text import format_count, list_names
@@ -35,7 +36,6 @@ INTEGER = re.compile(r"0|-?[1-9][0-9]{0,3999}")
 # Missing values as pandas reads them and R and Weka write them.
 MISSING = frozenset(["", "na", "n/a", "nan", "-nan", "#n/a", "#na", "<na>", "null", "none", "?", "-", "."])
 UNNAMED = re.compile(r"|Unnamed: [0-9]+")  # as pandas writes an index, and names one that it reads
-MOST_CLASSES = 20  # of a column whose first cell may be its name
 COUNTING_ROWS = 10  # from this many rows, a column that counts them is not chance
 
 
@@ -48,16 +48,29 @@ class Fault:
 
 
 @dataclass
+class Labels:
+    """The cells of a column that is not an input. codes: of each row, the number of its cell in `names`."""
+
+    codes: array[int] = field(default_factory=lambda: array("q"))
+    names: dict[str, int] = field(default_factory=dict)
+
+    def below(self) -> list[str]:
+        """The distinct cells below the first line."""
+        is_again = (np.frombuffer(self.codes, np.int64)[1:] == 0).any()  # the first line's has number 0
+        return list(self.names)[0 if is_again else 1 :]
+
+
+@dataclass
 class Cells:
     """The cells of a table while it is read. Row 0 is the first line, header or not.
 
-    bad: by column, and by whether the cells are missing or text; not those of the first line.
+    labels: by column, of `Layout.labels`. bad: by column, and by whether the cells are missing or text; not those of
+    the first line.
     """
 
+    labels: dict[int, Labels]
     values: array[float] = field(default_factory=lambda: array("d"))
-    codes: array[int] = field(default_factory=lambda: array("q"))
     lines: array[int] = field(default_factory=lambda: array("q"))
-    labels: dict[str, int] = field(default_factory=dict)
     bad: dict[tuple[int, bool], Fault] = field(default_factory=dict)
 
     def add_numbers(self, cells: list[str], columns: int) -> None:
@@ -87,23 +100,31 @@ class Cells:
 class Layout(NamedTuple):
     """Which columns of a file hold what.
 
-    first: cells of the first line. label: index of the column of classes. inputs: indices of the columns to read, in
+    first: cells of the first line. targets: indices of the target columns. inputs: indices of the columns to read, in
     order. by_name: whether a model's names select them. header: whether the first line is one; None to detect it.
-    named: each option that names a column, and that name or number.
+    named: each option that names a column, and that name or number. weight, split: indices of these columns, if any.
     """
 
     first: list[str]
-    label: int
+    targets: list[int]
     inputs: list[int]
     by_name: bool
     header: bool | None
     named: list[tuple[str, str]]
+    weight: int | None = None
+    split: int | None = None
+
+    @property
+    def labels(self) -> list[int]:
+        """Indices of the columns that are read and are not inputs, the targets first."""
+        return [*self.targets, *(place for place in (self.weight, self.split) if place is not None)]
 
 
 def read_csv(path: Path, options: TableOptions) -> Table:
-    """The rows of a CSV file, plain or gzipped, all of them to train on. Values are float64.
+    """The rows of a CSV file, plain or gzipped, all of them to train on unless a column divides them.
 
-    Classes are integers if every label is written as one, else text. A model to evaluate selects columns by name.
+    Values are float64. Classes are integers if every label is written as one, else text. A model to evaluate selects
+    columns by name.
     Raises InputError, which names the line, and OSError.
     """
     with open_text(path) as file:
@@ -116,38 +137,56 @@ def read_csv(path: Path, options: TableOptions) -> Table:
             cells = read_cells(path, reader, first, layout)
         except (UnicodeDecodeError, csv.Error) as error:
             raise csv_error(path, error) from None
-    return build_table(path, cells, layout, options.learned)
+    return build_table(path, cells, layout, options)
 
 
 def choose_columns(path: Path, first: list[str], options: TableOptions) -> Layout:
     """Which columns to read of a file with this first line. Raises InputError."""
     if len(first) < 2:
-        raise InputError(path, "its first line has one value", "write numbers and a label in each row")
-    label, ignore = options.label, options.ignore
+        raise InputError(path, "its first line has one value", "write numbers and a target in each row")
     header = None if options.header is None else options.header == "yes"
-    columns = options.learned.columns if options.learned else None
+    learned = options.learned
+    columns = learned.columns if learned else None
     by_name = columns is not None and bool(header or (header is None and not missing_columns(first, columns)))
-    if options.learned and label is None:
-        label = options.learned.label_option
-        if by_name and options.learned.label is not None:
-            label = options.learned.label
-            if label not in first:
-                raise InputError(path, f"its column of classes, {label}, is missing", "name it with --label")
-    place = len(first) - 1 if label is None else find_column(path, "--label", label, first, header)
-    named = [] if label is None else [("--label", label)]
+    target = options.target
+    if learned and not target:
+        target = learned.target_option
+        if by_name and learned.targets is not None:
+            target = learned.targets
+            if missing := [name for name in target if name not in first]:
+                raise InputError(path, f"its target column, {missing[0]}, is missing", "name it with --target")
+    named = [("--target", each) for each in target]
+    targets = [find_column(path, "--target", each, first, header) for each in target] or [len(first) - 1]
+    taken = dict.fromkeys(targets, "is the target")
+    if len(taken) < len(targets):
+        raise InputError(f"--target {' '.join(target)}", "names a column twice", "name each column once")
+    weight = split = None
+    for option, column, use in (
+        ("--weight", options.weight, "holds the weights"),
+        ("--split-column", options.split_column, "names the sets"),
+    ):
+        if column is None:
+            continue
+        place = find_column(path, option, column, first, header)
+        if place in taken:
+            raise InputError(f"{option} {column}", f"column {place + 1} {taken[place]}", "name another column")
+        named.append((option, column))
+        taken[place] = use
+        weight, split = (place, split) if option == "--weight" else (weight, place)
     if columns and by_name:
         inputs = match_columns(path, first, columns)
-        if place in inputs:
+        if both := [place for place in inputs if place in targets]:
             problem = "is an input of the model"
-            raise InputError(f"--label {label or first[place]}", problem, "name the column of the classes")
-        return Layout(first, place, inputs, True, True, named)
-    left_out = {find_column(path, "--ignore", each, first, header) for each in ignore}
-    inputs = [number for number in range(len(first)) if number != place and number not in left_out]
-    if place in left_out:
-        raise InputError(f"--ignore {' '.join(ignore)}", f"column {place + 1} holds the classes", "name others")
+            raise InputError(f"--target {first[both[0]]}", problem, "name the column of the targets")
+        return Layout(first, targets, inputs, True, True, named, weight, split)
+    left_out = {find_column(path, "--ignore", each, first, header) for each in options.ignore}
+    inputs = [number for number in range(len(first)) if number not in taken and number not in left_out]
+    for place in sorted(left_out & taken.keys()):
+        raise InputError(f"--ignore {' '.join(options.ignore)}", f"column {place + 1} {taken[place]}", "name others")
     if not inputs:
-        raise InputError(f"--ignore {' '.join(ignore)}", "no column is left to learn from", "leave out fewer")
-    return Layout(first, place, inputs, False, header, named + [("--ignore", each) for each in ignore])
+        raise InputError(path, "no column is left to learn from", "ignore fewer columns")
+    named += [("--ignore", each) for each in options.ignore]
+    return Layout(first, targets, inputs, False, header, named, weight, split)
 
 
 def find_column(path: Path, option: str, column: str, first: list[str], header: bool | None) -> int:
@@ -193,9 +232,11 @@ def match_columns(path: str | Path, names: Sequence[str], columns: Sequence[str]
 
 
 def read_cells(path: Path, reader: Any, first: list[str], layout: Layout) -> Cells:
-    """All rows from the first line on. Raises InputError for a line without a label or with another width."""
-    cells, width, place = Cells(), len(first), layout.label
-    codes, lines, labels = cells.codes, cells.lines, cells.labels
+    """All rows from the first line on. Raises InputError for a line without a target or with another width."""
+    cells, width = Cells({place: Labels() for place in layout.labels}), len(first)
+    place, *others = layout.labels
+    codes, names, lines = cells.labels[place].codes, cells.labels[place].names, cells.lines
+    more = [(other, cells.labels[other].codes, cells.labels[other].names) for other in others]
     # A slice if possible: it is faster, and a single column has to give a list, too.
     inputs = layout.inputs
     run = inputs == list(range(inputs[0], inputs[-1] + 1))
@@ -209,9 +250,12 @@ def read_cells(path: Path, reader: Any, first: list[str], layout: Layout) -> Cel
             problem = f"line {reader.line_num} has {format_count(len(row), 'value')}, the first line {width}"
             raise InputError(path, problem, "give all lines the same number")
         if not label and codes:
-            raise InputError(path, f"line {reader.line_num} has no label", "add one, or remove the line")
+            raise no_label(path, reader.line_num)
         block += pick(row)
-        codes.append(labels.setdefault(label, len(labels)))
+        codes.append(names.setdefault(label, len(names)))
+        for other, other_codes, other_names in more:
+            cell = row[other].strip()
+            other_codes.append(other_names.setdefault(cell, len(other_names)))
         lines.append(reader.line_num)
         if len(block) >= CELLS_AT_ONCE:
             cells.add_numbers(block, len(inputs))
@@ -220,72 +264,90 @@ def read_cells(path: Path, reader: Any, first: list[str], layout: Layout) -> Cel
     return cells
 
 
-def build_table(path: Path, cells: Cells, layout: Layout, learned: Learned | None) -> Table:
+def build_table(path: Path, cells: Cells, layout: Layout, options: TableOptions) -> Table:
     """The table of all cells. Raises InputError if some are not numbers."""
-    values = np.frombuffer(cells.values).reshape(len(cells.codes), -1)
-    codes, lines, labels = np.frombuffer(cells.codes, np.int64), cells.lines, list(cells.labels)
-    inputs, first, has_header = layout.inputs, layout.first, layout.header
+    values, lines = np.frombuffer(cells.values).reshape(len(cells.lines), -1), cells.lines
+    inputs, first, has_header, learned = layout.inputs, layout.first, layout.header, options.learned
     bad_first = {column: first[place] for column, place in enumerate(inputs) if not is_number(first[place])}
     signs: list[str] = []
     if has_header is None:
-        signs = header_signs(cells, layout, bad_first, learned)
-        has_header = bool(signs) or (len(codes) == 1 and len(bad_first) == len(inputs))
+        signs = header_signs(cells, layout, bad_first, options)
+        has_header = bool(signs) or (len(lines) == 1 and len(bad_first) == len(inputs))
     check_names(path, layout, has_header, learned)
     if len(signs) == 1:
         warn(header_remark(path, signs[0]))
     names = first if has_header else None
     if has_header:
-        values, codes, lines = values[1:], codes[1:], lines[1:]
-        if not (codes == 0).any():
-            codes, labels = codes - 1, labels[1:]
+        values, lines = values[1:], lines[1:]
     else:
         for column, cell in bad_first.items():
             cells.add_bad(column, lines[0], cell)
-        if "" in labels:
-            raise InputError(path, f"line {lines[0]} has no label", "add one, or remove the line")
-    if not len(codes):
+    if not len(lines):
         raise InputError(path, "has no row below its header", "add some")
-    check_cells(path, cells, layout, names, len(codes))
+    columns = {place: read_labels(path, cells.labels[place], place, names, lines) for place in layout.labels}
+    check_cells(path, cells, layout, names, len(lines))
     if (wrong := find_not_finite(values)) is not None:
         row, column = wrong
         raise not_a_number(path, lines[row], column_name(inputs[column], names), str(values[row, column]))
-    if layout.by_name and (extra := [name for at, name in enumerate(first) if at not in (*inputs, layout.label)]):
+    if layout.by_name and (extra := find_extra(layout, options.ignore)):
         warn(f"{path}: {ignored_columns(extra)}")
     if learned is None:
         kept = drop_index(path, values, inputs, names)
         if len(kept) < len(inputs):
             values, inputs = np.ascontiguousarray(values[:, kept]), [inputs[column] for column in kept]
-    # Integers if all are written as such, so that 01 is not 1.
-    classes: list[Class] = list(map(int, labels)) if all(map(INTEGER.fullmatch, labels)) else list(labels)
-    ordered = sorted(set(classes))
-    places = {name: number for number, name in enumerate(ordered)}
-    codes = np.array([places[name] for name in classes], np.int64)[codes]
-    train, test = np.arange(len(codes)), np.arange(0)
+    table = Table(values, np.zeros(len(lines), np.int64), [], np.arange(len(lines)), np.arange(0))
+    table = add_columns(path, table, layout.targets, layout.weight, layout.split, columns, options.task)
     if names is None:
-        return Table(values, codes, ordered, train, test)
-    columns = tuple(names[place] for place in inputs)
-    return Table(values, codes, ordered, train, test, columns, names[layout.label])
+        return table
+    return table._replace(
+        columns=tuple(names[place] for place in inputs), targets=tuple(names[place] for place in layout.targets)
+    )
 
 
-def header_signs(cells: Cells, layout: Layout, bad_first: dict[int, str], learned: Learned | None) -> list[str]:
+def read_labels(path: Path, labels: Labels, place: int, names: list[str] | None, lines: Sequence[int]) -> Column:
+    """A column that is not an input. lines: of the rows. Raises InputError for a blank cell.
+
+    Values are integers if all are written as such, so that 01 is not 1; else text.
+    """
+    codes, cells = np.frombuffer(labels.codes, np.int64), list(labels.names)
+    if names is not None:
+        codes = codes[1:]
+        if not (codes == 0).any():
+            codes, cells = codes - 1, cells[1:]
+    if "" in cells:
+        raise no_label(path, lines[int(np.argmax(codes == cells.index("")))])
+    numbers = np.array([math.nan if (number := as_number(cell)) is None else number for cell in cells])
+    missing = np.isnan(numbers)
+    missing[missing] = [is_missing(cells[at]) for at in np.flatnonzero(missing)]
+    values = list(map(int, cells)) if all(map(INTEGER.fullmatch, cells)) else cells
+    return Column(column_name(place, names), codes, values, numbers, missing, lambda row: f"line {lines[row]}")
+
+
+def header_signs(cells: Cells, layout: Layout, bad_first: dict[int, str], options: TableOptions) -> list[str]:
     """The reasons why the first line must be a header; empty if there are none.
 
     bad_first: by column, the cells of the first line that are not numbers.
     """
     signs = []
-    label, codes = layout.first[layout.label], np.frombuffer(cells.codes, np.int64)[1:]
-    labels = [text for text, code in cells.labels.items() if code or (codes == 0).any()]
-    over_numbers = False
+    rows = len(cells.lines) - 1
+    over_inputs = over_targets = is_new = False
     for column, cell in bad_first.items():
         text, missing = (cells.bad.get((column, kind), Fault()).count for kind in (False, True))
-        over_numbers |= is_text(cell) and max(text, 1) <= len(codes) - text - missing
-    if over_numbers or (labels and is_text(label) and all(map(is_number, labels))):
-        signs.append("text stands over numbers")
-    if counts_up(layout.first, layout.label):
+        over_inputs |= is_text(cell) and max(text, 1) <= rows - text - missing
+    for place in layout.targets:
+        label, labels = layout.first[place], cells.labels[place].below()
+        over_targets |= bool(labels) and is_text(label) and all(map(is_number, labels))
+        is_learned = options.learned is not None and label in options.learned.classes
+        # Measurements differ from row to row.
+        is_measured = is_number(label) and (options.task == "regression" or INTEGER.fullmatch(label) is None)
+        is_few = len(labels) <= MOST_CLASSES and len(labels) < rows
+        is_new |= bool(label) and label not in labels and not is_learned and not is_measured and is_few
+    signs += ["text stands over numbers"] * (over_inputs + over_targets)
+    if counts_up(layout.first, layout.labels):
         signs.append("its cells count from 0")
-    is_learned = learned is not None and label in learned.classes
-    if label and label not in labels and not is_learned and len(labels) <= MOST_CLASSES and len(labels) < len(codes):
-        signs.append(f"no row has its label {label!r}")
+    if is_new:
+        named = next(layout.first[place] for place in layout.targets if layout.first[place])
+        signs.append(f"no row has its label {named!r}")
     return signs
 
 
@@ -294,9 +356,9 @@ def header_remark(path: str | Path, sign: str) -> str:
     return f"{path}: its first line is read as a header, because {sign}; --header no reads it as a row"
 
 
-def counts_up(cells: Sequence[str], label: int | None) -> bool:
-    """Whether a first line counts 0, 1, 2, ..., as pandas names columns, with or without a label's and an index's."""
-    inputs = [cell for place, cell in enumerate(cells) if place != label and cell]
+def counts_up(cells: Sequence[str], labels: Sequence[int] = ()) -> bool:
+    """Whether a first line counts 0, 1, 2, ..., as pandas names columns, with or without labels' and an index's."""
+    inputs = [cell for place, cell in enumerate(cells) if place not in labels and cell]
     return any(len(some) > 1 and list(some) == [str(k) for k in range(len(some))] for some in (inputs, cells))
 
 
@@ -430,6 +492,12 @@ def is_text(cell: str) -> bool:
     return not is_number(cell) and not is_missing(cell)
 
 
+def find_extra(layout: Layout, ignore: Sequence[str]) -> list[str]:
+    """The names of the columns that are not read. ignore: names of those that need not be."""
+    read = (*layout.inputs, *layout.labels)
+    return [name for place, name in enumerate(layout.first) if place not in read and name not in ignore]
+
+
 def ignored_columns(names: Sequence[str]) -> str:
     """The note on columns that are not a model's."""
     return f"ignored {format_count(len(names), 'column')} that the model does not use: " + list_names(
@@ -446,6 +514,11 @@ def csv_error(path: str | Path, error: UnicodeDecodeError | csv.Error) -> InputE
     """The error for a file that `csv.reader` can't read."""
     problem = "isn't UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"is not CSV ({error})"
     return InputError(path, problem, "save it as CSV in UTF-8")
+
+
+def no_label(path: Path, line: int) -> InputError:
+    """The error for a blank cell in a column that is not an input."""
+    return InputError(path, f"line {line} has no label", "add one, or remove the line")
 
 
 def not_a_number(path: Path, line: int, column: str, cell: str) -> InputError:

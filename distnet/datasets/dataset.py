@@ -46,15 +46,15 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A training and a test set, and what a model has to store about them.
+    """A training, a test and perhaps a validation set, and what a model has to store about them.
 
     name: the value of --dataset, without a file. source: folder or file. fingerprint: sha256 of all inputs and labels.
     mean, deviation: of the standardisation, one number for all inputs or a list with one per column.
     classes: names, in the order of the targets; empty for regression and multilabel. shape: rows and columns of images;
     None for tables.
-    columns, label: names of a table's inputs and of its column of classes; None without a header.
-    task: see `Model.output`. targets: names of the target columns of regression and multilabel. target_mean,
-    target_deviation: of the standardised targets of regression, one number per target.
+    columns, targets: names of a table's inputs and of its target columns; None without a header.
+    task: see `Model.output`. target_mean, target_deviation: of the standardised targets of regression, one number per
+    target. validation: a table's own validation set.
     """
 
     name: str
@@ -67,11 +67,11 @@ class Dataset(NamedTuple):
     classes: tuple[Class, ...]
     shape: tuple[int, int] | None = None
     columns: tuple[str, ...] | None = None
-    label: str | None = None
-    task: str = "classification"
     targets: tuple[str, ...] | None = None
+    task: str = "classification"
     target_mean: list[float] | None = None
     target_deviation: list[float] | None = None
+    validation: Split | None = None
 
     def about(self) -> dict[str, Any]:
         """What `NeuralNetwork.about` needs to evaluate and predict raw inputs."""
@@ -80,7 +80,6 @@ class Dataset(NamedTuple):
             "deviation": self.deviation,
             "classes": list(self.classes),
             "columns": None if self.columns is None else list(self.columns),
-            "label": self.label,
             "targets": None if self.targets is None else list(self.targets),
             "target_mean": self.target_mean,
             "target_deviation": self.target_deviation,
@@ -90,9 +89,10 @@ class Dataset(NamedTuple):
 class Table(NamedTuple):
     """A table as read from a file.
 
-    values: (rows, columns), finite. codes: (rows,), the index of each row's class in `classes`, which are sorted.
-    train, test: indices of rows, in the order in which they are used.
-    columns: names of the columns of `values`; None if the file has none. label: name of the column of classes.
+    values: (rows, columns), finite. task: see `Model`. codes: (rows,), the index of each row's class in `classes`,
+    which are sorted; of classification, else zeros. numbers: (rows, targets), the finite targets of the other tasks.
+    train, test, validation: indices of rows, in the order in which they are used. weights: (rows,), None for 1 each.
+    columns, targets: names of the columns of `values` and of the target columns; None if the file has none.
     """
 
     values: NDArray[Any]
@@ -101,14 +101,23 @@ class Table(NamedTuple):
     train: Rows
     test: Rows
     columns: tuple[str, ...] | None = None
-    label: str | None = None
+    targets: tuple[str, ...] | None = None
+    task: str = "classification"
+    numbers: NDArray[np.float64] | None = None
+    weights: NDArray[np.float64] | None = None
+    validation: Rows | None = None
 
     def fingerprint(self) -> str:
-        """sha256 of all values and classes, and of the indices of the test rows."""
+        """sha256 of all values, targets and weights, and of the indices of the test and validation rows."""
         values = little_endian(self.values)
         digest = hashlib.sha256(repr((values.shape, values.dtype.str, self.classes)).encode())
         for array in (values, self.codes, self.test):
             digest.update(little_endian(array).data)
+        for name in ("numbers", "weights", "validation"):
+            array = getattr(self, name)
+            if array is not None:
+                digest.update(f"{name} {array.shape}".encode())
+                digest.update(little_endian(array).data)
         return digest.hexdigest()
 
 

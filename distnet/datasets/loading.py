@@ -16,7 +16,7 @@ from distnet.datasets.idx import read_idx_pair
 from distnet.datasets.npz import read_keras
 from distnet.datasets.options import DATA_FOLDER, DEFAULT, DIGITS, EMNIST_CLASSES, TABLES, DataOptions
 from distnet.datasets.synthetic import synthetic_digits
-from distnet.datasets.tables import column_moments, read_table
+from distnet.datasets.tables import add_validation, column_moments, read_table
 from distnet.parallel.launched import collective, launched_world
 from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
@@ -53,46 +53,65 @@ def load(world: World, options: DataOptions, dtype: DTypeLike) -> Dataset:
 
 
 def load_table(world: World, kind: str, path: Path, options: DataOptions, dtype: DTypeLike) -> Dataset:
-    """Your own table. Each column is standardised by its mean and deviation over the training rows.
+    """Your own table. Columns, and targets of regression, are standardised by their moments over the training rows.
 
     Only rank 0 reads and standardises; meanwhile, it holds all values once more.
     Raises InputError on every rank. Collective.
     """
 
-    def read() -> tuple[tuple[int, int, int, dict[str, Any]], Table]:
+    def read() -> tuple[tuple[list[int], int, int, bool, dict[str, Any]], Table]:
         table = read_table(kind, path, options.table)
         table = table._replace(train=table.train[: options.train_limit])
+        if options.validation is not None:
+            table = add_validation(kind, options.validation, table, options.table)
         features = table.values.shape[1]
         mean, deviation = np.zeros(features), np.ones(features)
         if not options.raw_inputs:
-            mean, deviation = column_moments(path, table)
+            mean, deviation = column_moments(path, table.values, table.train, "feature")
         notes = {
             "mean": mean.tolist(),
             "deviation": deviation.tolist(),
             "fingerprint": table.fingerprint(),
             "classes": tuple(table.classes),
             "columns": table.columns,
-            "label": table.label,
+            "targets": table.targets,
+            "task": table.task,
         }
-        return (len(table.train), len(table.test), features, notes), table
+        if table.task == "regression" and table.numbers is not None and not options.raw_targets:
+            moments = column_moments(path, table.numbers, table.train, "target")
+            notes |= {"target_mean": moments[0].tolist(), "target_deviation": moments[1].tolist()}
+        counts = [len(rows) for rows in (table.train, table.test, table.validation) if rows is not None]
+        outputs = len(table.classes) if table.numbers is None else table.numbers.shape[1]
+        return (counts, features, outputs, table.weights is not None, notes), table
 
     def fill(table: Table) -> None:
-        order = np.concatenate([table.train, table.test])
-        for rows in row_blocks(len(order), features):
+        order = np.concatenate([rows for rows in (table.train, table.test, table.validation) if rows is not None])
+        if table.weights is not None and whole.weights is not None:
+            whole.weights[:] = table.weights[order]
+        for rows in row_blocks(len(order), features + outputs):
             with np.errstate(over="ignore"):
                 whole.inputs[rows, :features] = (table.values[order[rows]] - notes["mean"]) / notes["deviation"]
-            if not np.isfinite(whole.inputs[rows]).all():
+                if table.numbers is not None:
+                    targets = table.numbers[order[rows]]
+                    if "target_mean" in notes:
+                        targets = (targets - notes["target_mean"]) / notes["target_deviation"]
+                    whole.targets[rows] = targets
+            if not (np.isfinite(whole.inputs[rows]).all() and np.isfinite(whole.targets[rows]).all()):
                 remedy = "use --dtype float64" if np.dtype(dtype) == np.float32 else "scale them"
                 raise InputError(path, f"some numbers are too large for {np.dtype(dtype)}", remedy)
         whole.inputs[:, features] = 1
-        whole.targets[np.arange(len(order)), table.codes[order]] = 1
+        if table.numbers is None:
+            whole.targets[np.arange(len(order)), table.codes[order]] = 1
 
-    (train, test, features, notes), table = world.keep_on_root(read)
-    whole = empty_split(world, train + test, features, len(notes["classes"]), dtype)
+    (counts, features, outputs, has_weights, notes), table = world.keep_on_root(read)
+    whole = empty_split(world, sum(counts), features, outputs, dtype, has_weights)
     world.on_root(lambda: fill(table) if table else None)
-    world.send_to_nodes(whole.inputs)
-    world.send_to_nodes(whole.targets)
-    return Dataset(kind, str(path), *whole.divide(train), **notes)
+    for array in (whole.inputs, whole.targets, whole.weights):
+        if array is not None:
+            world.send_to_nodes(array)
+    train, rest = whole.divide(counts[0])
+    test, validation = rest.divide(counts[1])
+    return Dataset(kind, str(path), train, test, validation=validation if counts[2:] else None, **notes)
 
 
 class Arrays(tuple[Array, Array, Array, Array]):

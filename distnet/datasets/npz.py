@@ -6,7 +6,7 @@ Nothing in the file is executed.
 import io
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,36 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from distnet.datasets.dataset import Table, find_not_finite
+from distnet.datasets.dataset import Table, as_weights, find_not_finite
 from distnet.datasets.idx import REMEDY, check_labels
+from distnet.datasets.options import TableOptions
+from distnet.datasets.targets import add_targets, as_column
 from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.files import check_unpacked_size
 from distnet.runtime.text import list_names
 
 # The names that the arrays may have, in lower case.
-NAMES = {"X": ("x", "x_train"), "y": ("y", "y_train"), "X_test": ("x_test",), "y_test": ("y_test",)}
+Names = Mapping[str, Sequence[str]]
+NAMES: Names = {"X": ("x", "x_train"), "y": ("y", "y_train"), "X_test": ("x_test",), "y_test": ("y_test",)}
+WEIGHTS: Names = {"sample_weight": ("sample_weight",), "sample_weight_test": ("sample_weight_test",)}
 ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
-def read_npz(path: Path) -> Table:
+def read_npz(path: Path, options: TableOptions) -> Table:
     """The table in an .npz file, in X's dtype; X_test and y_test, if they are there, are its test rows.
 
-    Raises InputError, and OSError.
+    sample_weight and sample_weight_test are their weights. Raises InputError, and OSError.
     """
-    found, named = read_arrays(path)
-    parts = [("X", "y"), ("X_test", "y_test")][: len(found) // 2]
+    found, named = read_arrays(path, {**NAMES, **WEIGHTS})
+    parts = [("X", "y"), ("X_test", "y_test")][: 2 if "X_test" in found else 1]
     for x_name, y_name in parts:
         check_pair(path, named[x_name], found[x_name], named[y_name], found[y_name])
-    shapes = [found[name].shape[1:] for name, _ in parts]
-    if len(set(shapes)) > 1:
-        problem = f"rows of {named['X']} are {shapes[0]}, and of {named['X_test']} {shapes[1]}"
-        raise InputError(path, problem, "give both the same number")
+    for names in (("X", "X_test"), ("y", "y_test")):
+        shapes = [found[name].shape[1:] for name in names if name in found]
+        if len(set(shapes)) > 1:
+            first, second = (named[name] for name in names)
+            problem = f"rows of {first} are {shapes[0]}, and of {second} {shapes[1]}"
+            raise InputError(path, problem, "give both the same number")
     if len({found[y].dtype.kind == "U" for _, y in parts}) > 1:
         problem = f"one of {named['y']} and {named['y_test']} is text, and the other isn't"
         raise InputError(path, problem, "give both the same classes")
@@ -45,10 +51,29 @@ def read_npz(path: Path) -> Table:
         arrays[0] if len(arrays) == 1 else np.concatenate(arrays)  # which copies even a single array
         for arrays in zip(*([found[x], found[y]] for x, y in parts), strict=True)
     )
-    classes, codes = np.unique(y, return_inverse=True)
-    values = np.ascontiguousarray(X.reshape(len(X), -1))
-    train, test = np.split(np.arange(len(y)), [len(found["X"])])
-    return Table(values, codes.astype(np.int64), classes.tolist(), train, test)
+    values, counts = np.ascontiguousarray(X.reshape(len(X), -1)), [len(found[x]) for x, _ in parts]
+    train, test = np.split(np.arange(len(y)), counts[:1])
+    columns = [
+        as_column("y" if y.ndim == 1 else f"y[:, {place}]", each, "row {}".format)
+        for place, each in enumerate(y.reshape(len(y), -1).T)
+    ]
+    table = Table(values, np.zeros(len(y), np.int64), [], train, test)
+    return add_targets(path, table, columns, options.task)._replace(weights=join_weights(path, found, counts))
+
+
+def join_weights(path: Path, found: dict[str, NDArray[Any]], counts: Sequence[int]) -> NDArray[np.float64] | None:
+    """The weights of all rows, None if there are none. counts: rows of X and, if it is there, X_test."""
+    if not found.keys() & WEIGHTS.keys():
+        return None
+    weights = []
+    for name, count in zip(WEIGHTS, counts, strict=False):
+        if name not in found:
+            raise InputError(path, f"{name} is missing", "give all rows a weight, or none")
+        try:
+            weights.append(as_weights(found[name], count, name))
+        except InputError as error:
+            raise InputError(path, f"{name}: {error.problem}", error.remedy) from None
+    return np.concatenate(weights)
 
 
 def read_keras(path: Path, classes: int) -> list[NDArray[np.uint8]]:
@@ -57,7 +82,7 @@ def read_keras(path: Path, classes: int) -> list[NDArray[np.uint8]]:
     Raises InputError if the file can't be read or has other arrays.
     """
     try:
-        found, named = read_arrays(path)
+        found, named = read_arrays(path, NAMES)
     except (OSError, InputError) as error:
         problem = error.problem if isinstance(error, InputError) else f"can't be read ({error.strerror or error})"
         raise InputError(path, problem, REMEDY) from None
@@ -77,10 +102,10 @@ def read_keras(path: Path, classes: int) -> list[NDArray[np.uint8]]:
     return [found[part] for part in NAMES]
 
 
-def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """The arrays by their keys in NAMES, in that order, and the name of each in the file.
+def read_arrays(path: Path, wanted: Names) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The arrays by their keys in `wanted`, in that order, and the name of each in the file.
 
-    Raises InputError if one is missing or there twice, and OSError.
+    Raises InputError if one of NAMES is missing, or one is there twice, and OSError.
     """
     try:
         with path.open("rb") as file:
@@ -88,7 +113,7 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
                 raise ValueError("it is not a zip file")
             file.seek(0)
             with np.load(file, allow_pickle=False) as stored:
-                named = find_names(path, stored.files)
+                named = find_names(path, stored.files, wanted)
                 check_unpacked_size(stored.zip.getinfo(member_of(stored, name)) for name in named.values())
                 found = {part: read_member(path, stored, name) for part, name in named.items()}
     except (OSError, InputError):
@@ -100,17 +125,17 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     return found, named
 
 
-def find_names(path: Path, names: Sequence[str]) -> dict[str, str]:
+def find_names(path: Path, names: Sequence[str], wanted: Names) -> dict[str, str]:
     """The file's name for each array of a table. Raises InputError if one is missing or there twice."""
     named = {}
-    for part, usual in NAMES.items():
+    for part, usual in wanted.items():
         there = [name for name in names if name.lower() in usual]
         if len(there) > 1:
             raise InputError(path, f"{list_names(there)} are both there, and either may be {part}", "remove one")
         if there:
             named[part] = there[0]
-    wanted = NAMES if {"X_test", "y_test"} & named.keys() else ("X", "y")
-    if missing := [part for part in wanted if part not in named]:
+    needed = NAMES if {"X_test", "y_test"} & named.keys() else ("X", "y")
+    if missing := [part for part in needed if part not in named]:
         raise InputError(
             path,
             f"{missing[0]} is missing, it has {list_names(names) or 'no arrays'}",
@@ -175,14 +200,14 @@ def read_objects(content: bytes) -> list[Any]:
 
 
 def check_pair(path: Path, x_name: str, X: NDArray[Any], y_name: str, y: NDArray[Any]) -> None:
-    """Raise InputError unless X is rows of finite numbers and y one class per row."""
+    """Raise InputError unless X is rows of finite numbers and y one target per row, or several numbers."""
     for name, numbers, kinds in ((x_name, X, "biuf"), (y_name, y, "biufU")):
         if numbers.dtype.kind not in kinds or (numbers.dtype.kind != "U" and numbers.dtype.itemsize > 8):
             right = "numbers or text" if "U" in kinds else "numbers"
             raise InputError(path, f"{name} is of {numbers.dtype}", f"save it as {right}")
-    if X.ndim < 2 or X.size == 0 or y.shape != X.shape[:1]:
+    if X.ndim < 2 or X.size == 0 or y.shape[:1] != X.shape[:1] or y.ndim > 2 or not y.size:
         problem = f"{x_name} is of shape {X.shape} and {y_name} of {y.shape}"
-        raise InputError(path, problem, "save (rows, columns) and (rows,)")
+        raise InputError(path, problem, "save (rows, columns) and (rows,) or (rows, targets)")
     for name, numbers in ((x_name, X), (y_name, y)):
         if numbers.dtype.kind == "f" and (index := find_not_finite(numbers)) is not None:
             problem = f"{name}[{', '.join(map(str, index))}] is {numbers[index]}"

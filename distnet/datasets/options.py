@@ -22,22 +22,24 @@ DEFAULT = "mnist"  # if no data set is named
 DATA_FOLDER = Path(os.path.expanduser(os.environ.get("DISTNET_DATA") or "data"))  # if no folder is named
 HAS_FOLDER = bool(os.environ.get("DISTNET_DATA"))  # whether the environment names it
 DATASETS = ("mnist", "fashion-mnist", "synthetic", *EMNIST_CLASSES)
-TABLES = ("csv", "npz")  # the part before the colon of csv:FILE
-OWN = " or ".join(f"{kind}:FILE" for kind in TABLES)
+TABLES = ("csv", "npz", "parquet")  # the part before the colon of csv:FILE
+NAMED_TABLES = ("csv", "parquet")  # with columns that options can name
+OWN = "csv:FILE, npz:FILE or parquet:FILE"
 HEADERS = ("yes", "no")
+CLASS_WEIGHTS = ("balanced",)
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What a trained model stores about its table.
+    """What a trained model stores about its table, or a data set about the table that it is validated on.
 
-    columns: names of its inputs, in order; None if the table had no header. label: name of the column of classes.
-    label_option: the value of --label in training. classes: their names.
+    columns: names of its inputs, in order; None if the table had no header. targets: names of the target columns.
+    target_option: the values of --target in training. classes: their names.
     """
 
     columns: tuple[str, ...] | None
-    label: str | None
-    label_option: str | None
+    targets: tuple[str, ...] | None
+    target_option: tuple[str, ...]
     classes: frozenset[str]
 
 
@@ -45,20 +47,25 @@ class Learned:
 class TableOptions:
     """How to read a table.
 
-    Of CSV only: label, the column of classes, by its name or its number from 1 (None: the last); header, "yes" or "no"
-    (None: detect it); ignore, the columns to leave out, named like the label.
-    test_share: share of each class to hold out if the file has no test set; None to train on all rows.
+    task: see `Model`; None to infer it from the targets.
+    Of tables with named columns only: target, the target columns, by their names or their numbers from 1 (none: the
+    last column); ignore, the columns to leave out; weight, the column of the rows' weights; split_column, the column
+    that divides the rows into training, validation and test set. Of CSV only: header, "yes" or "no" (None: detect it).
+    test_share: share of the rows, of each class, to hold out if the file has no test set; None to train on all rows.
     split_seed: seed of that draw. learned: the model to evaluate; None to train one. has_old_draw: whether that model
     is of distnet 0.1, which drew other rows.
     """
 
-    label: str | None = None
+    target: tuple[str, ...] = ()
     header: str | None = None
     ignore: tuple[str, ...] = ()
     test_share: float | None = 0.2
     split_seed: int = 0
     learned: Learned | None = None
     has_old_draw: bool = False
+    task: str | None = None
+    weight: str | None = None
+    split_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class DataOptions:
 
     name, directory: the values of --dataset and --data-dir; None if they are not given.
     train_limit: use the first training samples only. train_samples: how many synthetic digits to draw.
-    raw_inputs: do not standardise.
+    raw_inputs, raw_targets: do not standardise them. validation: file of a table's validation set.
     """
 
     name: str | None = None
@@ -76,3 +83,5 @@ class DataOptions:
     train_samples: int = 60_000
     table: TableOptions = TableOptions()
     raw_inputs: bool = False
+    raw_targets: bool = False
+    validation: Path | None = None

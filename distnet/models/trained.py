@@ -24,8 +24,8 @@ class Trained(NamedTuple):
     """A trained network. model: one copy of the parameters per node.
 
     mean, deviation: float64, () for all inputs together or (inputs,) for each. classes: names, in the order of the
-    outputs. columns: names of a table's columns, in the order of the inputs. label: the name of the column of classes.
-    targets: names of the target columns of regression and multilabel. target_mean, target_deviation: (outputs,), of the
+    outputs. columns: names of a table's columns, in the order of the inputs. targets: names of its target columns, one
+    for classification. target_mean, target_deviation: (outputs,), of the
     standardised targets of regression. Each is None if the file doesn't contain it.
     """
 
@@ -35,7 +35,6 @@ class Trained(NamedTuple):
     deviation: NDArray[np.float64] | None
     classes: list[Class] | None
     columns: tuple[str, ...] | None = None
-    label: str | None = None
     targets: tuple[str, ...] | None = None
     target_mean: NDArray[np.float64] | None = None
     target_deviation: NDArray[np.float64] | None = None
@@ -101,11 +100,12 @@ def load_trained(world: World, path: Path) -> Trained:
 
 def read_notes(path: Path, model: Model) -> Trained:
     """The model with what its `about` contains of the data. Raises InputError if that is damaged."""
-    names = ("mean", "deviation", "classes", "columns", "label")
-    mean, deviation, classes, columns, label = (model.about.get(name) for name in names)
+    names = ("mean", "deviation", "classes", "columns", "targets")
+    mean, deviation, classes, columns, targets = (model.about.get(name) for name in names)
+    if targets is None and (label := model.about.get("label")) is not None:  # of distnet 0.2
+        targets = [label]
     inputs, outputs = model.sizes[0], model.sizes[-1]
     moments = read_moments(mean, deviation)
-    targets = model.about.get("targets")
     target_moments = read_moments(model.about.get("target_mean"), model.about.get("target_deviation"))
     named = 2 if model.task == "classification" and outputs == 1 else outputs  # an output may be one of two classes'
     is_valid = {
@@ -113,11 +113,11 @@ def read_notes(path: Path, model: Model) -> Trained:
         or (moments.shape in ((2,), (2, inputs)) and are_moments(moments)),
         "mean and deviation of targets": target_moments is None
         or (target_moments.shape == (2, outputs) and are_moments(target_moments)),
-        "names of targets": targets is None or (are_all(targets, str) and len(targets) == outputs),
+        "names of targets": targets is None
+        or (are_all(targets, str) and len(targets) == (1 if model.task == "classification" else outputs)),
         "names of classes": not classes
         or (are_all(classes, Class) and len(set(map(str, classes))) == len(classes) == named),
-        "names of columns": (columns is None or (are_all(columns, str) and len(columns) == inputs))
-        and isinstance(label, str | None),
+        "names of columns": columns is None or (are_all(columns, str) and len(columns) == inputs),
     }
     for what, valid in is_valid.items():
         if not valid:
@@ -131,7 +131,6 @@ def read_notes(path: Path, model: Model) -> Trained:
         deviation,
         classes or None,
         None if columns is None else tuple(columns),
-        label,
         None if targets is None else tuple(targets),
         target_mean,
         target_deviation,

@@ -32,14 +32,16 @@ def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, cho
     world, parameters = trainer.world, trainer.exchange.parameters
     ranks = f"{format_count(world.size, 'rank')} on {format_count(world.nodes, 'node')}"
     held_out = f", {len(trainer.validation.split.inputs):,} validation" if trainer.validation else ""
+    weighted = ", weighted" * (trainer.train_set.weights is not None)
+    task = "" if data.task == "classification" else f"{data.task}, "
     is_portable = trainer.model.arithmetic == "portable"
     shards = "" if is_portable else f", {format_count(trainer.shards, 'shard')} per mini-batch"
     return [
         f"distnet {__version__}: {ranks}, 1 BLAS thread per rank{shards}; MPI: {world.library}",
         f"data: {data.name} ({data.source}), {len(trainer.chosen):,} training{held_out} "
-        f"and {len(data.test.inputs):,} test samples",
+        f"and {len(data.test.inputs):,} test samples{weighted}",
         f"network: {network}, {trainer.model.arithmetic} {parameters.dtype}, {len(parameters):,} parameters",
-        f"training: {format_count(epochs, 'epoch')}, mini-batches of {trainer.batch_size:,}, "
+        f"training: {task}{format_count(epochs, 'epoch')}, mini-batches of {trainer.batch_size:,}, "
         f"{trainer.optimizer.choice.optimizer}, learning rate {trainer.config.learning_rate:g}"
         + f" {trainer.config.schedule.kind}" * (trainer.config.schedule.kind != "constant")
         + f", seed {trainer.config.seed}",

@@ -69,7 +69,7 @@ def flowers(tmp_path_factory):
     rows = [[SPECIES[kind], *(draw.normal(size=4) + kind).tolist()] for kind in kinds]
     with (folder / "flowers.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["kind", "a", "b", "c", "d"], *rows])
-    options = ("--dataset", f"csv:{folder / 'flowers.csv'}", "--label", "kind", "--test-share", 0.3, "--seed", 4)
+    options = ("--dataset", f"csv:{folder / 'flowers.csv'}", "--target", "kind", "--test-share", 0.3, "--seed", 4)
     assert command(*options, "--epochs", 3, "--hidden", 5, "--model", folder / "flowers.npz").status == 0
     return folder
 
@@ -174,7 +174,7 @@ def test_the_training_part_and_all_of_it_can_be_evaluated_too(model, digits):
 def test_a_table_is_evaluated_on_the_rows_that_training_held_out(flowers):
     metrics = flowers / "metrics.jsonl"
     data = f"csv:{flowers / 'flowers.csv'}"
-    options = ("--dataset", data, "--label", "kind", "--test-share", 0.3, "--seed", 4, "--epochs", 3, "--hidden", 5)
+    options = ("--dataset", data, "--target", "kind", "--test-share", 0.3, "--seed", 4, "--epochs", 3, "--hidden", 5)
     command(*options, "--metrics", metrics)
     last = json.loads(metrics.read_text().splitlines()[-1])
     for told in (found(flowers / "flowers.npz"), found(flowers / "flowers.npz", "--dataset", data, ranks=3)):
@@ -238,7 +238,7 @@ def test_a_tables_columns_are_matched_by_name(flowers, tmp_path):
     named = ("1 column of the model is missing (c)", "its header has kind, a, b, d")
     check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
     other.write_text("species,a,b,c,d\nsetosa,1,2,3,4\n")
-    named = ("column of classes, kind, is missing", "--label")
+    named = ("target column, kind, is missing", "--target")
     check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)
 
 
@@ -249,7 +249,7 @@ def test_new_rows_of_one_class_or_without_a_header_are_evaluated(flowers, tmp_pa
     for header in ("kind,a,b,c,d\n", ""):
         new.write_text(header + "".join(rows))
         for part in ("test", "all"):
-            options = ("--dataset", f"csv:{new}", "--label", 1, "--part", part, "--json")
+            options = ("--dataset", f"csv:{new}", "--target", 1, "--part", part, "--json")
             ended = evaluate(flowers / "flowers.npz", *options)
             assert (ended.status, "has no header" in ended.err) == (0, not header)
             counts.append(json.loads(ended.out)["samples"])
@@ -260,9 +260,22 @@ def test_new_rows_of_one_class_or_without_a_header_are_evaluated(flowers, tmp_pa
     assert found(flowers / "flowers.npz", "--dataset", f"csv:{new}", "--part", "all")["samples"] == 6
 
 
+def test_a_model_of_distnet_0_2_which_stored_a_label_is_evaluated_as_it_was_trained(flowers, tmp_path):
+    network = NeuralNetwork.load(flowers / "flowers.npz")
+    about = network.about
+    about["label"], about["config"]["label"] = about.pop("targets")[0], about["config"].pop("target")[0]
+    for name in ("task", "weight", "class_weight", "split_column", "validation_data"):
+        about["config"].pop(name)
+    network.save(tmp_path / "old.npz")
+    assert found(tmp_path / "old.npz")["confusion"] == found(flowers / "flowers.npz")["confusion"]
+    del about["label"], about["columns"]  # as if the table had no header
+    network.save(tmp_path / "old.npz")
+    assert found(tmp_path / "old.npz")["confusion"] == found(flowers / "flowers.npz")["confusion"]
+
+
 def test_a_model_without_names_of_columns_takes_them_in_order(flowers, tmp_path):
     network = NeuralNetwork.load(flowers / "flowers.npz")
-    for name in ("columns", "label"):
+    for name in ("columns", "targets"):
         del network.about[name]
     network.save(tmp_path / "plain.npz")
     swapped = (flowers / "flowers.csv").read_text().replace("kind,a,b,c,d", "kind,d,c,b,a")
@@ -303,7 +316,7 @@ def test_a_model_whose_memory_is_damaged_is_named(digits, tmp_path, name):
         (("--dataset", "cifar"), ("--dataset", "'cifar'", "mnist")),
         (("--part", "half"), ("--part", "'half'", "train")),
         (("--mistakes", 0), ("--mistakes", "'0'")),
-        (("--dataset", "mnist", "--label", "kind"), ("--label", "mnist", "csv:FILE")),
+        (("--dataset", "mnist", "--target", "kind"), ("--target", "mnist", "csv:FILE")),
         (("--dataset", "csv:nowhere.csv"), ("csv:nowhere.csv", "can't be read")),
         (("--data-dir", "nowhere"), ("--data-dir nowhere", "train-images", "download")),
         (("--datset", "mnist"), ("--datset", "--dataset")),

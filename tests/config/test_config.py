@@ -172,6 +172,7 @@ def test_typed_options_win_over_the_file_and_the_file_over_the_preset(tmp_path):
         ("--max_iter", "--epochs"),
         ("--random-state", "--seed"),
         ("--wd", "--weight-decay"),
+        ("--label", "--target"),
         ("--optim", "--optimizer"),
         ("--save", "--model"),
         ("--data", "--data-dir"),
@@ -279,7 +280,7 @@ def read_back(chosen, folder):
         ["--arithmetic", "native", "--shards", "8", "--stack", "2"],
         ["--arithmetic", "native", "--dtype", "float64"],
         ["--model", 'a "b"\\\n\t\x7fé.pkl', "--seed", str(2**63 - 1), "--quiet", "--tutorial-loss"],
-        ["--dataset", "csv:a b.csv", "--label", "3", "--test-share", "0.1", "--raw-inputs"],
+        ["--dataset", "csv:a b.csv", "--target", "3", "--test-share", "0.1", "--raw-inputs"],
     ],
 )
 def test_the_written_configuration_is_read_back_to_the_same(tmp_path, arguments):
@@ -289,7 +290,7 @@ def test_the_written_configuration_is_read_back_to_the_same(tmp_path, arguments)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(min_value=5e-324, allow_infinity=False))
 @settings(derandomize=True, database=None, deadline=None, max_examples=100)
 def test_any_text_and_any_number_are_read_back(tmp_path_factory, text, rate):
-    chosen = replace(config(), dataset=f"csv:{text}.", label=text, learning_rate=rate)
+    chosen = replace(config(), dataset=f"csv:{text}.", target=(text,), learning_rate=rate)
     assert read_back(chosen, tmp_path_factory.getbasetemp()) == chosen
 
 
@@ -434,7 +435,7 @@ def test_help_is_no_configuration(arguments):
             "--activation: expected one of sigmoid, tanh, relu, leaky-relu, gelu, identity, got 'swish'",
         ),
         (["--momentum", "0.5"], "--momentum: --optimizer sgd has none; choose --optimizer momentum or nesterov"),
-        (["--label", "3"], "--label: --dataset mnist has none; choose --dataset csv:FILE"),
+        (["--target", "3"], "--target: --dataset mnist has none; choose --dataset csv:FILE"),
         (["--test-share", "0.3"], "--test-share: --dataset mnist has none; choose --dataset csv:FILE or npz:FILE"),
         (["--quiet=yes"], "--quiet: ignored explicit argument 'yes'"),
     ],

@@ -14,6 +14,7 @@ from distnet.datasets import csv_tables
 from distnet.datasets.loading import load
 from distnet.datasets.options import DataOptions, Learned, TableOptions
 from distnet.datasets.tables import read_table
+from distnet.nn.model import TASKS
 from distnet.parallel import shards
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
@@ -195,7 +196,7 @@ def test_an_npz_file_without_a_test_part_is_split_and_pictures_in_it_are_rows(tm
     ],
 )
 def test_classes_are_numbers_where_all_labels_are_whole_numbers_in_plain_form_else_text(tmp_path, labels, classes):
-    read = table("".join(f"0,{label}\n" for label in labels.split()), tmp_path, header="no")
+    read = table("".join(f"0,{label}\n" for label in labels.split()), tmp_path, header="no", task="classification")
     assert read.classes == classes
     assert [str(read.classes[code]) for code in read.codes] == labels.split()
 
@@ -220,7 +221,7 @@ def test_classes_are_numbers_where_all_labels_are_whole_numbers_in_plain_form_el
 )
 def test_a_header_is_optional_and_the_label_is_the_last_column_or_the_one_named(remarks, tmp_path, text, label):
     for written in (text.encode(), gzip.compress(text.encode())):
-        read = table(written, tmp_path, label=label)
+        read = table(written, tmp_path, target=(label,) * (label is not None))
         assert read.values.tolist() == [[1, 2], [3, 4], [5, 6]]
         assert (read.classes, read.codes.tolist(), remarks) == (["a", "b"], [1, 0, 1], [])
 
@@ -283,19 +284,19 @@ def test_other_columns_that_count_the_rows_are_learned_from_and_that_is_told(rem
 def test_columns_to_ignore_may_hold_anything(tmp_path):
     text = "name,x,kind,note\nann,1,a,\nbob,2,b,?\ncid,3,a,1\n"
     for ignore in (("name", "note"), ("1", "note"), ("4", "name")):
-        read = table(text, tmp_path, ignore=ignore, label="kind")
-        assert (read.columns, read.values.tolist(), read.label) == (("x",), [[1], [2], [3]], "kind")
+        read = table(text, tmp_path, ignore=ignore, target=("kind",))
+        assert (read.columns, read.values.tolist(), read.targets) == (("x",), [[1], [2], [3]], ("kind",))
     path = tmp_path / "a.csv"
     for ignore, told in (
         (["age"], "--ignore age: "),
-        (["kind"], "column 3 holds the classes"),
+        (["kind"], "column 3 is the target"),
         (["1", "2", "4"], "no column is left"),
     ):
-        assert told in refusal(path, ignore=ignore, label="kind")
+        assert told in refusal(path, ignore=ignore, target=("kind",))
 
 
 def test_a_number_that_is_another_columns_name_is_taken_as_a_number_and_that_is_told(remarks, tmp_path):
-    read = table("1,0,label\n5,2,7\n3,2,8\n1,3,7\n", tmp_path, ignore=("1",), label="3")
+    read = table("1,0,label\n5,2,7\n3,2,8\n1,3,7\n", tmp_path, ignore=("1",), target=("3",))
     assert read.columns == ("0",)
     assert remarks == []
     read = table("0,1,label\n5,2,7\n3,2,8\n1,3,7\n", tmp_path, ignore=("1",))
@@ -304,9 +305,9 @@ def test_a_number_that_is_another_columns_name_is_taken_as_a_number_and_that_is_
 
 
 def test_the_last_column_is_the_label_for_a_model_that_stores_names_of_inputs_alone(tmp_path):
-    learned = Learned(("x", "y"), None, None, frozenset("ab"))
+    learned = Learned(("x", "y"), None, (), frozenset("ab"))
     read = table("y,x,kind\n1,2,a\n3,4,b\n", tmp_path, learned=learned)
-    assert (read.columns, read.values.tolist(), read.label) == (("x", "y"), [[2, 1], [4, 3]], "kind")
+    assert (read.columns, read.values.tolist(), read.targets) == (("x", "y"), [[2, 1], [4, 3]], ("kind",))
 
 
 def test_all_text_columns_are_named_and_empty_cells_counted_in_one_line(tmp_path):
@@ -324,22 +325,40 @@ def test_a_number_is_written_in_digits_of_ascii(tmp_path, number):
     assert f"line 2, column 1 (x): {number!r} is not a finite number" in refusal(path)
 
 
+INFERRED = {  # targets, and what they are taken for
+    "text": (["a", "b"] * 20, "classification"),
+    "text and numbers": (["a", "1.5"] * 20, "classification"),
+    "20 integers": ([*range(20)] * 2, "classification"),
+    "integers with a decimal point": ([0.0, 1.0] * 20, "classification"),
+    "21 integers": ([*range(21)] * 2, "y has 21 different integers; choose --task classification or --task regression"),
+    "numbers": ([0.5, 1.0] * 20, "regression"),
+    "columns of 0 and 1": ([[0, 1], [1, 1]] * 20, "multilabel"),
+    "columns of 0.0 and 1.0": ([[0.0, 1.0], [1.0, 1.0]] * 20, "multilabel"),
+    "columns of numbers": ([[0, 1.5], [1, 2.5]] * 20, "regression"),
+    "columns of integers": ([[0, 1], [1, 2]] * 20, "are integers, not all 0 or 1; choose --task regression"),
+    "columns of text": ([["a", "b"], ["b", "a"]] * 20, "holds text, and there are 2 target columns"),
+}
+
+
 @pytest.mark.parametrize("kind", ["csv", "npz"])
-def test_a_label_of_measurements_is_refused_and_whole_numbers_written_as_such_are_not(tmp_path, kind):
+@pytest.mark.parametrize("name", INFERRED)
+def test_the_task_is_inferred_from_the_targets_or_has_to_be_typed(tmp_path, kind, name):
+    targets, expected = INFERRED[name]
     path = tmp_path / f"a.{kind}"
-    for labels, is_refused in (
-        (np.arange(60) % 25 / 10, True),
-        (np.arange(60) % 25 * 1.0, False),
-        (np.arange(60) % 20 / 10, False),
-    ):
-        if kind == "csv":
-            path.write_text("".join(f"{row},{label}\n" for row, label in enumerate(labels)))
-        else:
-            np.savez(path, X=np.arange(60.0)[:, None], y=labels)
-        if is_refused:
-            assert "its label has 25 different values, which aren't integers" in refusal(path, header=None)
-        else:
-            read_table(kind, path, TableOptions())
+    y = np.array(targets)
+    columns = y.reshape(len(y), -1)
+    if kind == "csv":
+        path.write_text("".join(f"{row},{','.join(map(str, each))}\n" for row, each in enumerate(columns.tolist())))
+    else:
+        np.savez(path, X=np.arange(1.0 * len(y))[:, None], y=y)
+    options = {"header": "no", "target": tuple(map(str, range(2, columns.shape[1] + 2)))}
+    if expected in TASKS:
+        read = read_table(kind, path, TableOptions(**options))
+        assert read.task == expected
+        if read.numbers is not None:
+            assert (read.numbers == columns).all()
+    else:
+        assert expected.replace("y has", "column 2 has" if kind == "csv" else "y has") in refusal(path, **options)
 
 
 def test_every_class_has_its_share_of_the_rows_held_out_and_one_on_either_side(tmp_path):
@@ -410,7 +429,7 @@ BAD_CSV = {
     "a missing label": ("1,2,a\n1,2,\n", "line 2 has no label"),
     "a gzip file that is cut": (gzip.compress(b"1,a\n2,b\n")[:-9], "its gzip wrapper is damaged"),
     "one class": ("1,a\n2,a\n", "all rows are of class 'a'"),
-    "measurements for labels": ("1,2.5\n2,2.6\n3,2.7\n", "every row is of a class of its own"),
+    "labels that are all different": ("1,a\n2,b\n3,c\n", "every row is of a class of its own"),
     "an open quote": ('1,a\n"2,b\n', "is not CSV (unexpected end of data)"),
     "bytes of another code": (b"1,\xe9\n", "isn't UTF-8 text"),
     "a binary file": (b"\0\1\2\xff" * 9, "is"),
@@ -437,8 +456,8 @@ def test_a_bad_csv_file_is_refused_in_one_line(tmp_path, name):
 def test_a_label_that_is_no_column_is_refused_with_the_columns_that_are(tmp_path, text, label, told):
     path = tmp_path / "a.csv"
     path.write_text(text)
-    message = refusal(path, label=label)
-    assert message.startswith(f"--label {label}: {path} has ")
+    message = refusal(path, target=(label,))
+    assert message.startswith(f"--target {label}: {path} has ")
     assert told in message
 
 
@@ -453,7 +472,9 @@ BAD_NPZ = {
     "no columns": ({"X": X[:, :0], "y": Y}, "X is of shape (4, 0)"),
     "no rows": ({"X": X[:0], "y": Y[:0]}, "X is of shape (0, 4)"),
     "too few labels": ({"X": X, "y": Y[:3]}, "X is of shape (4, 4) and y of (3,)"),
-    "labels as rows": ({"X": X, "y": Y[:, None]}, "X is of shape (4, 4) and y of (4, 1)"),
+    "targets as images": ({"X": X, "y": Y[:, None, None]}, "X is of shape (4, 4) and y of (4, 1, 1)"),
+    "no targets": ({"X": X, "y": Y[:, None][:, :0]}, "X is of shape (4, 4) and y of (4, 0)"),
+    "other targets": ({"X": X, "y": Y, "X_test": X, "y_test": X}, "rows of y are (), and of y_test (4,)"),
     "other columns": ({"X": X, "y": Y, "X_test": X[:, :3], "y_test": Y}, "rows of X are (4,), and of X_test (3,)"),
     "other classes": ({"X": X, "y": Y, "X_test": X, "y_test": Y.astype(str)}, "one of y and y_test is text"),
     "text for numbers": ({"X": X.astype(str), "y": Y}, "X is of <U32; save it as numbers"),
@@ -566,8 +587,8 @@ def test_what_a_file_holds_does_not_reach_the_terminal_as_control_characters(tra
     ended = [
         train("--dataset", f"csv:{path}", *SMALL, "--model", model),
         command(model, module="distnet.evaluate"),
-        train("--dataset", f"csv:{path}", "--label", "y", *SMALL),
-        train("--dataset", f"csv:{path}", "--label", strange, *SMALL),
+        train("--dataset", f"csv:{path}", "--target", "y", *SMALL),
+        train("--dataset", f"csv:{path}", "--target", strange, *SMALL),
     ]
     assert [each.status for each in ended] == [0, 0, 2, 2]
     for each in ended:

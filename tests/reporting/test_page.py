@@ -170,7 +170,7 @@ def test_a_table_has_a_list_of_mistakes_and_names_that_are_markup_stay_text(tmp_
     options = (
         "--dataset",
         f"csv:{path}",
-        "--label",
+        "--target",
         "1",
         "--hidden",
         3,
