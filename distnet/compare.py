@@ -22,10 +22,12 @@ from distnet.runtime.errors import InputError
 from distnet.runtime.files import check_writable, is_same_file, write_content
 from distnet.runtime.launch import launched_rank
 from distnet.runtime.text import format_count, format_table, to_printable
-from distnet.training.history import History
+from distnet.training.history import METRIC_NAMES, History
 
 NEEDED = ("epoch", "loss", "learning_rate", "seconds", "samples_per_second")
-SCORES = ("test_accuracy", "validation_accuracy")
+SCORES = {
+    f"{part}_{metric}": f"{part} {name}" for part in ("test", "validation") for metric, name in METRIC_NAMES.items()
+}
 COMPARED = ("loss", "validation_loss", "test_loss")
 Record = dict[str, float]
 
@@ -142,36 +144,36 @@ def count_shared(sequences: Sequence[Sequence[str]]) -> int:
     return len(list(takewhile(lambda items: len(set(items)) == 1, zip(*sequences, strict=False))))
 
 
-def choose_accuracy(runs: Sequence[Run]) -> str:
-    """Choose the accuracy that all epochs have."""
+def choose_score(runs: Sequence[Run]) -> str:
+    """Choose the score that all epochs have: the accuracy, or that of another task."""
     for name in SCORES:
         if all(name in record for each in runs for record in each.records):
             return name
     raise InputError(
-        "metrics", "no accuracy is in all epochs of all files", "name runs that all have a test or a validation set"
+        "metrics",
+        "no score is in all epochs of all files",
+        "name runs of one task that all have a test or a validation set",
     )
 
 
 def build_table(runs: Sequence[Run]) -> list[list[str]]:
     """Build the table: a header, and one row per run."""
-    accuracy = choose_accuracy(runs)
+    score = choose_score(runs)
     is_validated = any("validation_loss" in record for each in runs for record in each.records)
-    head = ["run", *["losses"] * (len(runs) > 1), "epochs", "best " + accuracy.replace("_", " "), "epoch"]
+    head = ["run", *["losses"] * (len(runs) > 1), "epochs", "best " + SCORES[score], "epoch"]
     rows = [[*head, *["kept"] * is_validated, "last", "last loss", "seconds", "samples/s"]]
     for place, each in enumerate(runs):
         records = each.records
-        best = max(records, key=lambda record: -math.inf if math.isnan(record[accuracy]) else record[accuracy])
+        best = max(records, key=lambda record: -math.inf if math.isnan(record[score]) else record[score])
         seconds = each.seconds()[-1]
         samples = sum(record["samples_per_second"] * record["seconds"] for record in records)
         row = [each.label]
         if len(runs) > 1:
             row.append(compare_losses(runs[0], each) if place else "-")
-        row += [f"{len(records):,}", f"{best[accuracy]:.4f}", f"{best['epoch']:.0f}"]
+        row += [f"{len(records):,}", f"{best[score]:.4f}", f"{best['epoch']:.0f}"]
         if is_validated:
-            row.append(
-                f"{each.kept()[accuracy]:.4f}" if all("validation_loss" in record for record in records) else "-"
-            )
-        row += [f"{records[-1][accuracy]:.4f}", f"{records[-1]['loss']:.4f}", f"{seconds:,.1f}"]
+            row.append(f"{each.kept()[score]:.4f}" if all("validation_loss" in record for record in records) else "-")
+        row += [f"{records[-1][score]:.4f}", f"{records[-1]['loss']:.4f}", f"{seconds:,.1f}"]
         row.append(f"{samples / seconds:,.0f}" if seconds else "-")
         rows.append(row)
     return rows
@@ -193,11 +195,11 @@ def compare_losses(first: Run, other: Run) -> str:
 
 
 def draw_charts(runs: Sequence[Run]) -> dict[str, str]:
-    """Draw loss, accuracy and learning rate, each by epoch and by time; returns the charts by their titles."""
-    accuracy = choose_accuracy(runs)
+    """Draw loss, score and learning rate, each by epoch and by time; returns the charts by their titles."""
+    score = choose_score(runs)
     titles = {
         "loss": "Training loss",
-        accuracy: accuracy.replace("_", " ").capitalize(),
+        score: SCORES[score][0].upper() + SCORES[score][1:],
         "learning_rate": "Learning rate",
     }
     drawn = {}

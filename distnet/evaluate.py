@@ -136,7 +136,7 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
         train_samples=read_option(config, "train_samples", positive_count, Config.train_samples),
         table=table_options(trained, options),
         raw_inputs=has_moments,
-        raw_targets=trained.target_mean is not None,
+        raw_targets=True,
     )
     # The numbers of a table are standardised before they are rounded.
     data = load(world, source, np.float64 if kind in TABLES else trained.model.parameters.dtype)

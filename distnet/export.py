@@ -16,7 +16,7 @@ from distnet.models.onnx import ONNX_BYTES, to_onnx
 from distnet.models.safetensors import load_safetensors, to_safetensors
 from distnet.models.trained import read_notes
 from distnet.nn.functional import ACTIVATIONS
-from distnet.nn.model import Model
+from distnet.nn.model import TASKS, Model
 from distnet.nn.parameters import parameter_count
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
@@ -27,9 +27,9 @@ SOURCES, TARGETS = (*MODEL_ENDINGS, ".safetensors"), (*MODEL_ENDINGS, ".onnx", "
 PACKAGES = {".onnx": "onnx", ".safetensors": "safetensors"}
 
 
-def read(path: Path, activation: str | None) -> Model:
+def read(path: Path, activation: str | None, task: str | None) -> Model:
     """The model in a file of any format in SOURCES. Raises InputError."""
-    return load_safetensors(path, activation) if path.suffix == ".safetensors" else load_model(path)
+    return load_safetensors(path, activation, task) if path.suffix == ".safetensors" else load_model(path)
 
 
 def write(path: Path, model: Model, standardise: bool) -> None:
@@ -51,10 +51,15 @@ def build_parser() -> Parser:
     parser.add_argument("source", type=partial(path_ending_in, SOURCES), help=f"model to read: {', '.join(SOURCES)}")
     parser.add_argument("target", type=partial(path_ending_in, TARGETS), help=f"file to write: {', '.join(TARGETS)}")
     parser.add_argument(
-        "--standardise", action="store_true", help="standardisation of raw inputs as part of the model (.onnx only)"
+        "--standardise",
+        action="store_true",
+        help="raw inputs, and numbers of a regression in the targets' own units (.onnx only)",
     )
     parser.add_argument(
         "--activation", choices=ACTIVATIONS, help="activation of a .safetensors file that doesn't name it, as PyTorch's"
+    )
+    parser.add_argument(
+        "--task", choices=TASKS, help="task of a .safetensors file that doesn't name it (default: classification)"
     )
     return parser
 
@@ -71,11 +76,11 @@ def main() -> None:
     check_writable(typed.target, "target")
     if is_same_file(typed.source, typed.target):
         raise InputError(f"target {typed.target}", "is the source", "name another file")
-    model = read(typed.source, typed.activation)
-    if typed.activation not in (None, model.activation):
-        raise InputError(
-            "--activation", f"got {typed.activation}, but {typed.source} has {model.activation}", "leave it out"
-        )
+    model = read(typed.source, typed.activation, typed.task)
+    for option in ("activation", "task"):
+        value, stored = getattr(typed, option), getattr(model, option)
+        if value not in (None, stored):
+            raise InputError(f"--{option}", f"got {value}, but {typed.source} has {stored}", "leave it out")
     if typed.standardise and typed.target.suffix != ".onnx":
         raise InputError("--standardise", f"{typed.target} can't hold it", "write .onnx, or leave it out")
     if typed.standardise and read_notes(typed.source, model).mean is None:

@@ -1,4 +1,4 @@
-"""Classify images and rows of numbers with a trained network: python -m distnet.predict model.pkl seven.png."""
+"""Predict images and rows of numbers with a trained network: python -m distnet.predict model.pkl seven.png."""
 
 from distnet.runtime import command, failure, logs
 
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,9 @@ from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
-from distnet.runtime.text import format_count, format_table, json_line
-from distnet.training.evaluation import BLOCK_ROWS
+from distnet.runtime.files import check_writable, is_same_file, is_stream, write_whole
+from distnet.runtime.text import format_count, format_table, json_line, to_printable
+from distnet.training.evaluation import BLOCK_ROWS, HALF, class_probabilities
 
 STANDARD_INPUT = "-"
 CSV_ENDINGS = (".csv", ".csv.gz")
@@ -72,8 +73,8 @@ class Bad:
 
 def main() -> int:
     """Run the command; returns the exit status. Collective."""
-    options = build_parser().parse_args()
-    bad = launched_world().on_root(lambda: predict(options.model, options.files, options.json, options.header))
+    typed = build_parser().parse_args()
+    bad = launched_world().on_root(lambda: predict(typed.model, typed.files, typed.json, typed.header, typed.output))
     return failure.EXIT_BAD_INPUT if bad else 0
 
 
@@ -82,7 +83,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="python -m distnet.predict",
         usage="python -m distnet.predict MODEL FILE [FILE ...] [options]",
-        description="Classify images and rows of numbers.",
+        description="Predict classes, labels or numbers for images and rows of numbers.",
         allow_abbrev=False,
     )
     parser.add_argument("model", type=file_path, metavar="MODEL", help="model file that training wrote")
@@ -90,18 +91,24 @@ def build_parser() -> Parser:
         "files",
         nargs="+",
         metavar="FILE",
-        help="image, prepared like the images of the training; IDX file; CSV file without classes; or - for rows of "
+        help="image, prepared like the images of the training; IDX file; CSV file without targets; or - for rows of "
         "numbers on standard input",
     )
     parser.add_argument("--header", choices=HEADERS, help="whether the first row is a header (default: inferred)")
-    parser.add_argument("--json", action="store_true", help="one JSON object per row, with all probabilities")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="one JSON object per row, with all probabilities")
+    how.add_argument(
+        "--output", type=file_path, metavar="FILE", help="CSV file to write instead, with all probabilities or numbers"
+    )
     return parser
 
 
-def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None) -> int:
-    """Print the model's prediction for each row in the files; returns the number of invalid rows and files.
+def predict(
+    path: Path, files: Sequence[str], as_json: bool = False, header: str | None = None, output: Path | None = None
+) -> int:
+    """Print or write the model's prediction for each row in the files; returns the number of invalid rows and files.
 
-    Raises InputError for an invalid model.
+    Raises InputError for an invalid model, and if `output` can't be written or is one of the files.
     """
     trained = load_trained(World(), path)
     if trained.mean is None:
@@ -110,26 +117,135 @@ def predict(path: Path, files: Sequence[str], as_json: bool, header: str | None)
             "has no mean and deviation of its inputs",
             'set network.about["mean"] and ["deviation"] before saving it',
         )
-    classes = trained.classes or list(range(trained.model.sizes[-1]))
+    if output is not None:
+        check_output(output, [path, *(file_path(name) for name in files if name != STANDARD_INPUT)])
     bad = Bad()
-    table = [["file", "class", "probability", "runner-up", "probability"]]
-    for name, row in probabilities(trained, read_all(trained, files, header, bad), bad):
-        best, *others = np.argsort(-row, kind="stable")[:2]
-        record = {
-            "file": name,
-            "class": classes[best],
-            "probability": float(row[best]),
-            "runner_up": classes[others[0]] if others else None,
-            "probabilities": {str(each): float(p) for each, p in zip(classes, row, strict=True)},
-        }
+    predictions = predict_rows(trained, read_all(trained, files, header, bad), bad)
+    form = FORMS[trained.model.task](trained)
+    if output is not None:
+        write_csv(output, form, predictions)
+        return bad.count
+    table = [["file", *form.head]]
+    for name, row in predictions:
         if as_json:
-            print(json_line(record))
+            print(json_line({"file": name} | form.describe(row)))
         else:
-            found = [word for place in (best, *others) for word in (str(classes[place]), f"{row[place]:.4f}")]
-            table.append([name, *found, *["-", "-"] * (not others)])
-    if not as_json and table[1:]:
+            table.append([name, *form.words(row)])
+    if table[1:]:
         print(format_table(table))
     return bad.count
+
+
+def check_output(output: Path, inputs: Iterable[Path]) -> None:
+    """Raise InputError if `output` can't be written, or is one of the inputs."""
+    check_writable(output, "--output")
+    for each in inputs:
+        if is_same_file(output, each):
+            raise InputError(f"--output {output}", "is a file to read", "name another file")
+
+
+class Form:
+    """How predictions are shown: those of a regression as numbers in the targets' own units.
+
+    head, columns: names of the columns of the printed table and of the CSV file, after the first with the row's name.
+    A row is (outputs,), as `predict_rows` gives it.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        self.names = trained.names
+        self.head = self.columns = [str(name) for name in self.names]
+
+    def words(self, row: Array) -> list[str]:
+        """The row's cells in the printed table."""
+        return [f"{value:.6g}" for value in row]
+
+    def cells(self, row: Array) -> list[str]:
+        """The row's cells in the CSV file, with all digits."""
+        return [str(value) for value in row]
+
+    def describe(self, row: Array) -> dict[str, Any]:
+        """The row as JSON."""
+        return {"predicted": self.by_name(row)}
+
+    def by_name(self, row: Array) -> dict[str, float]:
+        """The values of the row by the names of the outputs."""
+        return {str(name): float(value) for name, value in zip(self.names, row, strict=True)}
+
+
+class LabelForm(Form):
+    """Labels that are predicted, each with its probability; all probabilities in CSV and JSON."""
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__(trained)
+        self.head = ["labels"]
+
+    def words(self, row: Array) -> list[str]:
+        """See `Form`."""
+        return [", ".join(f"{self.names[place]} {row[place]:.4f}" for place in np.flatnonzero(row >= HALF)) or "-"]
+
+    def describe(self, row: Array) -> dict[str, Any]:
+        """See `Form`."""
+        return {
+            "labels": [self.names[place] for place in np.flatnonzero(row >= HALF)],
+            "probabilities": self.by_name(row),
+        }
+
+
+class ClassForm(Form):
+    """The class, its probability and the runner-up; all probabilities in CSV and JSON."""
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__(trained)
+        self.has_one_output = trained.model.sizes[-1] == 1
+        self.head, self.columns = ["class", "probability", "runner-up", "probability"], ["class", *self.columns]
+
+    def words(self, row: Array) -> list[str]:
+        """See `Form`."""
+        found = [word for place in self.first_two(row) for word in (str(self.names[place]), f"{row[place]:.4f}")]
+        return [*found, *["-"] * (len(self.head) - len(found))]
+
+    def cells(self, row: Array) -> list[str]:
+        """See `Form`."""
+        return [str(self.names[self.first_two(row)[0]]), *super().cells(row)]
+
+    def describe(self, row: Array) -> dict[str, Any]:
+        """See `Form`."""
+        best, *others = self.first_two(row)
+        return {
+            "class": self.names[best],
+            "probability": float(row[best]),
+            "runner_up": self.names[others[0]] if others else None,
+            "probabilities": self.by_name(row),
+        }
+
+    def first_two(self, row: Array) -> list[int]:
+        """The indices of the most probable class and of the runner-up, if there is one."""
+        if self.has_one_output:  # for which a half counts as the second class
+            best = int(row[1] >= HALF)
+            return [best, 1 - best]
+        return [int(place) for place in np.argsort(-row, kind="stable")[:2]]
+
+
+FORMS = {"classification": ClassForm, "multilabel": LabelForm, "regression": Form}
+
+
+def write_csv(path: Path, form: Form, predictions: Iterable[tuple[str, Array]]) -> None:
+    """Write a row per prediction, with a header; the file appears when it is complete. Raises InputError."""
+
+    def write(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, "utf-8", errors="replace", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", *form.columns])
+        writer.writerows([name, *form.cells(row)] for name, row in predictions)
+        text.detach()  # flushes it, and leaves the file open
+
+    has_name = not is_stream(path)
+    try:
+        write_whole(path, write)
+    except OSError as error:
+        raise InputError(f"--output {path}", f"can't be written ({error.strerror})") from None
+    if has_name:
+        print(f"wrote {to_printable(path)}")
 
 
 def read_all(trained: Trained, files: Sequence[str], header: str | None, bad: Bad) -> Iterator[Source]:
@@ -141,11 +257,11 @@ def read_all(trained: Trained, files: Sequence[str], header: str | None, bad: Ba
             bad.add(error)
 
 
-def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iterator[tuple[str, Array]]:
-    """The name and the probabilities (classes,) of each row. The next row overwrites them.
+def predict_rows(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iterator[tuple[str, Array]]:
+    """The name and the prediction of each row, (classes,), (labels,) or (targets,). The next row may overwrite it.
 
-    Blocks contain rows of one file only, so that other files don't change the bits. Rows with numbers too large for the
-    network's arithmetic are invalid.
+    Predictions are probabilities, or numbers in the targets' own units. Blocks contain rows of one file only, so that
+    other files don't change the bits. Rows with numbers too large for the network's arithmetic are invalid.
     """
     model, arithmetic = trained.model, prepare(trained.model)
 
@@ -162,7 +278,10 @@ def probabilities(trained: Trained, sources: Iterable[Source], bad: Bad) -> Iter
             fits = np.all(np.abs(inputs) < model.input_limit, axis=1)
             inputs[~fits] = 0
             work.inputs[:, model.sizes[0]] = 1
-            for name, row, has_fit in zip(source.names[block], work.infer(), fits, strict=True):
+            outputs = trained.in_own_units(work.infer())
+            if model.task == "classification":
+                outputs = class_probabilities(outputs)
+            for name, row, has_fit in zip(source.names[block], outputs, fits, strict=True):
                 if has_fit:
                     yield name, row
                 else:
@@ -275,7 +394,7 @@ def check_inputs(subject: object, what: str, given: int, inputs: int) -> None:
         raise InputError(
             subject,
             f"{what}, but this network has {inputs} inputs",
-            "give it rows like those it was trained on, without their class",
+            "give it rows like those it was trained on, without their targets",
         )
 
 

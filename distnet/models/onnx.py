@@ -33,9 +33,11 @@ ONNX_BYTES = 2**31 - 2**20  # the limit of one .onnx file, less what names take
 def to_onnx(model: Model, standardise: bool) -> bytes:
     """An ONNX graph from "inputs" (rows, features) to its outputs (rows, outputs), in the model's dtype.
 
-    The outputs are "probabilities", and "outputs" in regression.
+    The outputs are "probabilities", and "outputs" in regression. A single output of a classification is the probability
+    of the second class.
 
-    standardise: whether the graph standardises its inputs with the model's mean and deviation; see `read_notes`.
+    standardise: whether the graph standardises its inputs with the model's mean and deviation, and gives the outputs of
+    a regression in the targets' own units; see `read_notes`.
     """
     from onnx import checker, helper, numpy_helper
 
@@ -44,6 +46,8 @@ def to_onnx(model: Model, standardise: bool) -> bytes:
         steps += [("Sub", "mean"), ("Div", "deviation")]
     for layer in range(len(model.sizes) - 1):
         steps += [*(OPERATORS[model.activation] if layer else ()), ("Gemm", f"{2 * layer}.weight", f"{2 * layer}.bias")]
+    if standardise and model.task == "regression" and model.about.get("target_mean") is not None:
+        steps += [("Mul", "target_deviation"), ("Add", "target_mean")]
     nodes, last, logits = [], "inputs", ""
     for number, (operator, *others) in enumerate(steps):
         inputs, last = [last, *(logits if other == "z" else other for other in others)], f"{operator}_{number}"

@@ -36,11 +36,11 @@ def to_safetensors(model: Model) -> bytes:
     return content
 
 
-def load_safetensors(path: Path, activation: str | None) -> Model:
+def load_safetensors(path: Path, activation: str | None, task: str | None = None) -> Model:
     """Read a .safetensors file of `to_safetensors`, or of a torch.nn.Sequential of linear layers and activations.
 
-    activation: for a file that doesn't contain it. Raises InputError if the file is missing, damaged or contains
-    anything else. Nothing in it is executed.
+    activation, task: for a file that doesn't contain them; without a task, it is a classification. Raises InputError if
+    the file is missing, damaged or contains anything else. Nothing in it is executed.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -49,6 +49,7 @@ def load_safetensors(path: Path, activation: str | None) -> Model:
             described = json.loads((file.metadata() or {}).get("distnet", "{}"))
             tensors: dict[str, NDArray[Any]] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = {"format": FORMAT, "version": VERSION, "activation": activation, "about": {}} | described
+        header.setdefault("task", "classification" if described or task is None else task)
     except OSError as error:
         raise InputError(f"model {path}", f"can't be read ({error.strerror or error})", "name a model") from None
     except (SafetensorError, TypeError, ValueError, RecursionError) as error:

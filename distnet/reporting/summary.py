@@ -58,7 +58,7 @@ def format_targets(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"R2 {summary['r2']:.4f}"
     yield f"loss {summary['loss']:.4f}"
     yield "\nerrors per target"
-    yield format_scores("target", ("rmse", "mae", "r2"), targets, {"mean": summary["mean"]} if targets[1:] else {})
+    yield format_scores("target", ("rmse", "mae", "r2"), targets, {"mean": {"r2": summary["r2"]}} if targets[1:] else {})
     if summary["residuals"]:
         yield "\nlargest residuals"
         table = [list(summary["residuals"][0])]

@@ -100,8 +100,27 @@ def test_files_of_runs_that_were_validated_alone_are_compared_by_that(tmp_path):
     head, *rows = build_table([Run(path.stem, read_metrics(path)) for path in files])
     assert [row[head.index("best validation accuracy")] for row in rows] == ["0.7000", "0.6000"]
     without = [{k: v for k, v in each.items() if "accuracy" not in k} for each in only]
-    with pytest.raises(InputError, match="no accuracy is in all epochs"):
+    with pytest.raises(InputError, match="no score is in all epochs"):
         build_table([Run("a", without)])
+
+
+@pytest.mark.parametrize(("metric", "name"), [("r2", "R2"), ("subset_accuracy", "subset accuracy")])
+def test_runs_of_another_task_are_compared_by_its_score(tmp_path, metric, name):
+    def of_task(epoch, score):
+        made = record(epoch)
+        del made["test_accuracy"]
+        return made | {f"test_{metric}": score}
+
+    files = [write(tmp_path / f"{k}.jsonl", of_task(1, -k - 1.0), of_task(2, k / 4)) for k in range(2)]
+    ended = compare(*files, cwd=tmp_path)
+    assert (ended.status, ended.err) == (0, "")
+    assert f"best test {name}" in ended.out.splitlines()[0]
+    assert "0.2500" in ended.out.splitlines()[2]
+    page = Page((tmp_path / "compare.html").read_text())
+    assert f"Test {name}, by epoch" in page.texts
+    named = "no score is in all epochs of all files; name runs of one task"
+    with pytest.raises(InputError, match=named):
+        build_table([Run("a", read_metrics(files[0])), Run("b", [record(1)])])
 
 
 def test_null_is_a_number_that_is_not_finite(tmp_path):

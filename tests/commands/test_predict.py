@@ -1,5 +1,7 @@
 """Predicting: pictures as the data set would have them, rows as they are, what is printed, bad input in one line."""
 
+import csv
+import errno
 import gzip
 import json
 import subprocess
@@ -21,8 +23,9 @@ from distnet.nn.arithmetic import prepare
 from distnet.nn.model import Model
 from distnet.nn.schedules import Schedule
 from distnet.parallel.world import World
-from distnet.predict import Bad, Source, probabilities, read
+from distnet.predict import Bad, Source, predict_rows, read
 from distnet.predict import predict as predict_here
+from distnet.runtime.errors import InputError
 from distnet.training.evaluation import BLOCK_ROWS, Evaluation
 
 SEEN = 300  # digits that the network is asked about
@@ -330,7 +333,7 @@ BAD_FILES = {  # how it is made, for which model, and what is told
     "few.csv": (b"1,2,3\n1,2,3,x\n", "table.npz", ("few.csv", "row 1: has 3 numbers", "4 inputs")),
     "underscore.csv": (b"1,2,1_000,4\n", "table.npz", ("underscore.csv", "row 1, column 3", "'1_000'")),
     "cut.csv.gz": (gzip.compress(b"1,2,3,4\n")[:-9], "table.npz", ("cut.csv.gz", "gzip wrapper is damaged")),
-    "labelled.csv": (b"1,2,3,4,a\n", "table.npz", ("labelled.csv", "row 1: has 5 numbers", "without their class")),
+    "labelled.csv": (b"1,2,3,4,a\n", "table.npz", ("labelled.csv", "row 1: has 5 numbers", "without their targets")),
     "words.csv": (b"1,2,three,4\n", "table.npz", ("words.csv", "row 1, column 3", "'three'")),
     "endless.csv": (b"1,2,3,1e999\n", "table.npz", ("endless.csv", "row 1, column 4", "'1e999'")),
     "large.csv": (b"1,2,3,1e300\n", "table.npz", ("too large", "float64")),
@@ -442,6 +445,133 @@ def test_a_first_row_that_may_be_a_header_is_told_of(folder, tmp_path, monkeypat
         capsys.readouterr()
 
 
+ROWS = np.array([[0.5, -1.0, 2.0], [3.0, 0.25, -2.0], [-1.0, 1.0, 0.0]])
+
+
+def saved(path, task, outputs, **about):
+    """A network of three raw inputs; the notes `about` what it predicts are saved with it."""
+    network = NeuralNetwork([3, 4, outputs], "tanh", seed=5, task=task, arithmetic="native", dtype="float64")
+    network.biases[-1][:] = np.linspace(-0.3, 0.3, outputs)
+    network.about = {"mean": [1.0, 0.0, -1.0], "deviation": [2.0, 1.0, 0.5], **about}
+    network.save(path)
+    (path.parent / "rows.csv").write_text("\n".join(",".join(map(str, row)) for row in ROWS))
+    return network.forward((ROWS - network.about["mean"]) / network.about["deviation"])
+
+
+def test_a_regression_predicts_numbers_in_the_targets_own_units(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outputs = saved(
+        tmp_path / "m.npz", "regression", 2, targets=["price", "b"], target_mean=[-500.0, 3], target_deviation=[20.0, 1]
+    )
+    expected = outputs * [20, 1] + [-500, 3]
+    for told, row in zip(found("m.npz", "rows.csv", cwd=tmp_path), expected, strict=True):
+        assert list(told) == ["file", "predicted"]
+        assert told["predicted"] == {"price": pytest.approx(row[0]), "b": pytest.approx(row[1])}
+    lines = predict("m.npz", "rows.csv", cwd=tmp_path).out.splitlines()
+    assert lines[0].split() == ["file", "price", "b"]
+    assert [line.split() for line in lines[1:]] == [
+        [f"rows.csv:{place}", *(f"{value:.6g}" for value in row)] for place, row in enumerate(expected, 1)
+    ]
+
+
+def test_a_regression_without_notes_on_its_targets_predicts_its_outputs_by_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [[value], *_] = saved(tmp_path / "m.npz", "regression", 1)
+    assert found("m.npz", "rows.csv", cwd=tmp_path)[0] == {"file": "rows.csv:1", "predicted": {"0": value}}
+
+
+def test_several_labels_are_predicted_each_with_its_probability(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outputs = saved(tmp_path / "m.npz", "multilabel", 3, targets=["cat", "dog", "eel"])
+    assert len({tuple(row) for row in outputs >= 0.5}) > 1  # or nothing is tested
+    lines = predict("m.npz", "rows.csv", cwd=tmp_path).out.splitlines()
+    assert lines[0].split() == ["file", "labels"]
+    told = found("m.npz", "rows.csv", cwd=tmp_path)
+    for line, each, row in zip(lines[1:], told, outputs, strict=True):
+        present = {name: p for name, p in zip(("cat", "dog", "eel"), row, strict=True) if p >= 0.5}
+        assert each["labels"] == list(present)
+        assert each["probabilities"] == dict(zip(("cat", "dog", "eel"), row, strict=True))
+        assert line.partition("  ")[2].strip() == (", ".join(f"{k} {v:.4f}" for k, v in present.items()) or "-")
+
+
+def test_one_output_is_the_probability_of_the_second_of_two_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outputs = saved(tmp_path / "m.npz", "classification", 1, classes=["no", "yes"])[:, 0]
+    told = found("m.npz", "rows.csv", cwd=tmp_path)
+    assert [each["probabilities"]["yes"] for each in told] == outputs.tolist()
+    assert [each["class"] for each in told] == ["yes" if p >= 0.5 else "no" for p in outputs]
+    assert {each["class"] for each in told} == {"no", "yes"}
+    assert [each["probability"] for each in told] == np.maximum(outputs, 1 - outputs).tolist()
+    assert all({each["class"], each["runner_up"]} == {"no", "yes"} for each in told)
+
+
+OUTPUTS = {
+    "regression": (2, {"targets": ["price", "size, in m"]}, ["price", "size, in m"]),
+    "multilabel": (2, {"targets": ["a", "b"]}, ["a", "b"]),
+    "classification": (3, {"classes": ["a", "b", "c"]}, ["class", "a", "b", "c"]),
+}
+
+
+@pytest.mark.parametrize("task", OUTPUTS)
+def test_output_is_a_csv_file_with_a_row_per_input_and_all_digits(task, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    count, about, columns = OUTPUTS[task]
+    outputs = saved(tmp_path / "m.npz", task, count, **about)
+    (tmp_path / "more.csv").write_text("0.5,-1,2\n1,2,x\n")
+    bad = predict_here(tmp_path / "m.npz", ["rows.csv", "more.csv"], output=tmp_path / "p.csv")
+    told = capsys.readouterr()
+    assert (bad, told.out) == (1, f"wrote {tmp_path / 'p.csv'}\n")
+    assert told.err.startswith("distnet: more.csv: row 2, column 3")
+    with (tmp_path / "p.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["file", *columns]
+    assert [row[0] for row in rows] == ["rows.csv:1", "rows.csv:2", "rows.csv:3", "more.csv:1"]
+    numbers = [list(map(float, row[-count:])) for row in rows]
+    assert numbers == [pytest.approx(row, rel=1e-13) for row in (*outputs, outputs[0])]
+    if task == "classification":
+        assert [row[1] for row in rows[:3]] == ["abc"[place] for place in outputs.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ("m.npz", "is a file to read"),
+        ("link.csv", "is a file to read"),
+        ("none/p.csv", "there is no folder none"),
+        (".", "is a folder"),
+    ],
+)
+def test_an_output_that_is_an_input_or_cannot_be_written_is_one_line_and_changes_nothing(tmp_path, output, why, ranks):
+    saved(tmp_path / "m.npz", "regression", 1)
+    (tmp_path / "link.csv").symlink_to("rows.csv")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    check_refused("m.npz", "rows.csv", "--output", output, named=(f"--output {output}", why), cwd=tmp_path, ranks=ranks)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_output_that_cannot_be_completed_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    saved(tmp_path / "m.npz", "regression", 1)
+    (tmp_path / "p.csv").write_text("of an older run")
+    monkeypatch.chdir(tmp_path)
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("distnet.predict.Form.cells", fail)
+    with pytest.raises(InputError, match=r"--output p\.csv: can't be written"):
+        predict_here(tmp_path / "m.npz", ["rows.csv"], output=Path("p.csv"))
+    assert (tmp_path / "p.csv").read_text() == "of an older run"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.npz", "p.csv", "rows.csv"]
+
+
+def test_an_output_may_be_a_stream_and_then_nothing_else_is_printed(tmp_path):
+    saved(tmp_path / "m.npz", "multilabel", 2, targets=["a", "b"])
+    ended = predict("m.npz", "rows.csv", "--output", "/dev/stdout", cwd=tmp_path)
+    lines = ended.out.splitlines()
+    assert (ended.status, lines[0], len(lines)) == (0, "file,a,b", 4)
+
+
 def test_a_damaged_image_is_one_line(folder, drawn, tmp_path):
     Image.fromarray(enlarged(drawn[0][0], 5)).save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
@@ -485,7 +615,12 @@ def test_help_is_printed_once(ranks):
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [((), ("MODEL", "FILE")), (("model.pkl",), ("FILE",)), (("model.pkl", "0.png", "--jsn"), ("--jsn", "--json"))],
+    [
+        ((), ("MODEL", "FILE")),
+        (("model.pkl",), ("FILE",)),
+        (("model.pkl", "0.png", "--jsn"), ("--jsn", "--json")),
+        (("model.pkl", "0.png", "--json", "--output", "p.csv"), ("--output", "--json")),
+    ],
 )
 def test_bad_arguments_are_one_line(tmp_path, arguments, named):
     check_refused(*arguments, named=named, cwd=tmp_path)
@@ -499,7 +634,7 @@ def test_forward_prediction_and_evaluation_of_the_same_rows_have_the_same_bits(a
     network = NeuralNetwork([19, 23, 7], "tanh", dtype=dtype, arithmetic=arithmetic)
     expected = [network.forward(rows).tobytes() for rows in (X[:BLOCK_ROWS], X[BLOCK_ROWS:])]
     trained = Trained(Path("model.pkl"), network.model, None, None, None)
-    rows = probabilities(trained, [Source(list(map(str, range(len(X)))), X)], Bad())
+    rows = predict_rows(trained, [Source(list(map(str, range(len(X)))), X)], Bad())
     assert b"".join(row.tobytes() for _, row in rows) == b"".join(expected)
     evaluation = Evaluation(World(), prepare(network.model), shared_split(World(), X, np.eye(7)[[0] * len(X)], dtype))
     assert [np.ascontiguousarray(block).tobytes() for _, block, _ in evaluation._passes()] == expected
@@ -508,7 +643,7 @@ def test_forward_prediction_and_evaluation_of_the_same_rows_have_the_same_bits(a
 def bits_of_rows(network, X):
     """The bits of each row's probabilities, from every way to get them."""
     trained = Trained(Path("model.pkl"), network.model, None, None, None)
-    rows = probabilities(trained, [Source(list(map(str, range(len(X)))), X)], Bad())
+    rows = predict_rows(trained, [Source(list(map(str, range(len(X)))), X)], Bad())
     split = shared_split(World(), X, np.eye(network.sizes[-1])[[0] * len(X)], np.float64)
     blocks = Evaluation(World(), prepare(network.model), split)._passes()
     return {

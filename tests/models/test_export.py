@@ -56,11 +56,11 @@ def refusal(*arguments):
     return ended.err.removeprefix("distnet: ")
 
 
-def by_onnxruntime(content, inputs):
+def by_onnxruntime(content, inputs, output="probabilities"):
     from onnxruntime import InferenceSession
 
     session = InferenceSession(content, providers=["CPUExecutionProvider"])
-    return session.run(["probabilities"], {"inputs": inputs})[0]
+    return session.run([output], {"inputs": inputs})[0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -143,6 +143,75 @@ def test_with_standardise_the_graph_takes_raw_inputs(tmp_path, about):
     mean, deviation = (np.asarray(moments[name], "float32") for name in ("mean", "deviation"))
     theirs = by_onnxruntime((tmp_path / "model.onnx").read_bytes(), raw)
     np.testing.assert_allclose(theirs, network().forward((raw - mean) / deviation), rtol=1e-6)
+
+
+TASKS = [("regression", 3, "outputs"), ("multilabel", 3, "probabilities"), ("classification", 1, "probabilities")]
+
+
+def of_task(path, task, outputs, **about):
+    """Save a network of this task, with a logistic hidden layer; return it."""
+    made = NeuralNetwork([7, 5, outputs], "sigmoid", seed=3, dtype="float64", arithmetic="native", task=task)
+    made.about = {"mean": [1.5] * 7, "deviation": [0.5, 1, 2, 3, 4, 5, 6], **about}
+    made.save(path)
+    return made
+
+
+@pytest.mark.parametrize(("task", "outputs", "name"), TASKS)
+def test_onnxruntime_computes_the_outputs_of_every_task(tmp_path, task, outputs, name):
+    needs("onnx", "onnxruntime")
+    made = of_task(tmp_path / "model.npz", task, outputs)
+    exported(tmp_path / "model.npz", tmp_path / "model.onnx")
+    theirs = by_onnxruntime((tmp_path / "model.onnx").read_bytes(), X, name)
+    np.testing.assert_allclose(theirs, made.forward(X), rtol=1e-13)
+
+
+def test_with_standardise_a_regression_gives_numbers_in_the_targets_own_units(tmp_path):
+    needs("onnx", "onnxruntime")
+    mean, deviation = [-500.0, 0.25, 3], [80.0, 0.001, 2]
+    about = {"targets": ["price", "share", "age"], "target_mean": mean, "target_deviation": deviation}
+    made = of_task(tmp_path / "model.npz", "regression", 3, **about)
+    standardised = (X - made.about["mean"]) / made.about["deviation"]
+    for options, rows, expected in (
+        (("--standardise",), X, made.forward(standardised) * deviation + mean),
+        ((), standardised, made.forward(standardised)),
+    ):
+        exported(tmp_path / "model.npz", tmp_path / "model.onnx", *options)
+        theirs = by_onnxruntime((tmp_path / "model.onnx").read_bytes(), rows, "outputs")
+        np.testing.assert_allclose(theirs, expected, rtol=1e-12)
+    (tmp_path / "plain").mkdir()
+    made = of_task(tmp_path / "plain/model.npz", "regression", 2)
+    exported(tmp_path / "plain/model.npz", tmp_path / "model.onnx", "--standardise")
+    theirs = by_onnxruntime((tmp_path / "model.onnx").read_bytes(), X, "outputs")
+    np.testing.assert_allclose(theirs, made.forward(standardised), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("task", "outputs", "name"), TASKS)
+def test_a_model_of_any_task_comes_back_from_safetensors(tmp_path, task, outputs, name):
+    needs("safetensors")
+    source, there, back = tmp_path / "model.npz", tmp_path / "a.safetensors", tmp_path / "back.npz"
+    made = of_task(
+        source, task, outputs, **({"target_mean": [1.0] * 3, "target_deviation": [2.0] * 3} if task[0] == "r" else {})
+    )
+    exported(source, there)
+    exported(there, back)
+    one, other = load_model(source), load_model(back)
+    assert (other.task, other.about) == (task, one.about)
+    assert NeuralNetwork.load(back).forward(X).tobytes() == made.forward(X).tobytes()
+
+
+def test_the_task_of_a_network_of_torchs_is_named_by_an_option(tmp_path):
+    needs("safetensors")
+    from safetensors.numpy import save_file
+
+    draw = np.random.default_rng(0)
+    layers = {"0.weight": draw.normal(size=(5, 7)), "0.bias": np.zeros(5), "2.weight": draw.normal(size=(2, 5))}
+    save_file(layers | {"2.bias": np.ones(2)}, tmp_path / "torch.safetensors")
+    logits = np.maximum(X @ layers["0.weight"].T, 0) @ layers["2.weight"].T + 1
+    for task, expected in (("regression", logits), ("multilabel", 1 / (1 + np.exp(-logits)))):
+        exported(tmp_path / "torch.safetensors", tmp_path / "m.npz", "--activation", "relu", "--task", task)
+        np.testing.assert_allclose(NeuralNetwork.load(tmp_path / "m.npz").forward(X), expected, rtol=1e-12)
+    told = refusal(tmp_path / "m.npz", tmp_path / "m.safetensors", "--task", "regression")
+    assert told.startswith(f"--task: got regression, but {tmp_path}/m.npz has multilabel")
 
 
 def test_an_onnx_file_says_what_it_is(tmp_path):
