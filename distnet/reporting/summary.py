@@ -58,7 +58,8 @@ def format_targets(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"R2 {summary['r2']:.4f}"
     yield f"loss {summary['loss']:.4f}"
     yield "\nerrors per target"
-    yield format_scores("target", ("rmse", "mae", "r2"), targets, {"mean": {"r2": summary["r2"]}} if targets[1:] else {})
+    mean = {"mean": {"r2": summary["r2"]}} if targets[1:] else {}  # errors of several targets have several units
+    yield format_scores("target", ("rmse", "mae", "r2"), targets, mean)
     if summary["residuals"]:
         yield "\nlargest residuals"
         table = [list(summary["residuals"][0])]
