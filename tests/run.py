@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDS = ("needs the extra ", "real MNIST is not at hand", "needs root", "needs Open MPI")
+NEEDS = (
+    "needs the extra ",
+    "real MNIST is not at hand",
+    "needs root",
+    "needs Open MPI",
+    "needs pandas",
+    "needs a scikit-learn with tests",
+)
+EXCLUDED = "excluded: "  # on purpose, on every machine
 NO_TESTS = 5  # the status of a pytest that found none
 MOST_PROCESSES = 4  # of the serial run; its tests start up to 6 each
 SERIAL_LIMIT, MPI_LIMIT = 3600, 900  # seconds, for hangs: far more than a slow machine needs
@@ -42,7 +50,8 @@ def read_records(folder: Path) -> list[Record]:
 def judge(records: Iterable[Record], strict: bool) -> dict[str, tuple[str, str]]:
     """The verdict on every test, from all runs, with the reason: passed, failed, skipped or NEVER RAN.
 
-    A test may be skipped if it said in any run that it needs what is not here, unless that is strictly forbidden.
+    A test may be skipped if it said in any run that it needs what is not here, unless that is strictly forbidden; or
+    that it is excluded on purpose.
     """
     outcomes: dict[str, set[str]] = {}
     reasons: dict[str, list[str]] = {}
@@ -52,9 +61,10 @@ def judge(records: Iterable[Record], strict: bool) -> dict[str, tuple[str, str]]
     verdicts = {}
     for test, seen in outcomes.items():
         ran = next((outcome for outcome in ("failed", "passed") if outcome in seen), None)
-        needs = next((reason for reason in reasons[test] if reason.startswith(NEEDS)), None)
+        needs = next((reason for reason in reasons[test] if reason.startswith((*NEEDS, EXCLUDED))), None)
         other = next(filter(None, reasons[test]), "in no run")
-        verdicts[test] = (ran, "") if ran else ("NEVER RAN" if strict or not needs else "skipped", needs or other)
+        is_right = needs is not None and (not strict or needs.startswith(EXCLUDED))
+        verdicts[test] = (ran, "") if ran else ("skipped" if is_right else "NEVER RAN", needs or other)
     return verdicts
 
 

@@ -22,6 +22,11 @@ def test_a_need_counts_whatever_another_run_skipped_the_test_for(need, others):
         assert judge(records, strict=True) == {"test": ("NEVER RAN", need)}
 
 
+def test_a_test_that_is_excluded_on_purpose_is_skipped_on_every_machine():
+    for strict in (False, True):
+        assert judge(skipped("excluded: private", NOT_MPI), strict) == {"test": ("skipped", "excluded: private")}
+
+
 @pytest.mark.parametrize(("reasons", "shown"), [((), "in no run"), ((NO_MPI, TOO_FEW), NO_MPI), (("slow",), "slow")])
 def test_a_test_that_no_run_executed_and_that_needs_nothing_never_ran(reasons, shown):
     assert judge(skipped(*reasons), strict=False) == {"test": ("NEVER RAN", shown)}

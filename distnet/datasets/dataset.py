@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from distnet.datasets.sparse import SparseRows
 from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
 from distnet.portable.draws import draw_order
-from distnet.runtime.arrays import Array, little_endian, pad_count
+from distnet.runtime.arrays import Array, aligned_zeros, little_endian, pad_count
 from distnet.runtime.errors import InputError
 
 Class = str | int | float
@@ -26,13 +27,14 @@ class Split(NamedTuple):
 
     inputs: (samples, pad_count(features + 1)): the features, a one for the bias, and zeros up to a whole
     number of cache lines. targets: (samples, outputs), one-hot for classes. weights: (samples,), float64, of the
-    samples' losses; None for 1 each.
+    samples' losses; None for 1 each. sparse: the features, if they are mostly zeros; `inputs` has no columns then.
     """
 
     inputs: Array
     targets: Array
     features: int
     weights: Array | None = None
+    sparse: SparseRows | None = None
 
     def divide(self, count: int) -> "tuple[Split, Split]":
         """Views of the first `count` samples, and of the others."""
@@ -40,9 +42,34 @@ class Split(NamedTuple):
         return self.rows(first), self.rows(others)
 
     def rows(self, rows: slice) -> "Split":
-        """Views of some samples."""
+        """Views of some samples, which must not be sparse."""
+        assert self.sparse is None
         weights = None if self.weights is None else self.weights[rows]
         return Split(self.inputs[rows], self.targets[rows], self.features, weights)
+
+    def take(self, rows: Rows, inputs: Array, targets: Array) -> None:
+        """Copy the inputs and targets of these samples. inputs: with as many columns as `inputs` of a dense set."""
+        if self.sparse is None:
+            self.inputs.take(rows, axis=0, out=inputs, mode="clip")
+        else:
+            self.sparse.fill(rows, inputs)
+            inputs[:, self.features] = 1
+        self.targets.take(rows, axis=0, out=targets, mode="clip")
+
+    def dense_inputs(self, rows: slice | Rows) -> Array:
+        """The inputs of some samples; views where possible."""
+        if self.sparse is None:
+            return self.inputs[rows]
+        chosen = np.arange(len(self.inputs))[rows]
+        inputs = aligned_zeros((len(chosen), pad_count(self.features + 1, self.inputs.dtype)), self.inputs.dtype)
+        self.sparse.fill(chosen, inputs)
+        inputs[:, self.features] = 1
+        return inputs
+
+    def stored_features(self, owner: int, owners: int) -> Iterator[Array]:
+        """The features that are stored, an owner's share of them in blocks: views, which may be changed."""
+        stored = self.inputs[:, : self.features] if self.sparse is None else self.sparse.values[:, None]
+        return (stored[rows] for rows in own_blocks(len(stored), owner, owners))
 
 
 class Dataset(NamedTuple):
@@ -131,12 +158,18 @@ def find_not_finite(values: NDArray[Any]) -> tuple[int, ...] | None:
 
 
 def empty_split(
-    world: World, samples: int, features: int, outputs: int, dtype: DTypeLike, has_weights: bool = False
+    world: World,
+    samples: int,
+    features: int,
+    outputs: int,
+    dtype: DTypeLike,
+    has_weights: bool = False,
+    sparse: SparseRows | None = None,
 ) -> Split:
-    """Zeroed shared memory for a set. Collective."""
-    inputs = world.shared((samples, pad_count(features + 1, dtype)), dtype)
+    """Zeroed shared memory for a set. sparse: its features, taken as they are. Collective."""
+    inputs = world.shared((samples, pad_count(features + 1, dtype) if sparse is None else 0), dtype)
     weights = world.shared((samples,), np.float64) if has_weights else None
-    return Split(inputs, world.shared((samples, outputs), dtype), features, weights)
+    return Split(inputs, world.shared((samples, outputs), dtype), features, weights, sparse)
 
 
 def own_blocks(count: int, owner: int, owners: int) -> Iterator[slice]:
@@ -145,17 +178,20 @@ def own_blocks(count: int, owner: int, owners: int) -> Iterator[slice]:
     return (slice(start, min(start + ROWS_AT_ONCE, mine.stop)) for start in range(mine.start, mine.stop, ROWS_AT_ONCE))
 
 
-def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike, sample_weight: ArrayLike | None = None) -> Split:
+def shared_split(
+    world: World, X: Array | SparseRows, Y: Array, dtype: DTypeLike, sample_weight: ArrayLike | None = None
+) -> Split:
     """Copies of arrays in memory that the ranks of a node share.
 
-    X: (samples, features). Y: (samples, outputs). sample_weight: (samples,); None for 1 each. All are the same on every
-    rank, and each rank of a node writes a share of the rows.
+    X: (samples, features); of sparse rows, only the values are copied. Y: (samples, outputs). sample_weight:
+    (samples,); None for 1 each. All are the same on every rank, and each rank of a node writes a share of the rows.
     Raises InputError on every rank if they are invalid on one. Collective.
     """
     problem: InputError | None = None
     try:
-        X, Y = as_numbers("X", X, dtype), as_numbers("Y", Y, dtype)
-        weights = None if sample_weight is None else as_weights(sample_weight, len(X))
+        stored = as_numbers("X", X.values[:, None] if isinstance(X, SparseRows) else X, dtype)
+        Y = as_numbers("Y", Y, dtype)
+        weights = None if sample_weight is None else as_weights(sample_weight, X.shape[0])
     except InputError as error:
         problem = error
     if world.comm is not None and world.size > 1:
@@ -171,10 +207,16 @@ def shared_split(world: World, X: Array, Y: Array, dtype: DTypeLike, sample_weig
     if problem:
         problem.on_every_rank = True
         raise problem
-    split = empty_split(world, len(X), X.shape[1], Y.shape[1], dtype, has_weights=weights is not None)
-    for rows in own_blocks(len(X), world.node_rank, world.node_size):
-        split.inputs[rows, : split.features] = X[rows]
-        split.inputs[rows, split.features] = 1
+    sparse = X._replace(values=world.shared((len(stored),), dtype)) if isinstance(X, SparseRows) else None
+    samples, features = X.shape
+    split = empty_split(world, samples, features, Y.shape[1], dtype, weights is not None, sparse)
+    if sparse is not None:
+        for rows in own_blocks(len(stored), world.node_rank, world.node_size):
+            sparse.values[rows] = stored[rows, 0]
+    for rows in own_blocks(samples, world.node_rank, world.node_size):
+        if sparse is None:
+            split.inputs[rows, : split.features] = stored[rows]
+            split.inputs[rows, split.features] = 1
         split.targets[rows] = Y[rows]
         if weights is not None and split.weights is not None:
             split.weights[rows] = weights[rows]
@@ -194,7 +236,7 @@ def as_weights(values: ArrayLike, samples: int, name: str = "sample_weight") -> 
         wrong = weights[~(np.isfinite(weights) & (weights >= 0))][0]
         raise InputError(name, f"expected finite numbers of 0 or more, got {wrong:g}")
     if not weights.any():
-        raise InputError(name, "all weights are 0", "give some sample a weight")
+        raise InputError(name, "all weights are zero", "give some sample a weight")
     return weights
 
 
@@ -224,7 +266,7 @@ def hold_out(
 ) -> tuple[Split, Rows]:
     """A validation set of `count` samples of a training set, each class in proportion, and the indices of the others.
 
-    seed: of the draw. classes: their names, empty if the targets are not one-hot; then any samples are
+    seed: of the draw. classes: their names, empty if the targets are no classes; then any samples are
     drawn. option: the option that requests it, for messages.
     Raises InputError if no sample is left, or a class has only one. Collective.
     """
@@ -238,11 +280,13 @@ def hold_out(
         )
     codes = np.zeros(samples, np.int64)
     if classes:
-        codes = split.targets.argmax(axis=1)
+        is_single = split.targets.shape[1] == 1  # one of two classes
+        codes = np.asarray(split.targets[:, 0] > 0, np.int64) if is_single else split.targets.argmax(axis=1)
         check_no_single(codes, classes, option, "add some, or leave the class out")
     chosen, rest = draw_held_out(codes, count, [seed, *VALIDATION])
     has_weights = split.weights is not None
-    held = empty_split(world, count, split.features, split.targets.shape[1], split.inputs.dtype, has_weights)
+    sparse = None if split.sparse is None else split.sparse.select(chosen)
+    held = empty_split(world, count, split.features, split.targets.shape[1], split.inputs.dtype, has_weights, sparse)
     for rows in own_blocks(count, world.node_rank, world.node_size):
         held.inputs[rows] = split.inputs[chosen[rows]]
         held.targets[rows] = split.targets[chosen[rows]]

@@ -74,14 +74,15 @@ class Optimizer:
     """One rank's part of the optimizer.
 
     parameters: this rank's slice of θ, updated in place. weights: the runs of it that are weights; biases lie between
-    them and don't decay. state: name -> array of the size of the slice, initially zero. linear: whether the rule is
+    them and don't decay. state: name -> array of the size of the slice, initially zero. steps, beta_powers: how many
+    updates there were, and β^steps. linear: whether the rule is
     just θ - α g; `update` may then be called with α g as Σ∇, and with 1 as scale and learning rate.
     The formulas are those of torch.optim: θ are the parameters, g the mean gradient, α the learning rate.
     """
 
     def __init__(self, parameters: Array, weights: Sequence[slice], choice: Hyperparameters) -> None:
         self.choice = choice
-        self.steps, self._beta_powers = 0, [1.0, 1.0]  # β^steps, as products: no `pow` has the same bits everywhere
+        self.steps, self.beta_powers = 0, [1.0, 1.0]  # β^steps, as products: no `pow` has the same bits everywhere
         self._rule, names = RULES[choice.optimizer]
         self.linear = (
             choice.optimizer == "sgd" and not choice.weight_decay and not choice.penalty and choice.clip_norm is None
@@ -115,13 +116,13 @@ class Optimizer:
 
     def restore_steps(self, steps: int) -> None:
         """Continue after so many steps."""
-        self.steps, self._beta_powers = 0, [1.0, 1.0]
+        self.steps, self.beta_powers = 0, [1.0, 1.0]
         for _ in range(steps):
             self._count_step()
 
     def _count_step(self) -> None:
         self.steps += 1
-        self._beta_powers = [power * beta for power, beta in zip(self._beta_powers, self.choice.betas, strict=True)]
+        self.beta_powers = [power * beta for power, beta in zip(self.beta_powers, self.choice.betas, strict=True)]
 
     def _decay(self, scale: float) -> float:
         """λ of this step."""
@@ -185,9 +186,9 @@ class Optimizer:
         np.multiply(gradient, 1 - beta2, out=gradient)
         np.add(second, gradient, out=second)
         np.sqrt(second, out=gradient)
-        np.multiply(gradient, 1 / math.sqrt(1 - self._beta_powers[1]), out=gradient)
+        np.multiply(gradient, 1 / math.sqrt(1 - self.beta_powers[1]), out=gradient)
         np.add(gradient, self.choice.epsilon, out=gradient)
-        np.multiply(first, learning_rate / (1 - self._beta_powers[0]), out=scratch)
+        np.multiply(first, learning_rate / (1 - self.beta_powers[0]), out=scratch)
         np.divide(scratch, gradient, out=gradient)
         np.subtract(chunk.parameters, gradient, out=chunk.parameters)
 

@@ -32,7 +32,8 @@ class TrainingConfig:
 
     batch_size: rows of a mini-batch, on all ranks together. seed: of the order of samples, dropout and augmentation.
     shards: parts of each mini-batch, see docs/design.md; None for the default. stack: how many shards a rank computes
-    at once; None for as many as fit into its cache. early_stopping: needs a validation set.
+    at once; None for as many as fit into its cache. early_stopping: needs a validation set. shuffle: whether each epoch
+    takes the samples in another order.
     Raises InputError (on every rank) for invalid values.
     """
 
@@ -45,6 +46,7 @@ class TrainingConfig:
     shards: int | None = None
     stack: int | None = None
     early_stopping: EarlyStopping | None = None
+    shuffle: bool = True
 
     def __post_init__(self) -> None:
         check_fields(

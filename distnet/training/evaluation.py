@@ -137,7 +137,7 @@ class Evaluation:
             workspace = self._workspaces[block.stop - block.start]
             rows = self._rows(block)
             workspace.targets[:] = self.split.targets[rows]
-            yield block, workspace.infer(self.split.inputs[rows][None, :, : self.split.features + 1]), workspace
+            yield block, workspace.infer(self.split.dense_inputs(rows)[None, :, : self.split.features + 1]), workspace
 
     def _rows(self, block: slice) -> slice | NDArray[np.int64]:
         """The index of a block's rows in the split."""

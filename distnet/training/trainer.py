@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.datasets.dataset import Split, own_blocks
+from distnet.datasets.dataset import Split
 from distnet.nn.model import Model
 from distnet.nn.optimizers import Optimizer, clip_scale
 from distnet.nn.parameters import weight_runs
@@ -86,8 +86,8 @@ class Trainer:
         self.exchange = Exchange(world, model.parameters, self.shards, lap)
         self.model = model = replace(model, parameters=self.exchange.parameters)
         self.arithmetic = prepare_on_node(world, model)
-        for rows in own_blocks(len(splits.train.inputs), world.node_rank, world.node_size):
-            self.arithmetic.round_inputs(splits.train.inputs[rows, : splits.train.features])
+        for features in splits.train.stored_features(world.node_rank, world.node_size):
+            self.arithmetic.round_inputs(features)
         world.node_barrier()
         start = self.exchange.columns.start
         runs = [slice(run.start - start, run.stop - start) for run in weight_runs(model.sizes)]
@@ -130,8 +130,7 @@ class Trainer:
         for group in batch.groups:
             propagation = group.propagation
             own = samples[group.rows]
-            self.train_set.inputs.take(own, axis=0, out=group.inputs, mode="clip")
-            self.train_set.targets.take(own, axis=0, out=group.targets, mode="clip")
+            self.train_set.take(own, group.inputs, group.targets)
             if weights is not None and group.weights is not None:
                 group.weights[: len(own)] = weights[own]
             masks = self.regularise(group, own)
@@ -181,7 +180,7 @@ class Trainer:
             self.arithmetic.round_inputs(images)
         if epsilon := regularisation.label_smoothing:
             np.multiply(group.targets, 1 - epsilon, group.targets)
-            np.add(group.targets, epsilon / group.targets.shape[1], group.targets)
+            np.add(group.targets, epsilon / max(group.targets.shape[1], 2), group.targets)  # one output: two classes
         if group.dropout is None:
             return []
         group.dropout.draw(seed, epoch, own)
@@ -205,14 +204,16 @@ class Trainer:
         return f"in epoch {self.epochs_done + 1}, after step {self.steps_done} of {self.steps_per_epoch}"
 
     def epoch(self, on_step: Callable[[], bool] | None, tutorial_loss: bool = False) -> Epoch | None:
-        """Train to the end of the epoch, in an order drawn from (seed, epoch), then evaluate.
+        """Train to the end of the epoch, in an order drawn from (seed, epoch) unless not shuffled, then evaluate.
 
         Returns None if `on_step` stopped it. Collective.
         """
         number, count = self.epochs_done + 1, len(self.chosen)
         start = time.perf_counter()
         before = self.steps_done
-        order = self.chosen[draw_order(count, self.config.seed, ORDER, number)]
+        order = self.chosen
+        if self.config.shuffle:
+            order = order[draw_order(count, self.config.seed, ORDER, number)]
         if not before:
             self.loss_parts.fill(0)
         with np.errstate(
@@ -340,8 +341,8 @@ def find_exponent(world: World, split: Split, background: float) -> int:
     NOT_FINITE where an input is NaN or too large for a grid.
     """
     exponent = exponent_above(abs(background))
-    for rows in own_blocks(len(split.inputs), world.rank, world.size):
-        exponent = max(exponent, exponent_above(float(np.max(np.abs(split.inputs[rows, : split.features]), initial=0))))
+    for features in split.stored_features(world.rank, world.size):
+        exponent = max(exponent, exponent_above(float(np.max(np.abs(features), initial=0))))
     return exponent if world.comm is None else max(world.comm.allgather(exponent))  # portable: integers
 
 

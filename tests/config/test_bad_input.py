@@ -8,9 +8,9 @@ import pytest
 from helpers import check_refused, files_unchanged, write_idx
 
 from distnet import NeuralNetwork
-from distnet.classifier import Classifier
 from distnet.datasets import folders
 from distnet.datasets.idx import FILES
+from distnet.estimators.classifier import Classifier
 from distnet.nn.optimizers import Hyperparameters
 from distnet.nn.schedules import Schedule
 from distnet.runtime.errors import InputError
@@ -333,6 +333,7 @@ def test_numbers_of_numpy_mean_what_those_of_python_mean(tmp_path):
         assert trained(number, count) == expected
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_rates_of_a_search_give_the_bits_that_the_same_rates_typed_give():
     generator = np.random.default_rng(0)
     X, y = generator.normal(size=(40, 6)).astype(np.float32), generator.integers(0, 3, 40)

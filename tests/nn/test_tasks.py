@@ -160,7 +160,7 @@ def test_the_penalty_is_divided_by_the_weights_of_the_mini_batch():
         ([1.0] * 10, r"sample_weight: expected shape \(11,\), got \(10,\)"),
         ([-1.0] + [1.0] * 10, "sample_weight: expected finite numbers of 0 or more, got -1"),
         ([np.nan] + [1.0] * 10, "sample_weight: expected finite numbers of 0 or more, got nan"),
-        ([0.0] * 11, "sample_weight: all weights are 0; give some sample a weight"),
+        ([0.0] * 11, "sample_weight: all weights are zero; give some sample a weight"),
         (["heavy"] * 11, "sample_weight: not all of its values are numbers"),
     ],
 )

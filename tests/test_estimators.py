@@ -1,4 +1,4 @@
-"""`Classifier` is a scikit-learn estimator, and trains the same parameters on all ranks."""
+"""`Classifier` and `Regressor` are scikit-learn estimators, and train the same parameters on all ranks."""
 
 import copy
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
+from inspect import signature
 from unittest import SkipTest
 
 import numpy as np
@@ -15,14 +16,14 @@ import pytest
 from helpers import ROOT, mpirun
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.neural_network import MLPClassifier
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import distnet
-from distnet import Classifier, NeuralNetwork
-from distnet.nn.optimizers import LEARNING_RATES, Hyperparameters
+from distnet import Classifier, NeuralNetwork, Regressor
+from distnet.nn.optimizers import Hyperparameters
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.runtime.errors import InputError
 from distnet.training.trainer import Trainer
@@ -30,28 +31,43 @@ from distnet.training.trainer import Trainer
 X, Y = load_iris(return_X_y=True)
 X = (X - X.mean(0)) / X.std(0)
 NAMES = np.array(["setosa", "versicolor", "virginica"])[Y]
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 QUICK = {"hidden_layer_sizes": (8,), "max_iter": 5, "batch_size": 16, "random_state": 0}
 
 
-def name_of(check):
-    return check.func.__name__
+def name_of(value):
+    return value.func.__name__ if hasattr(value, "func") else value.__name__
 
 
 @pytest.mark.parametrize("arithmetic", ["native", "portable"])
-@pytest.mark.parametrize("check", [check for _, check in estimator_checks_generator(Classifier())], ids=name_of)
-def test_scikit_learns_checks_pass(check, arithmetic):
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [(each, check) for each in (Classifier, Regressor) for _, check in estimator_checks_generator(each())],
+    ids=name_of,
+)
+def test_scikit_learns_checks_pass(estimator, check, arithmetic, request):
+    if arithmetic == "portable" and "sample_weight_equivalence" in name_of(check):
+        reason = "to 7 digits: portable arithmetic rounds to grids that follow the weighted deltas and the rows"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     with suppress(SkipTest):  # those of pandas and of other libraries' arrays, where these aren't installed
-        check(Classifier(arithmetic=arithmetic))
+        check(estimator(arithmetic=arithmetic))
 
 
-def test_what_it_shares_with_mlpclassifier_has_its_defaults():
-    ours, theirs = Classifier().get_params(), MLPClassifier().get_params()
-    shared = ours.keys() & theirs.keys()
-    assert ours["learning_rate_init"] is None  # the optimizer's default, which for adam is theirs
-    assert LEARNING_RATES["adam"] == theirs["learning_rate_init"]
-    shared -= {"learning_rate_init"}
-    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
-    assert ours.keys() - theirs.keys() == {"arithmetic", "dropout", "initialisation", "label_smoothing", "shards"}
+OWN = {"arithmetic", "callbacks", "dropout", "initialisation", "shards"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "own"),
+    [
+        (Classifier, MLPClassifier, OWN | {"class_weight", "label_smoothing"}),
+        (Regressor, MLPRegressor, OWN),
+    ],
+)
+def test_they_have_all_parameters_of_scikit_learns_with_the_same_defaults_and_some_of_their_own(ours, theirs, own):
+    ours, theirs = (signature(each).parameters for each in (ours, theirs))
+    shared = {name: (each.default, each.kind) for name, each in ours.items() if name in theirs}
+    assert list(shared.items()) == [(name, (each.default, each.kind)) for name, each in theirs.items()]
+    assert ours.keys() - theirs.keys() == own
 
 
 def test_it_learns_as_well_as_mlpclassifier():
@@ -83,7 +99,7 @@ def test_a_full_batch_of_sgd_is_mlpclassifiers(nesterov):
         ours[:] = other
     theirs._optimizer.velocities = [0 * each for each in theirs._optimizer.velocities]
     theirs.partial_fit(X, Y)
-    rule = Classifier(**options)._rule()
+    rule = "nesterov" if nesterov else "momentum"
     network.train(X, np.eye(3)[Y], 1, 150, hyperparameters=Hyperparameters(rule, 0.9, weight_decay=3.0 / 150))
     for ours, other in zip(network.weights + network.biases, theirs.coefs_ + theirs.intercepts_, strict=True):
         np.testing.assert_allclose(ours, other, rtol=1e-10, atol=1e-13)
@@ -91,8 +107,8 @@ def test_a_full_batch_of_sgd_is_mlpclassifiers(nesterov):
 
 def test_alpha_pulls_as_it_does_in_mlpclassifier_over_the_rows_of_a_mini_batch():
     ours = Classifier((6,), solver="sgd", alpha=3.0, batch_size=50, max_iter=2, random_state=0).fit(X, Y)
-    network = NeuralNetwork([4, 6, 3], dtype=np.float64, arithmetic="native")
-    hyperparameters = Hyperparameters("nesterov", 0.9, weight_decay=3.0 / 50)
+    network = NeuralNetwork([4, 6, 3], "relu", 0.001, dtype=np.float64, arithmetic="native")
+    hyperparameters = Hyperparameters("nesterov", 0.9, penalty=3.0)
     network.train(X, np.eye(3)[Y], 2, 50, hyperparameters=hyperparameters, shards=4)
     assert ours.network_.parameters.tobytes() == network.parameters.tobytes()
 
@@ -115,7 +131,7 @@ def test_a_native_classifier_has_the_dtype_of_its_rows():
 
 
 def test_a_portable_classifier_refuses_shards_and_names_native():
-    with pytest.raises(InputError, match=r"--shards: portable arithmetic has the same bits without.*native"):
+    with pytest.raises(InputError, match=r"^shards: portable arithmetic has the same bits without.*native"):
         Classifier(**QUICK, arithmetic="portable", shards=4).fit(X, NAMES)
 
 
@@ -149,7 +165,8 @@ def test_a_fit_leaves_nothing_of_an_earlier_one():
     classifier = Classifier(**QUICK, early_stopping=True).fit(X, Y)
     assert len(classifier.validation_scores_) == 5
     classifier.set_params(early_stopping=False).fit(X, Y)
-    assert not hasattr(classifier, "validation_scores_")
+    assert classifier.validation_scores_ is None
+    assert len(classifier.loss_curve_) == 5
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="learning_rate_init"):
         classifier.set_params(solver="sgd", learning_rate_init=1e300).fit(X, Y)
     assert not hasattr(classifier, "network_")
@@ -233,7 +250,7 @@ def test_a_copy_of_a_network_has_views_of_its_own(copied):
         ("beta_1", 1.0),
         ("dropout", "much"),
         ("hidden_layer_sizes", (8, 0)),
-        ("learning_rate", "adaptive"),
+        ("learning_rate", "step"),
         ("initialisation", "zeros"),
         ("learning_rate_init", 0),
         ("learning_rate_init", "0.1"),
@@ -327,13 +344,13 @@ def test_without_scikit_learn_distnet_works_and_classifier_says_what_it_needs():
             print(error)
     """
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("distnet.Classifier needs scikit-learn 1.6 or newer (")
+    assert run.stdout.startswith("distnet's estimators need scikit-learn 1.6 or newer (")
     assert run.stdout.endswith("pip install scikit-learn\n")
     assert run.stdout.count("\n") == 1
 
 
 def test_importing_everything_from_distnet_needs_no_scikit_learn():
-    assert "Classifier" not in distnet.__all__
+    assert not {"Classifier", "Regressor"} & {*distnet.__all__}
 
 
 SEARCH = """
