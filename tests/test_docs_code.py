@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from helpers import ROOT, mpirun, write_digits
+from numpy.typing import NDArray
 
 from distnet import NeuralNetwork
 
@@ -77,9 +78,27 @@ def folder(tmp_path):
     np.savetxt(tmp_path / "iris.csv", table, "%g", ",")
     np.savetxt(tmp_path / "wine.csv", table, "%g", ";", header="a;b;c;d;quality", comments="")
     np.savez(tmp_path / "cells.npz", X=table[:, :4], y=np.arange(90) % 3)
+    write_houses(tmp_path, table)
     layers = {"0.weight": (16, 784), "0.bias": (16,), "2.weight": (10, 16), "2.bias": (10,)}
     save_file({key: np.zeros(shape, np.float32) for key, shape in layers.items()}, tmp_path / "torch.safetensors")
     return tmp_path
+
+
+def write_houses(folder: Path, table: NDArray[np.float64]) -> None:
+    """Write tables for regression and several labels, of rows of four numbers."""
+    a, b, c, d = table[:, :4].T
+    price, parts = a - b / 2, [("train", "train", "validation", "test")[row % 4] for row in range(len(a))]
+    labels = [(each > 0).astype(int) for each in (a, b, a + c)]
+    houses = {"area": a, "age": b, "sales": abs(c), "price": price}
+    for name, columns in {
+        "houses.csv": houses,
+        "newer.csv": {key: values[::5] for key, values in houses.items()},
+        "marked.csv": {"area": a, "age": b, "part": parts, "price": price},
+        "flats.csv": {"area": a, "age": b, "price": price, "rent": a + d},
+        "scenes.csv": dict(zip(["a", "b", "c", "beach", "city", "forest"], [a, b, c, *labels], strict=True)),
+    }.items():
+        rows = [columns, *zip(*columns.values(), strict=True)]
+        (folder / name).write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
 
 
 def run(block: Block, folder: Path, ranks: int | None = None, data: Path | None = None) -> str:

@@ -30,7 +30,7 @@ def test_one_process_has_the_golden_bits(name):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks_per_node", [None, 1, 2])
-@pytest.mark.parametrize("name", ["one row", "csv", "interrupted", "all regularised"])
+@pytest.mark.parametrize("name", ["one row", "csv", "interrupted", "all regularised", "regression", "class weight"])
 def test_every_rank_has_the_golden_bits(name, ranks_per_node):
     world = launched_world(ranks_per_node)
     run, expected = GOLDEN[name]

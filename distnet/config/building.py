@@ -17,6 +17,7 @@ from distnet.nn.optimizers import Hyperparameters
 from distnet.nn.schedules import Schedule
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
+from distnet.runtime.logs import warn
 from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import EarlyStopping
 from distnet.training.trainer import Splits, Trainer
@@ -59,8 +60,7 @@ def build_trainer(
             world, data.train, config.validation, config.split_seed, data.classes, "--validation"
         )
     if config.patience is not None and validation is None:
-        problem = f"no row of column {config.split_column} is in a validation set"
-        raise InputError("--patience", problem, "mark some rows, or leave it out", on_every_rank=True)
+        world.on_root(lambda: warn(f"--patience has no effect: column {config.split_column} has no validation row"))
     check_weights(data, validation, chosen)
     rows = min(config.batch_size, len(data.train.inputs if chosen is None else chosen))
     rate = config.learning_rate * (rows / (config.scale_learning_rate or rows))

@@ -27,8 +27,7 @@ def read_parquet(path: Path, options: TableOptions) -> Table:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        problem, remedy = "needs pyarrow, which is not installed", "install distnet's extra parquet"
-        raise InputError(f"--dataset parquet:{path}", problem, remedy) from None
+        raise InputError(path, "reading Parquet needs pyarrow", "pip install pyarrow") from None
     with path.open("rb") as file:
         try:
             stored = parquet.ParquetFile(file)

@@ -62,13 +62,17 @@ def add_validation(kind: str, path: Path, table: Table, options: TableOptions) -
     """
     names = frozenset(map(str, table.classes))
     learned = Learned(table.columns, table.targets, options.target, names)
-    others = read_file(kind, path, replace(options, learned=learned, task=table.task), "--validation-data")
+    options = replace(options, target=(), learned=learned, task=table.task)
+    others = read_file(kind, path, options, "--validation-data")
     for what, theirs, ours in (
         ("inputs", others.values.shape[1], table.values.shape[1]),
         ("targets", count_targets(others), count_targets(table)),
     ):
         if theirs != ours:
             raise InputError(path, f"has {theirs} {what}, and the data set {ours}", "give it the same columns")
+    if (others.weights is None) != (table.weights is None):
+        has, lacks = ("it", "the data set") if table.weights is None else ("the data set", "it")
+        raise InputError(path, f"{has} has weights of its rows, and {lacks} has none", "give both weights, or none")
     # Class 1 of an integer column is "1" where the column also has text.
     places = {str(name): place for place, name in enumerate(table.classes)}
     if unknown := [name for name in others.classes if str(name) not in places]:

@@ -230,9 +230,10 @@ class Trainer:
         seconds = time.perf_counter() - start
         finite = self.is_finite()  # before the next collective: then no rank can be changing them
         weights = self.train_set.weights
-        loss = mean(losses_from(self.world.total(self.loss_parts)), None if weights is None else weights[order])
-        test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
-        validation = self.validation.scores() if self.validation else None
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # training may have diverged
+            loss = mean(losses_from(self.world.total(self.loss_parts)), None if weights is None else weights[order])
+            test = self.evaluation.scores(tutorial_loss) if self.evaluation else None
+            validation = self.validation.scores() if self.validation else None
         self.lap("evaluation")
         rate = self.rate(self.global_step - 1)
         self.epochs_done, self.steps_done = number, 0

@@ -275,6 +275,8 @@ def read_back(chosen, folder):
         ["--arithmetic", "native", "--dtype", "float64"],
         ["--model", 'a "b"\\\n\t\x7fé.pkl', "--seed", str(2**63 - 1), "--quiet", "--tutorial-loss"],
         ["--dataset", "csv:a b.csv", "--target", "3", "--test-share", "0.1", "--raw-inputs"],
+        ["--dataset", "csv:a", "--target", "3", "x", "--task", "regression", "--weight", "w", "--validation-data", "b"],
+        ["--dataset", "parquet:a", "--class-weight", "balanced", "--split-column", "part", "--patience", "3"],
     ],
 )
 def test_the_written_configuration_is_read_back_to_the_same(tmp_path, arguments):
@@ -342,6 +344,9 @@ def test_what_a_file_says_for_native_is_left_out_where_portable_is_typed(tmp_pat
     assert chosen.dtype == "float64"
 
 
+NPZ, PARQUET = ("--dataset", "npz:a.npz"), ("--dataset", "parquet:a")
+
+
 def test_a_typed_option_wins_even_where_it_is_the_general_default():
     assert config("--preset", "tutorial", "--batch-size", str(Config.batch_size)).batch_size == Config.batch_size
 
@@ -359,6 +364,30 @@ def test_a_typed_option_wins_even_where_it_is_the_general_default():
         (["--augment", "shift=-1"], "--augment: expected a finite non-negative number, got '-1'"),
         (["--hidden", "--dropout", "0.5"], "--dropout: there is no hidden layer; add one with --hidden K"),
         (["--patience", "3"], "--patience: there is no validation set; add --validation K"),
+        (["--task", "regression"], "--task: --dataset mnist has none; choose --dataset csv:FILE or npz:FILE or"),
+        (["--validation-data", "a"], "--validation-data: --dataset mnist has none; choose --dataset csv:FILE"),
+        ([*NPZ, "--weight", "w"], "--weight: --dataset npz:a.npz has none; choose --dataset csv:FILE or parquet:FILE"),
+        ([*NPZ, "--split-column", "w"], "--split-column: --dataset npz:a.npz has none; choose --dataset csv:FILE"),
+        ([*PARQUET, "--header", "yes"], "--header: --dataset parquet:a has none; choose --dataset csv:FILE"),
+        ([*PARQUET, "--task", "cluster"], "--task: expected one of classification, regression, multilabel, got"),
+        ([*NPZ, "--task", "regression", "--label-smoothing", "0"], "--label-smoothing: the task is regression; leave"),
+        ([*NPZ, "--task", "multilabel", "--tutorial-loss"], "--tutorial-loss: the task is multilabel; leave it out"),
+        (
+            [*NPZ, "--validation-data", "b.npz", "--validation", "5"],
+            "--validation: --validation-data names the validation set; leave one of the two out",
+        ),
+        *(
+            (
+                [*PARQUET, "--split-column", "part", option, value],
+                f"{option}: --split-column part names the rows of each set; leave it out",
+            )
+            for option, value in (
+                ("--validation", "5"),
+                ("--validation-data", "b"),
+                ("--test-share", "0.5"),
+                ("--split-seed", "3"),
+            )
+        ),
         (["--schedule", "cosine", "--decay", "0.5"], "--decay: --schedule cosine has none; choose --schedule step"),
         (
             ["--dataset", "csv:a.csv", "--train-samples", "5"],
