@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from distnet.datasets.dataset import as_numbers, shared_split
+from distnet.datasets.dataset import shared_split
+from distnet.models.inference import Inference, check_inputs
 from distnet.models.model_file import load_model, save_model
-from distnet.nn.arithmetic import Propagation, prepare
+from distnet.nn.arithmetic import prepare
 from distnet.nn.functional import cross_entropy
 from distnet.nn.model import ARITHMETICS, TASKS, Model, check_sizes, choose_dtype
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, Hyperparameters
@@ -34,6 +35,8 @@ from distnet.training.trainer import Splits, Trainer
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+DERIVED = ("weights", "biases", "_inference")  # attributes that follow from the others
 
 
 class NeuralNetwork:
@@ -86,6 +89,7 @@ class NeuralNetwork:
 
     def _hold(self, parameters: Array) -> None:
         """Copy parameters (N,), and create the views of the copy."""
+        self._inference: Inference | None = None
         self.parameters = aligned_zeros(parameters.shape, parameters.dtype)
         self.parameters[:] = parameters
         layers = layer_views(self.parameters, self.sizes)
@@ -93,29 +97,12 @@ class NeuralNetwork:
         self.biases = [layer[-1] for layer in layers]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("weights", "biases")}
+        return {name: value for name, value in vars(self).items() if name not in DERIVED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copied or unpickled arrays are no longer views of each other, and may start at any address.
         vars(self).update(state)
         self._hold(self.parameters)
-
-    def _propagation(self, X: ArrayLike, is_training: bool = False) -> Propagation:
-        """A workspace of one shard after the forward pass of X. is_training: `backprop` follows."""
-        X = as_numbers("X", self._rows("X", X, self.sizes[0]), self.parameters.dtype)
-        model = self.model
-        if (largest := max(-float(X.min()), float(X.max()))) >= model.input_limit:
-            problem = f"some numbers are too large for {self.arithmetic} arithmetic, such as {largest:g}"
-            raise InputError("X", problem, "scale X")
-        if is_training and self.arithmetic == "portable":
-            exponent = exponent_above(largest)
-            kept = exponent if self.input_exponent is None else self.input_exponent
-            model = replace(model, input_exponent=max(exponent, kept))
-        work = prepare(model).workspace(len(X), (len(X),), len(X), has_masks=False)
-        work.inputs[:, : self.sizes[0]] = X
-        work.inputs[:, self.sizes[0]] = 1
-        work.infer()
-        return work
 
     def _rows(self, name: str, values: ArrayLike, columns: int, rows: int | None = None) -> Array:
         """`values` as an array of (rows, columns), checked. Raises InputError."""
@@ -127,15 +114,33 @@ class NeuralNetwork:
         return array
 
     def forward(self, X: ArrayLike) -> Array:
-        """Outputs (rows, outputs) for X (rows, inputs): probabilities, or the predicted numbers of a regression."""
-        return np.ascontiguousarray(self._propagation(X).outputs[0].T)
+        """Outputs (rows, outputs) for X (rows, inputs): probabilities, or the predicted numbers of a regression.
+
+        The same X gives the same bits with any number of BLAS threads. In portable arithmetic, a row has the same bits
+        in any X; in native, they may depend on how many rows X has, and where this one is.
+        Python threads may call it at the same time. It keeps its memory for the next call.
+        """
+        X, model = self._rows("X", X, self.sizes[0]), self.model
+        inference = self._inference
+        if inference is None or not inference.is_for(model):
+            inference = self._inference = Inference(model)
+        return inference.find_outputs(X)
 
     def backprop(self, X: ArrayLike, Y: ArrayLike) -> tuple[list[Array], list[Array]]:
         """Gradients of the loss *summed* over the rows: those of the weights, and of the biases, per layer.
 
         X: (rows, inputs). Y: (rows, outputs).
         """
-        work = self._propagation(X, is_training=True)
+        model = self.model
+        X, largest = check_inputs(model, self._rows("X", X, self.sizes[0]))
+        if self.arithmetic == "portable":
+            exponent = exponent_above(largest)
+            kept = exponent if self.input_exponent is None else self.input_exponent
+            model = replace(model, input_exponent=max(exponent, kept))
+        work = prepare(model).workspace(len(X), (len(X),), len(X), has_masks=False)
+        work.inputs[:, : self.sizes[0]] = X
+        work.inputs[:, self.sizes[0]] = 1
+        work.infer()
         work.targets[:] = self._rows("Y", Y, self.sizes[-1], len(work.targets))
         gradients = layer_views(np.empty_like(self.parameters)[None], self.sizes)
         with np.errstate(all="ignore"), single_blas_thread:  # of a network that has diverged

@@ -1,6 +1,7 @@
 """One BLAS thread while distnet computes: more threads divide a product differently, and add in another order."""
 
 import threading
+from functools import cache
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -15,33 +16,48 @@ class SingleThread:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._libraries: list[Any] | None = None
         self._threads: list[int] = []  # of each library, outside of all contexts
         self._entered = 0
 
     def __enter__(self) -> None:
+        libraries = find_libraries()
         with self._lock:
-            if self._libraries is None:  # finding them is slow, and needs NumPy's to be loaded
-                self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
             if not self._entered:
-                self._threads = [library.get_num_threads() for library in self._libraries]
+                self._threads = [library.get_num_threads() for library in libraries]
             self._entered += 1
-            for library in self._libraries:
+            for library in libraries:
                 set_threads(library, 1)
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._entered -= 1
             if not self._entered:
-                for library, threads in zip(self._libraries or (), self._threads, strict=True):
+                libraries = find_libraries()
+                for library, threads in zip(libraries, self._threads, strict=True):
                     set_threads(library, threads)
+                for library in libraries:
                     release(library)
+
+
+@cache
+def find_libraries() -> list[Any]:
+    """The BLAS libraries of this process; finding them is slow, and needs NumPy's to be loaded."""
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def count_blas_threads() -> int:
+    """How many threads BLAS has now."""
+    return max((library.get_num_threads() for library in find_libraries()), default=1)
 
 
 def set_threads(library: Any, threads: int) -> None:
     """Set the number. threadpoolctl 3.8 lets only one Python thread do that, unless it is cleared."""
-    release(library)
-    library.set_num_threads(threads)
+    for _ in range(2):
+        if library.get_num_threads() == threads:  # far faster than setting it
+            return
+        library.set_num_threads(threads)
+        if library.get_num_threads() != threads:
+            release(library)
 
 
 def release(library: Any) -> None:
