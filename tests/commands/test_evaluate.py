@@ -301,6 +301,127 @@ def test_a_model_of_other_inputs_or_outputs_is_named(flowers, digits, tmp_path, 
     check_refused(tmp_path / "seven.pkl", "--dataset", "mnist", "--data-dir", digits, named=named, ranks=ranks)
 
 
+TARGETS = {"regression": ["price", "share"], "multilabel": ["cat", "dog", "eel"]}
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def other_task(request, tmp_path_factory):
+    """A task, and a folder with a table of it, a model, and the metrics of its training, in which rows have weights."""
+    task, folder = request.param, tmp_path_factory.mktemp(request.param)
+    draw = np.random.default_rng(8)
+    X = draw.normal(size=(300, 3))
+    if task == "regression":
+        Y = X @ draw.normal(size=(3, 2)) * [3e4, 0.01] + [1e5, 0.5] + draw.normal(size=(300, 2)) * [3e3, 0.002]
+    else:
+        Y = (X + 0.3 * draw.normal(size=X.shape) > [-0.5, 0, 1]).astype(int)
+    table = np.column_stack([X, Y, draw.integers(1, 4, size=300)])
+    names = ["a", "b", "c", *TARGETS[task], "weight"]
+    with (folder / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *table.tolist()])
+    options = ("--dataset", f"csv:{folder / 'table.csv'}", "--target", *TARGETS[task], "--task", task, "--seed", 4)
+    options += ("--weight", "weight", "--epochs", 10, "--hidden", 8, "--validation", 60)
+    ended = command(*options, "--model", folder / "model.npz", "--metrics", folder / "metrics.jsonl")
+    assert (ended.status, ended.err) == (0, "")
+    return task, folder
+
+
+def test_the_scores_of_other_tasks_are_those_that_training_ended_with(other_task):
+    task, folder = other_task
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = min(records, key=lambda record: record["validation_loss"])
+    told = found(folder / "model.npz")
+    score = {"regression": "r2", "multilabel": "subset_accuracy"}[task]
+    assert (told["task"], told["samples"]) == (task, 60)
+    assert (told[score], told["loss"]) == (kept[f"test_{score}"], kept["test_loss"])
+
+
+def test_all_rows_of_other_tasks_have_the_scores_of_a_plain_computation_on_any_ranks(other_task):
+    task, folder = other_task
+    ended = [evaluate(folder / "model.npz", "--part", "all", "--json", ranks=ranks) for ranks in (None, 2, 3)]
+    assert len({each.out for each in ended}) == 1
+    told = json.loads(ended[0].out)
+    network = NeuralNetwork.load(folder / "model.npz")
+    table = np.loadtxt(folder / "table.csv", delimiter=",", skiprows=1)
+    X, Y, weights = table[:, :3], table[:, 3:-1], table[:, -1]
+    outputs = network.forward((X - network.about["mean"]) / network.about["deviation"])
+    if task == "regression":
+        mean, deviation = network.about["target_mean"], network.about["target_deviation"]
+        losses = ((outputs - (Y - mean) / deviation) ** 2).sum(axis=1) / 2
+        errors = Y - outputs * deviation - mean
+        assert [each["target"] for each in told["targets"]] == TARGETS[task]
+        assert [each["rmse"] for each in told["targets"]] == pytest.approx(np.sqrt((errors**2).mean(axis=0)))
+        assert [each["mae"] for each in told["targets"]] == pytest.approx(np.abs(errors).mean(axis=0))
+        assert [each["r2"] for each in told["targets"]] == pytest.approx(1 - (errors**2).mean(axis=0) / Y.var(axis=0))
+    else:
+        losses = -np.log(np.where(Y, outputs, 1 - outputs)).sum(axis=1)
+        guesses = outputs >= 0.5
+        assert [each["label"] for each in told["labels"]] == TARGETS[task]
+        assert [each["missed"] for each in told["labels"]] == ((Y == 1) & ~guesses).sum(axis=0).tolist()
+        assert [each["extra"] for each in told["labels"]] == ((Y == 0) & guesses).sum(axis=0).tolist()
+        assert told["subset_accuracy"] == (guesses == Y).all(axis=1).mean()
+    assert sum(losses) != pytest.approx(np.average(losses, weights=weights) * len(losses))  # or weights aren't tested
+    assert told["loss"] == pytest.approx(np.average(losses, weights=weights))
+
+
+def test_people_get_the_scores_of_each_label_or_target_and_the_worst_rows(other_task):
+    task, folder = other_task
+    told = found(folder / "model.npz", "--mistakes", 3)
+    lines = evaluate(folder / "model.npz", "--mistakes", 3).out.splitlines()
+    sizes = f"3-8-{len(TARGETS[task])}"
+    assert lines[0] == f"model: {folder / 'model.npz'}, {sizes} relu, {task}, portable float64"
+    if task == "regression":
+        assert lines[2:4] == [f"R2 {told['r2']:.4f}", f"loss {told['loss']:.4f}"]
+        assert lines[6].split() == ["target", "RMSE", "MAE", "R2"]
+        for line, each in zip(lines[7:9], told["targets"], strict=True):
+            assert line.split() == [each["target"], f"{each['rmse']:.6g}", f"{each['mae']:.6g}", f"{each['r2']:.4f}"]
+        assert lines[9].split() == ["mean", "-", "-", f"{told['r2']:.4f}"]
+        assert lines[11:13] == ["largest residuals", lines[12]]
+        assert lines[12].split() == ["index", "target", "true", "predicted", "residual"]
+        for line, each in zip(lines[13:], told["residuals"], strict=True):
+            numbers = [f"{each[name]:.6g}" for name in ("true", "predicted", "residual")]
+            assert line.split() == [str(each["index"]), each["target"], *numbers]
+        return
+    assert lines[2:4] == [f"subset accuracy {told['subset_accuracy']:.4f}", f"loss {told['loss']:.4f}"]
+    for line, each in zip(lines[7:10], told["labels"], strict=True):
+        counts = [str(each[name]) for name in ("samples", "missed", "extra")]
+        assert line.split() == [each["label"], *counts, f"{each['accuracy']:.4f}", f"{each['balanced_accuracy']:.4f}"]
+    for line, each in zip(lines[13:16], told["labels"], strict=True):
+        names = ("precision", "recall", "f1", "log_loss", "roc_auc")
+        assert line.split() == [each["label"], *(f"{each[name]:.4f}" for name in names)]
+    assert [line.split()[0] for line in lines[16:18]] == ["mean", "total"]
+    assert lines[19] == "worst mistakes"
+    for line, each in zip(lines[21:], told["mistakes"], strict=True):
+        words = [", ".join(each[name]) or "-" for name in ("labels", "predicted")]
+        assert re.split("  +", line) == [str(each["index"]), *words, f"{each['loss']:.4f}"]
+
+
+def test_a_model_of_another_task_than_the_images_is_named(digits, tmp_path):
+    NeuralNetwork([784, 10], task="regression").save(tmp_path / "model.npz")
+    named = ("model.npz", "is of regression, but mnist is of classification")
+    check_refused(tmp_path / "model.npz", "--dataset", "mnist", "--data-dir", digits, named=named)
+
+
+@pytest.mark.parametrize("classes", [["no", "yes"], ["yes", "no"]])
+def test_a_model_with_one_output_is_evaluated_on_two_classes(tmp_path, classes):
+    draw = np.random.default_rng(9)
+    X = draw.normal(size=(80, 2))
+    network = NeuralNetwork([2, 1], "relu", seed=3)
+    network.about = {"mean": 0.0, "deviation": 1.0, "classes": classes}
+    network.save(tmp_path / "model.npz")
+    second = network.forward(X)[:, 0]
+    truths = [classes[place] for place in (second + 0.3 * draw.normal(size=80) >= 0.5).astype(int)]
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([*X[row].tolist(), truths[row]] for row in range(80))
+    told = found(tmp_path / "model.npz", "--dataset", f"csv:{tmp_path / 'table.csv'}", "--part", "all")
+    is_second = np.array(truths) == classes[1]
+    assert told["loss"] == pytest.approx(-np.log(np.where(is_second, second, 1 - second)).mean(), rel=1e-12)
+    assert told["confusion"] == [
+        [int(((is_second == true) & ((second >= 0.5) == guess)).sum()) for guess in (False, True)]
+        for true in (False, True)
+    ]
+    assert [each["class"] for each in told["classes"]] == classes
+
+
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_model_whose_memory_is_damaged_is_named(digits, tmp_path, name):
     network = NeuralNetwork([784, 10])

@@ -31,7 +31,7 @@ svg {{ font: 11px system-ui, sans-serif; fill: var(--ink); }}
 .curve {{ fill: none; stroke: var(--c); stroke-linejoin: round; stroke-linecap: round; }}
 .dashed {{ stroke-dasharray: 1 4.5; }}
 .dot {{ fill: var(--c); }}
-.points {{ fill: none; stroke: var(--c); stroke-width: 3; stroke-linecap: round; stroke-opacity: .6; }}
+.points {{ fill: none; stroke: var(--c); stroke-width: 4; stroke-linecap: round; stroke-opacity: .6; }}
 .hit {{ fill: var(--c); fill-opacity: 0; }}
 .hit:hover {{ fill-opacity: 1; }}
 .mark {{ stroke: var(--soft); stroke-dasharray: 3 3; }}
@@ -39,6 +39,7 @@ svg {{ font: 11px system-ui, sans-serif; fill: var(--ink); }}
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 34  # margins, for the ticks and their numbers
+DIGIT = 6.5  # the width of a digit
 HUGE, TINY = 1e150, 1e-150  # values beyond these are not drawn
 DECADES = 20  # ratio of the largest to the smallest value above which a scale may be logarithmic
 MOST_TICKS = 5  # about
@@ -213,7 +214,8 @@ def draw_axes(what: str, along: str, across: Scale, up: Scale, *, whole: bool, i
         parts.append(f'<text class="soft" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     for x, text in across.ticks(whole):
         parts.append(f'<path class="grid" d="M{x:.1f} {bottom}v4"/>')
-        parts.append(f'<text class="soft" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{text}</text>')
+        inside = min(x, WIDTH - DIGIT / 2 * len(text))
+        parts.append(f'<text class="soft" x="{inside:.1f}" y="{bottom + 16}" text-anchor="middle">{text}</text>')
     parts.append(f'<text class="soft" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(along)}</text>')
     if is_empty:
         parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{bottom / 2}" text-anchor="middle">no finite values</text>')

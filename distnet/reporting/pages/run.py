@@ -271,7 +271,7 @@ def render_targets(run: Run) -> str:
                 f"{name}, {what}", along, upwards, points, rows=numbers, diagonal=upwards == "predicted"
             )
             figures.append(render_figure(f"<b>{escape(name)}</b>: {what}", drawn))
-    parts += ['<div class="charts pairs">', *figures, "</div>", f'<p class="small">{" ".join(notes)}</p>']
+    parts += [f'<p class="small">{" ".join(notes)}</p>', '<div class="charts pairs">', *figures, "</div>"]
     return "\n".join(parts)
 
 
