@@ -23,6 +23,7 @@ from distnet.reporting.pages.run import render_step_time
 BROWSER = shutil.which("chromium")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars")
 QUIET += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+PAGES = ("images", "validation", "table", "many", "regression", "labels", "profile", "compare")
 WIDTHS = (390, 500, 800, 1280)
 PAPER = 688  # what A4 has between margins of 14 mm
 PHASES = ("data", "forward", "backward", "exchange", "waiting", "update", "evaluation", "checkpoint")
@@ -160,6 +161,13 @@ def pages(digits, tmp_path_factory):
     with (folder / "many.csv").open("w", newline="") as file:
         csv.writer(file).writerows(letters)
     train("many", "--dataset", f"csv:{folder / 'many.csv'}", "--epochs", 30, "--hidden", 20)
+    X = draw.normal(size=(400, 3))
+    numbers = np.column_stack([X, X[:, 0] * 1e5 - 2e5 + draw.normal(size=400) * 2e4, X[:, 1] / 1e4, *(X.T > 0.3)])
+    with (folder / "targets.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["a", "b", "c", "price in euros", "share", "cat", "dog", "eel"], *numbers.tolist()])
+    other = ("--dataset", f"csv:{folder / 'targets.csv'}", "--epochs", 30, "--hidden", 8)
+    train("regression", *other, "--target", "price in euros", "share", "--ignore", "cat", "dog", "eel")
+    train("labels", *other, "--target", "cat", "dog", "eel", "--ignore", "price in euros", "share")
     phases = [
         {"rank": k, "node": k // 4, "host": f"node-{k // 4}.cluster", "steps": 7035}
         | {"seconds": dict(zip(PHASES, spent, strict=True))}
@@ -177,7 +185,9 @@ def pages(digits, tmp_path_factory):
 @pytest.mark.parametrize(
     ("width", "medium"), [*((width, medium) for width in WIDTHS for medium in ("light", "dark")), (PAPER, "print")]
 )
-@pytest.mark.parametrize("page", ["images", "validation", "table", "many", "profile", "compare"])
+@pytest.mark.parametrize(
+    "page", ["images", "validation", "table", "many", "regression", "labels", "profile", "compare"]
+)
 def test_a_page_fits_and_can_be_read(tab, pages, page, width, medium):
     scheme = {"name": "prefers-color-scheme", "value": "light" if medium == "light" else "dark"}
     tab("Emulation.setEmulatedMedia", media="print" if medium == "print" else "screen", features=[scheme])

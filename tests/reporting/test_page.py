@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import resource
 from base64 import b64decode
@@ -189,6 +190,98 @@ def test_a_table_has_a_list_of_mistakes_and_names_that_are_markup_stay_text(tmp_
     assert set(shown) <= set(page.texts)
     assert any(str(path) in text for text in page.texts)
     assert any(title.startswith(f"{shown[0]} predicted as ") for title in page.titles)
+
+
+def report_of(folder, task, rows=100):
+    """The page of a run on a table of this task, and what evaluate prints of its model. Names are hostile."""
+    draw = np.random.default_rng(3)
+    X = draw.normal(size=(rows, 3))
+    Y = X @ draw.normal(size=(3, 2)) * [1000, 0.01] + [-5000, 0] + draw.normal(size=(rows, 2)) * [10, 0.001]
+    if task == "multilabel":
+        Y = (Y.mean(axis=0) < Y).astype(int)
+    names = HOSTILE[:2]
+    with (folder / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["a", "b", "c", *names], *np.column_stack([X, Y]).tolist()])
+    options = ("--dataset", f"csv:{folder / 'table.csv'}", "--target", *names, "--task", task, "--hidden", 3)
+    options += ("--epochs", 4, "--report", folder / "r.html", "--model", folder / "m.npz")
+    ended = command(*options, ranks=2)
+    assert (ended.status, ended.err) == (0, "")
+    page = Page((folder / "r.html").read_text())
+    check_self_contained(page)
+    told = command(folder / "m.npz", "--json", "--mistakes", 10**6, module="distnet.evaluate").out
+    return page, json.loads(told), ended
+
+
+def test_the_page_of_a_regression_has_predictions_and_residuals_of_each_target(tmp_path):
+    page, told, ended = report_of(tmp_path, "regression")
+    middle = ["Predictions by target", "Largest residuals"]
+    assert page.headings == ["Learning", *middle, *SECTIONS[4:]]
+    assert page.texts[page.texts.index("test R2") - 1] == f"{told['r2']:.4f}"
+    assert ended.out.splitlines()[-2] == f"test R2 {told['r2']:.4f}"
+    assert page.points("test").keys() == {1, 2, 3, 4}
+    of_rows = [re.fullmatch(r"row (\d+), (\w+) (\S+), (\w+) (\S+)", title) for title in page.titles]
+    shown = {}
+    for each in filter(None, of_rows):
+        shown.setdefault((each[2], each[4]), []).append((int(each[1]), float(each[3]), float(each[5])))
+    assert {name: len(points) for name, points in shown.items()} == {
+        ("true", "predicted"): 40,
+        ("predicted", "residual"): 40,
+    }
+    for (along, upwards), points in shown.items():
+        wanted = [(each["index"], each[along], each[upwards]) for each in told["residuals"]]
+        np.testing.assert_allclose(sorted(points), sorted(wanted), rtol=1e-5)
+    for each in told["targets"]:
+        assert each["target"] in page.texts
+        assert {f"{each['rmse']:.6g}", f"{each['mae']:.6g}", f"{each['r2']:.4f}"} <= set(page.texts)
+    paths = [attributes["d"] for tag, attributes in page.tags if attributes.get("class") == "points c0"]
+    assert [path.count("M") for path in paths] == [20] * 4
+
+
+def test_the_page_of_several_labels_has_the_errors_of_each(tmp_path):
+    page, told, ended = report_of(tmp_path, "multilabel")
+    assert page.headings == ["Learning", "Errors by label", "Worst mistakes", *SECTIONS[4:]]
+    assert page.texts[page.texts.index("test subset accuracy") - 1] == f"{told['subset_accuracy']:.4f}"
+    assert ended.out.splitlines()[-2] == f"test subset accuracy {told['subset_accuracy']:.4f}"
+    wrong = len(told["mistakes"])
+    assert wrong == round((1 - told["subset_accuracy"]) * 20) > 0
+    assert page.texts[page.texts.index("errors in 20") - 1] == str(wrong)
+    bars = [title for title in page.titles if re.match("missed|extra", title)]
+    assert bars == [f"{kind}: {each[kind]} of 20" for each in told["labels"] for kind in ("missed", "extra")]
+    for each in told["mistakes"]:
+        assert f"{each['loss']:.4f}" in page.texts
+    assert set(HOSTILE[:2]) <= set(page.texts)
+
+
+def test_charts_of_many_samples_and_targets_show_some_of_them():
+    count, targets = 4500, 20
+    draw = np.random.default_rng(0)
+    true = draw.normal(size=(count, targets))
+    predicted = true + np.arange(targets)
+    scores = [{"target": f"t{k}", "rmse": k, "mae": k, "r2": -float(k)} for k in range(targets)]
+    found = {"task": "regression", "samples": count, "loss": 1.0, "r2": 0.5, "targets": scores, "residuals": []}
+    text = render_run(plain_run(findings=found | {"mean": {"r2": 0.5}}, true=true, predicted=predicted))
+    page = Page(text)
+    assert "The charts are of the 12 targets with the lowest R2. The charts show one of 3 test samples." in page.text
+    labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
+    assert [label for label in labels if "predicted against true" in label] == [
+        f"t{k}, predicted against true: 1,500 points" for k in range(8, 20)
+    ]
+    assert len(text) < 1_000_000
+
+
+def test_predictions_that_are_not_finite_are_left_out_of_the_charts():
+    scores = [{"target": "t", "rmse": math.nan, "mae": math.nan, "r2": math.nan}]
+    found = {"task": "regression", "samples": 4, "loss": math.nan, "r2": math.nan, "targets": scores, "residuals": []}
+    true, predicted = np.zeros((4, 1)), np.array([[1.0], [np.nan], [np.inf], [2.0]])
+    page = Page(render_run(plain_run(findings=found | {"mean": scores[0]}, true=true, predicted=predicted)))
+    assert [title for title in page.titles if title.startswith("row")] == [
+        "row 0, true 0, predicted 1",
+        "row 3, true 0, predicted 2",
+        "row 0, predicted 1, residual -1",
+        "row 3, predicted 2, residual -2",
+    ]
+    lost = Page(render_run(plain_run(findings=found | {"mean": scores[0]}, true=true, predicted=true * np.nan)))
+    assert lost.texts.count("no finite values") == 2
 
 
 def test_after_going_on_from_a_checkpoint_the_curves_are_whole(run, digits, tmp_path):
