@@ -218,7 +218,8 @@ class Perceptron(Parameters):
         """X and y, checked; a column of y as a vector. Raises ValueError."""
         dtype = np.float64 if self.arithmetic == "portable" else (np.float64, np.float32)
         options = {"dtype": dtype, "accept_sparse": SPARSE, "multi_output": True, "y_numeric": self._is_numeric}
-        rows, labels = validate_data(self, X, y, reset=is_first, **options)
+        is_new = is_first or not hasattr(self, "n_features_in_")
+        rows, labels = validate_data(self, X, y, reset=is_new, **options)
         if issparse(labels):
             labels = labels.toarray()
         if labels.ndim == 2 and labels.shape[1] == 1:
@@ -297,7 +298,7 @@ class Perceptron(Parameters):
         splits = self._split(world, network, data)
         samples = len(splits.train.inputs if splits.chosen is None else splits.chosen)
         if not isinstance(self.batch_size, str) and self.batch_size > samples:
-            warnings.warn("Got `batch_size` larger than sample size. It is going to be clipped", stacklevel=4)
+            warnings.warn("Got `batch_size` larger than sample size. It is going to be clipped", stacklevel=5)
         config = configure(self, samples, world.size, network.seed, state.learning_rate)
         trainer = Trainer(world, network.model, splits, config)
         if state.epochs:
@@ -310,14 +311,14 @@ class Perceptron(Parameters):
         try:
             train_with(trainer, last, [progress, *callbacks])
         except KeyboardInterrupt:
-            warnings.warn(f"training interrupted {trainer.position()}; the estimator is fitted", stacklevel=4)
+            warnings.warn(f"training interrupted {trainer.position()}; the estimator is fitted", stacklevel=5)
         else:
             if trainer.epochs_done == last and not (one_pass or progress.is_converged or trainer.diverged):
                 warnings.warn(
                     f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
                     "converged yet.",
                     ConvergenceWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
         if progress.scores:
             trainer.restore_best()
@@ -340,7 +341,7 @@ class Perceptron(Parameters):
         """Raise InputError, or warn if there is a best epoch, where training has diverged."""
         if trainer.diverged and progress.scores and progress.best > -math.inf:
             text = f"training stopped: {trainer.diverged}; the best epoch before it is kept"
-            warnings.warn(text, ConvergenceWarning, stacklevel=5)
+            warnings.warn(text, ConvergenceWarning, stacklevel=6)
         elif trainer.diverged or not np.isfinite(network.parameters).all():  # interrupted in such an epoch
             problem = trainer.diverged or "the parameters grew without bound"
             raise InputError(

@@ -98,6 +98,8 @@ def check_parameters(estimator: Parameters, ranks: int) -> tuple[int, ...]:
         if isinstance(chosen := getattr(estimator, name, None), str) and chosen == value:
             problem = f"distnet has no {value!r}"
             raise InputError(name, problem, f'use {theirs}({name}="{value}")', on_every_rank=True)
+    if hasattr(estimator, "loss"):
+        numbers.check_choice("loss", estimator.loss, ("squared_error",))
     for name, choices in CHOICES.items():
         numbers.check_choice(name, getattr(estimator, name), choices)
     if estimator.initialisation is not None:
