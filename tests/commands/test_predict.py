@@ -505,6 +505,31 @@ def test_one_output_is_the_probability_of_the_second_of_two_classes(tmp_path, mo
     assert all({each["class"], each["runner_up"]} == {"no", "yes"} for each in told)
 
 
+def test_a_network_of_an_estimator_predicts_what_the_estimator_does(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="needs the extra test")
+    from distnet import Classifier, Regressor
+
+    monkeypatch.chdir(tmp_path)
+    X = np.random.default_rng(0).normal(size=(60, 3)).round(2)
+    np.savetxt(tmp_path / "new.csv", X, "%g", ",")
+    for estimator, y in (
+        (Classifier(8, max_iter=300, tol=0.01, random_state=0), np.where(X[:, 0] > 0, "yes", "no")),
+        (Regressor(8, max_iter=300, tol=0.01, random_state=0), X @ [1, 2, 3]),
+        (Classifier(8, max_iter=300, tol=0.01, random_state=0), (X > 0).astype(int)),
+    ):
+        estimator.fit(X, y)
+        estimator.network_.about |= {"mean": 0.0, "deviation": 1.0}
+        estimator.network_.save("m.npz")
+        told = found("m.npz", "new.csv", cwd=tmp_path)
+        predicted = estimator.predict(X)
+        if y.dtype.kind == "U":
+            assert [each["class"] for each in told] == predicted.tolist()
+        elif y.ndim == 1:
+            assert [each["predicted"]["0"] for each in told] == pytest.approx(predicted)
+        else:
+            assert [each["labels"] for each in told] == [np.flatnonzero(row).tolist() for row in predicted]
+
+
 OUTPUTS = {
     "regression": (2, {"targets": ["price", "size, in m"]}, ["price", "size, in m"]),
     "multilabel": (2, {"targets": ["a", "b"]}, ["a", "b"]),
