@@ -23,7 +23,7 @@ from distnet.runtime.text import format_count
 
 FLOAT64 = 8  # bytes
 ROUNDING = 7 * FLOAT64  # bytes moved per weight: magnitude, maximum, addition, subtraction
-BARRIERS = {"portable": 4, "native": 2}  # per step; two more for the exponents and the rounded weights
+BARRIERS = {"portable": 5, "native": 2}  # per step; also for the exponents, the largest weights and the rounded weights
 AT_ONCE = 32  # messages in flight in MPICH's Ialltoallv (MPIR_CVAR_ALLTOALL_THROTTLE)
 SHORT, SHORT_POWER = 81_920, 524_288  # bytes from which its Iallgatherv is a ring; the second for 2^j ranks
 WORTHWHILE = 0.5  # the least efficiency that the advice accepts
