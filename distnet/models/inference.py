@@ -60,12 +60,11 @@ class Inference:
         threads = 1
         if rows * model.parameters.size >= MANY_PRODUCTS:
             threads = min(count_blas_threads(), len(blocks), MOST_THREADS)
-        with single_blas_thread:
-            if threads > 1:
-                with ThreadPoolExecutor(threads) as executor:
-                    are_finite = list(executor.map(fill, blocks))
-            else:
-                are_finite = [fill(block) for block in blocks]
+        if threads > 1:
+            with single_blas_thread, ThreadPoolExecutor(threads) as executor:
+                are_finite = list(executor.map(fill, blocks))
+        else:
+            are_finite = [fill(block) for block in blocks]
         if not all(are_finite):
             check_inputs(model, X)
         return outputs
