@@ -513,9 +513,9 @@ def test_a_network_of_an_estimator_predicts_what_the_estimator_does(tmp_path, mo
     X = np.random.default_rng(0).normal(size=(60, 3)).round(2)
     np.savetxt(tmp_path / "new.csv", X, "%g", ",")
     for estimator, y in (
-        (Classifier(8, max_iter=300, tol=0.01, random_state=0), np.where(X[:, 0] > 0, "yes", "no")),
-        (Regressor(8, max_iter=300, tol=0.01, random_state=0), X @ [1, 2, 3]),
-        (Classifier(8, max_iter=300, tol=0.01, random_state=0), (X > 0).astype(int)),
+        (Classifier(hidden_layer_sizes=8, max_iter=300, tol=0.01, random_state=0), np.where(X[:, 0] > 0, "yes", "no")),
+        (Regressor(hidden_layer_sizes=8, max_iter=300, tol=0.01, random_state=0), X @ [1, 2, 3]),
+        (Classifier(hidden_layer_sizes=8, max_iter=300, tol=0.01, random_state=0), (X > 0).astype(int)),
     ):
         estimator.fit(X, y)
         estimator.network_.about |= {"mean": 0.0, "deviation": 1.0}
