@@ -22,8 +22,9 @@ HEAD = """\
 
 <!-- made by python docs/options.py: edit the help texts in the code instead -->
 
-`--help` prints the same in the terminal. The defaults of `distnet.train` are those of the preset `mnist`; `--preset`
-selects another. [Configuration files](presets.md#configuration-files) use the same names: `batch-size = 64`.
+`--help` prints the same in the terminal. The defaults of `distnet.train` are those of the preset `mnist`. For tables,
+they are those of [`table`](presets.md#presets). `--preset` selects another.
+[Configuration files](presets.md#configuration-files) use the same names: `batch-size = 64`.
 """
 
 

@@ -141,6 +141,14 @@ def test_readmes_python_gives_the_same_under_mpirun(folder):
     assert found[0] == found[1]
 
 
+def test_the_pipeline_of_a_dataframe_gives_the_same_under_mpirun(folder):
+    block = next(block for block in BLOCKS if "ColumnTransformer(" in block.code)
+    alone = run(block, folder)
+    accuracy = re.fullmatch(r"test accuracy (0\.\d{3})\n", alone)
+    assert float(accuracy[1]) > 0.9
+    assert run(block, folder, 2) == alone
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_has_a_known_language(page):
     languages = {block.language for block in BLOCKS if block.page == page}

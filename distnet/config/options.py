@@ -31,6 +31,7 @@ from distnet.runtime.numbers import (
 SEVERAL = (2, "*", "+")  # nargs of options that take several words
 PRESET_FOLDER = Path(__file__).parent / "presets"
 PRESETS = tuple(sorted(name.removesuffix(".toml") for name in os.listdir(PRESET_FOLDER) if name.endswith(".toml")))
+TABLE_PRESET = "table"  # of tables, unless another is named
 
 
 def option(
@@ -57,7 +58,12 @@ def to_flag(name: str) -> str:
 class Config:
     """The options of `python -m distnet.train`."""
 
-    preset: str = option("mnist", "task", "preset that the other options override", choices=tuple(PRESETS))
+    preset: str = option(
+        "mnist",
+        "task",
+        f"preset that the other options override (default: mnist; {TABLE_PRESET} for {OWN})",
+        choices=tuple(PRESETS),
+    )
     task: str | None = option(
         None,
         "task",

@@ -11,9 +11,10 @@ from typing import Any
 
 from distnet import __version__
 from distnet.config.conflicts import find_ineffective
-from distnet.config.options import PRESET_FOLDER, SEVERAL, Config, to_flag
+from distnet.config.options import PRESET_FOLDER, SEVERAL, TABLE_PRESET, Config, to_flag
 from distnet.config.parser import Parser, unknown_option
 from distnet.config.values import file_path
+from distnet.datasets.options import is_table
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import describe_bad_choice
 from distnet.runtime.text import format_count
@@ -72,7 +73,8 @@ def read_config(arguments: Sequence[str], task: str | None = None) -> Config:
     path = given.pop("config", None)
     # Files of distnet 0.1 name no arithmetic, and mean the one that it had.
     file = {"arithmetic": "native"} | read_options(path) if path else {}
-    preset = read_options(PRESET_FOLDER / f"{(file | given).get('preset', Config.preset)}.toml") | {"task": task}
+    name = choose_preset(file | given)
+    preset = {"preset": name} | read_options(PRESET_FOLDER / f"{name}.toml") | {"task": task}
     config = Config(**merge_options(preset, file, given))
     for name, output in config.outputs.items():
         if path is not None and os.path.realpath(output) == os.path.realpath(path):
@@ -88,15 +90,25 @@ def read_config(arguments: Sequence[str], task: str | None = None) -> Config:
     return replace(config, **{name: getattr(Config, name) for name in ineffective})
 
 
+def choose_preset(options: Mapping[str, Any]) -> str:
+    """The name of the preset below these options: the one they name, else `table` for tables."""
+    name: str = options.get("preset", TABLE_PRESET if is_table(options.get("dataset")) else Config.preset)
+    return name
+
+
 def merge_options(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """The options of all layers; each overrides the ones before it.
 
-    A learning rate belongs to an optimizer. If a later layer names another optimizer, the rate is dropped.
+    A learning rate belongs to an optimizer. If a later layer names another optimizer, the rate is dropped. So is the
+    decoupled weight decay of adamw, which would be far too much as L2.
     """
     options: dict[str, Any] = {"optimizer": Config.optimizer}
     for layer in layers:
-        if layer.get("optimizer", options["optimizer"]) != options["optimizer"]:
+        before = options["optimizer"]
+        if layer.get("optimizer", before) != before:
             options.pop("learning_rate", None)
+            if before == "adamw":
+                options.pop("weight_decay", None)
         options |= layer
     return options
 

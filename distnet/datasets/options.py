@@ -29,6 +29,11 @@ HEADERS = ("yes", "no")
 CLASS_WEIGHTS = ("balanced",)
 
 
+def is_table(name: str | None) -> bool:
+    """Whether a value of --dataset names a table, as in csv:FILE."""
+    return name is not None and name.partition(":")[0] in TABLES
+
+
 @dataclass(frozen=True)
 class Learned:
     """What a trained model stores about its table, or a data set about the table that it is validated on.

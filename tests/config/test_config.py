@@ -46,6 +46,31 @@ def test_nothing_typed_gives_the_mnist_preset():
     assert read_config([]) == mnist
 
 
+@pytest.mark.parametrize("name", ["csv:a.csv", "npz:a.npz", "parquet:a.parquet"])
+def test_a_table_gives_the_preset_table_unless_another_is_named_by_option_or_file(tmp_path, name):
+    table, typed = (
+        Config(preset="table", dataset=name, **read_options(PRESET_FOLDER / "table.toml")),
+        ("--dataset", name),
+    )
+    without = file(tmp_path, 'arithmetic = "portable"')
+    assert config(*typed) == config("--config", str(without), *typed) == table
+    mnist = config(*typed, "--preset", "mnist")
+    assert (mnist.preset, mnist.hidden, mnist.optimizer) == ("mnist", config().hidden, config().optimizer)
+    path = file(tmp_path, f'arithmetic = "portable"\ndataset = "{name}"')
+    assert config("--config", str(path)) == table
+    assert config("--config", str(path), "--dataset", "mnist") == replace(config(), dataset="mnist")
+    path = file(tmp_path, 'arithmetic = "portable"\npreset = "mnist"')
+    assert config("--config", str(path), *typed) == mnist
+
+
+def test_the_decoupled_weight_decay_of_adamw_is_not_passed_on_to_another_optimizer(tmp_path):
+    table = ("--dataset", "csv:a.csv")
+    assert config(*table).weight_decay > 0.1
+    assert config(*table, "--optimizer", "sgd").weight_decay == 0
+    assert config(*table, "--optimizer", "sgd", "--weight-decay", "0.1").weight_decay == 0.1
+    assert config("--optimizer", "adamw").weight_decay == config().weight_decay  # L2 is small enough for all
+
+
 def file(folder, text):
     path = folder / "run.toml"
     path.write_text(text)
@@ -277,6 +302,8 @@ def read_back(chosen, folder):
         ["--dataset", "csv:a b.csv", "--target", "3", "--test-share", "0.1", "--raw-inputs"],
         ["--dataset", "csv:a", "--target", "3", "x", "--task", "regression", "--weight", "w", "--validation-data", "b"],
         ["--dataset", "parquet:a", "--class-weight", "balanced", "--split-column", "part", "--patience", "3"],
+        ["--dataset", "csv:a.csv", "--preset", "mnist"],
+        ["--dataset", "csv:a.csv", "--task", "regression"],
     ],
 )
 def test_the_written_configuration_is_read_back_to_the_same(tmp_path, arguments):
@@ -431,7 +458,9 @@ def test_every_option_says_its_group_its_meaning_and_its_default(each):
     assert flag or "(default: " in entry
     assert f"{each.metadata['group']}: --" in help_text
     default = getattr(config(), each.name)  # that of the default preset
-    if each.name == "dtype":
+    if each.name == "preset":
+        assert "(default: mnist; table for csv:FILE, npz:FILE or parquet:FILE)" in entry
+    elif each.name == "dtype":
         assert "(default: float64 in portable, float32 in native)" in entry
     elif isinstance(default, int | float | str) and not flag:
         assert f"(default: {default})" in entry

@@ -564,7 +564,16 @@ def test_a_bad_table_ends_all_ranks_with_one_line(train, tmp_path):
 
 
 def test_a_table_is_resumed_to_the_same_bits_wherever_it_is_now_and_no_other_one(train, iris, tmp_path):
-    job = ("--dataset", f"csv:{iris}", *SMALL, "--checkpoint-dir", tmp_path / "run", "--quiet")
+    job = (
+        "--dataset",
+        f"csv:{iris}",
+        *SMALL,
+        "--schedule",
+        "constant",
+        "--checkpoint-dir",
+        tmp_path / "run",
+        "--quiet",
+    )
     whole = train(*job, ranks=2)
     (tmp_path / "run" / "completed.json").unlink()
     for path in sorted((tmp_path / "run").glob("checkpoint-*"))[1:]:
