@@ -64,7 +64,7 @@ def mean_error(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def row(name: str, portable: Sequence[dict[str, Any]], native: Sequence[dict[str, Any]]) -> list[str]:
-    """The cells of a task: errors, their difference with its 95 % interval by Welch's t-test, p-value, seconds."""
+    """The cells of a task: errors, their difference with its 95 % interval by Welch's t-test, p-value."""
     errors = [[run["error"] for run in runs] for runs in (portable, native)]
     difference = f"{100 * (statistics.mean(errors[0]) - statistics.mean(errors[1])):+.2f}"
     rarity = verdict = ""
@@ -73,9 +73,7 @@ def row(name: str, portable: Sequence[dict[str, Any]], native: Sequence[dict[str
         low, high = test.confidence_interval(1 - RARE)
         difference += f" ({100 * low:+.2f} to {100 * high:+.2f})"
         rarity, verdict = f"{test.pvalue:.2f}", "yes" if test.pvalue < RARE else "no"
-    seconds = (f"{statistics.median(run['seconds'] for run in runs):,.0f}" for runs in (portable, native))
-    return [f"`{name}`", str(len(portable)), mean_error(portable), mean_error(native), difference, rarity, verdict,
-            " / ".join(seconds)]  # fmt: skip
+    return [f"`{name}`", str(len(portable)), mean_error(portable), mean_error(native), difference, rarity, verdict]
 
 
 def leaves_plateau(run: dict[str, Any]) -> str:
@@ -85,7 +83,7 @@ def leaves_plateau(run: dict[str, Any]) -> str:
 
 def table(runs: dict[Run, dict[str, Any]]) -> str:
     """A line per task that was trained in both arithmetics."""
-    head = ["task", "seeds", "portable", "native float32", "difference (95 %)", "p", "more than the seeds", "seconds"]
+    head = ["task", "seeds", "portable", "native float32", "difference (95 %)", "p", "more than the seeds"]
     lines, remarks = [head, ["---", *["---:"] * (len(head) - 1)]], list[str]()
     for name in TASKS:
         portable, native = ([run for key, run in runs.items() if key[:2] == (name, each)] for each in ARITHMETICS)
