@@ -13,6 +13,7 @@ import pytest
 from helpers import command
 
 from distnet.datasets.npz import read_npz
+from distnet.datasets.options import TableOptions
 from distnet.runtime import proc
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import GrowingFile, check_writable, write_content, write_whole
@@ -162,8 +163,8 @@ def test_a_table_that_unpacks_to_more_than_the_memory_that_is_left_is_refused_be
     (tmp_path / "meminfo").write_text("MemTotal: 9999999 kB\nMemAvailable:   40960 kB\n")
     tracemalloc.start()
     with pytest.raises(InputError, match=r"it unpacks to 77 MiB, and 40 MiB of memory are left"):
-        read_npz(path)
+        read_npz(path, TableOptions())
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
     (tmp_path / "meminfo").write_text("MemAvailable:   90000 kB\n")
-    assert read_npz(path)[0].shape == (200_000, 100)
+    assert read_npz(path, TableOptions())[0].shape == (200_000, 100)
