@@ -191,6 +191,50 @@ def test_a_validation_set_of_the_callers_own_ends_training_and_chooses_the_epoch
         Classifier(**QUICK).fit(X, np.where(Y > 0, "one", "two"), validation_data=(X[:1], ["other"]))
 
 
+@pytest.mark.parametrize(
+    ("task", "other"), [("numbers", "number"), ("two classes", "labels"), ("labels", "two classes")]
+)
+def test_a_validation_set_with_other_columns_of_y_is_refused(task, other):
+    make, _, y = TASKS[task]
+    with pytest.raises(InputError, match=r"^validation_data: its y has shape .*; give both the same columns$"):
+        make(**QUICK).fit(X, y, validation_data=(X, TASKS[other][2]))
+
+
+def test_labels_other_than_0_and_1_are_refused_in_training_and_validation():
+    for y, validation in ((LABELS * 2 - 1, LABELS), (LABELS, LABELS + 1)):
+        with pytest.raises(InputError, match=r"^y: expected labels 0 and 1, got (-1|2)$"):
+            Classifier(**QUICK).fit(X, y, validation_data=(X, validation))
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_an_estimator_continues_with_the_task_that_it_has_learned_only(method):
+    fitted = Classifier(**QUICK, warm_start=True).fit(X, Y)
+    with pytest.raises(InputError, match=r"^y: it is of multilabel, and the fitted network of classification; "):
+        getattr(fitted, method)(X, LABELS[:, :3])
+
+
+def test_a_dict_of_class_weights_may_name_classes_that_a_partial_fit_lacks():
+    rows = Y > 0
+    options = QUICK | {"alpha": 0}
+    by_class = Classifier(**options, class_weight={0: 5.0, 1: 3.0}).partial_fit(X[rows], Y[rows], classes=[0, 1, 2])
+    weights = np.where(Y[rows] == 1, 3.0, 1.0)
+    plain = Classifier(**options).partial_fit(X[rows], Y[rows], sample_weight=weights, classes=[0, 1, 2])
+    assert parameters(by_class) == parameters(plain)
+
+
+def test_early_stopping_that_holds_out_every_row_with_a_weight_is_refused():
+    weights = np.zeros(len(X))
+    weights[0] = 1
+    with pytest.raises(InputError, match=r"^early_stopping: all rows with a weight are held out"):
+        Classifier(**QUICK, early_stopping=True, validation_fraction=0.9).fit(X, Y, weights)
+
+
+def test_assigned_weights_keep_the_dtype_of_the_network():
+    fitted = Classifier(**QUICK).fit(X.astype(np.float32), Y)
+    fitted.coefs_[0] = np.ones((4, 8), int)
+    assert fitted.partial_fit(X.astype(np.float32), Y).coefs_[0].dtype == np.float32
+
+
 def test_callbacks_see_each_epoch_and_may_end_training():
     epochs = []
 

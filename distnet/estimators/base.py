@@ -146,8 +146,10 @@ class Perceptron(Parameters):
         """The targets of y, as `validate_data` returned it. classes: of `partial_fit`. Raises ValueError."""
         raise NotImplementedError
 
-    def _weigh(self, y: Any, sample_weight: ArrayLike | None, one_pass: bool) -> Array | None:
-        """The weights of the samples, before they are checked."""
+    def _weigh(
+        self, y: Any, classes: NDArray[Any] | None, sample_weight: ArrayLike | None, one_pass: bool
+    ) -> Array | None:
+        """The weights of the samples, before they are checked. classes: all that may occur in y."""
         return None if sample_weight is None else np.asarray(sample_weight)
 
     def _fit(
@@ -195,10 +197,17 @@ class Perceptron(Parameters):
                 on_every_rank=True,
             )
         targets = self._read_targets(labels, classes, is_first, one_pass)
-        weights = self._weigh(labels, sample_weight, one_pass)
+        earlier = None if is_first else vars(self).get("_network")
+        if earlier is not None and earlier.task != targets.task:
+            problem = f"it is of {targets.task}, and the fitted network of {earlier.task}"
+            raise InputError("y", problem, "fit a new estimator", on_every_rank=True)
+        weights = self._weigh(labels, targets.classes, sample_weight, one_pass)
         validation = None
         if validation_data is not None:
             validation_rows, validation_labels = self._read(*validation_data, False)
+            if validation_labels.shape[1:] != labels.shape[1:]:
+                problem = f"its y has shape {validation_labels.shape}, and that of training {labels.shape}"
+                raise InputError("validation_data", problem, "give both the same columns", on_every_rank=True)
             known = np.asarray(targets.classes) if targets.classes is not None else None
             validation = validation_rows, self._encode(validation_labels, targets.task, known)
         seed = self.random_state
@@ -234,7 +243,7 @@ class Perceptron(Parameters):
         sizes = (data.rows.shape[1], *data.hidden, data.targets.values.shape[1])
         dtype = stored.dtype
         if not data.is_first and self.arithmetic == "native":
-            dtype = np.asarray(self.coefs_[0]).dtype
+            dtype = self._network.parameters.dtype if "_network" in vars(self) else np.asarray(self.coefs_[0]).dtype
         network = NeuralNetwork(
             sizes,
             ACTIVATIONS.get(self.activation, self.activation),
@@ -360,7 +369,11 @@ class Perceptron(Parameters):
             return Splits(train, None, shared_split(world, rows, theirs.values.astype(dtype), dtype))
         if not self.early_stopping:
             return Splits(train)
-        return Splits(train, None, *self._hold_out(world, train, targets, network.seed))
+        held, chosen = self._hold_out(world, train, targets, network.seed)
+        if train.weights is not None and not train.weights[chosen].any():
+            problem = "all rows with a weight are held out, which leaves none to learn from"
+            raise InputError("early_stopping", problem, "lower validation_fraction", on_every_rank=True)
+        return Splits(train, None, held, chosen)
 
     def _hold_out(self, world: World, train: Split, targets: Targets, seed: int) -> tuple[Split, NDArray[np.int64]]:
         """The rows that are held out, and the indices of the others. Collective."""

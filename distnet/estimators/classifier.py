@@ -174,6 +174,8 @@ class Classifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     def _encode(self, y: Any, task: str, classes: NDArray[Any] | None) -> Targets:
         if task == "multilabel":
+            if not (is_label := np.isin(y, (0, 1))).all():
+                raise InputError("y", f"expected labels 0 and 1, got {y[~is_label][0]}", on_every_rank=True)
             return Targets(task, np.asarray(y) != 0, np.arange(y.shape[1]))
         if classes is None:
             classes, codes = np.unique(y, return_inverse=True)
@@ -185,14 +187,19 @@ class Classifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return Targets(task, codes.reshape(-1, 1), classes)
         return Targets(task, codes[:, None] == np.arange(len(classes)), classes)
 
-    def _weigh(self, y: Any, sample_weight: ArrayLike | None, one_pass: bool) -> Array | None:
-        weights = super()._weigh(y, sample_weight, one_pass)
+    def _weigh(
+        self, y: Any, classes: NDArray[Any] | None, sample_weight: ArrayLike | None, one_pass: bool
+    ) -> Array | None:
+        weights = super()._weigh(y, classes, sample_weight, one_pass)
         if self.class_weight is None:
             return weights
         if one_pass and self.class_weight == "balanced":
             problem = '"balanced" needs all samples at once, and partial_fit has some'
             raise InputError("class_weight", problem, "give a dict", on_every_rank=True)
-        by_class: Array = compute_sample_weight(self.class_weight, y)
+        if one_pass and y.ndim == 1 and classes is not None:  # classes that y lacks are no mistakes in the dict
+            by_class: Array = compute_sample_weight(self.class_weight, np.concatenate([classes, y]))[len(classes) :]
+        else:
+            by_class = compute_sample_weight(self.class_weight, y)
         return by_class if weights is None else by_class * weights
 
     def __sklearn_tags__(self) -> Any:
