@@ -47,8 +47,8 @@ class NeuralNetwork:
     binary cross-entropy of each output.
 
     sizes: neurons per layer, including inputs and outputs. activation: of the hidden layers, "sigmoid", "tanh", "relu",
-    "leaky-relu" or "gelu". learning_rate: None for the optimizer's default, see `LEARNING_RATES`. seed: random seed of
-    initial weights, order of samples and dropout. initialisation: see `initial_parameters`.
+    "leaky-relu", "gelu" or "identity". learning_rate: None for the optimizer's default, see `LEARNING_RATES`. seed:
+    random seed of initial weights, order of samples and dropout. initialisation: see `initial_parameters`.
     arithmetic: "portable", whose results have the same bits on every machine and any number of ranks, or "native", as
     fast as this machine can. dtype: float32 or float64; None for float64 in portable arithmetic, which has no other,
     and float32 in native.

@@ -56,11 +56,11 @@ def read_parquet(path: Path, options: TableOptions) -> Table:
         raise InputError(path, list_names(problems), "turn them into numbers, or leave columns out with --ignore")
     if not len(arrays[layout.inputs[0]]):
         raise InputError(path, "has no rows", "add some")
+    for place, array in arrays.items():
+        if array.dtype.kind == "f" and (wrong := find_not_finite(array)) is not None:
+            subject = f"{path}: row {wrong[0]}, {column_name(place, names)}"
+            raise InputError(subject, f"{array[wrong]} is not a finite number", "correct it, or remove the row")
     values = np.stack([arrays[place] for place in layout.inputs], axis=1).astype(np.float64, copy=False)
-    if (wrong := find_not_finite(values)) is not None:
-        row, column = wrong
-        subject = f"{path}: row {row}, {column_name(layout.inputs[column], names)}"
-        raise InputError(subject, f"{values[row, column]} is not a finite number", "correct it, or remove the row")
     columns = {place: as_column(column_name(place, names), arrays[place], "row {}".format) for place in layout.labels}
     table = Table(
         values,

@@ -343,6 +343,8 @@ def test_what_parquet_holds_that_is_no_number_is_named_with_its_column(pyarrow, 
     )
     assert "row 2, column 4 (nan): nan is not a finite number" in refusal(path, ignore=("text", "gap", "list"))
     assert "column 2 (gap) has 2 missing values" in refusal(path, target=("gap",), ignore=("text", "list", "nan"))
+    told = refusal(path, target=("nan",), ignore=("text", "gap", "list"))
+    assert "row 2, column 4 (nan): nan is not a finite number" in told
     path.write_bytes(path.read_bytes()[:-20])
     assert f"{path}: is damaged or not a Parquet file (" in refusal(path)
 
