@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 import blas_kernel  # noqa: F401 - for the processes that this starts
 
+from distnet import __version__
+
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 POINTS = 200  # of a curve that are kept
 
@@ -72,6 +74,7 @@ def noted(seed: int, seconds: float, ranks: int, out: str, metrics: str) -> dict
     kept = [record for record in records if record["epoch"] % step == 0 or record is records[-1]]
     return {
         "seed": seed,
+        "version": __version__,
         "seconds": round(seconds, 1),
         "ranks": ranks,
         "error": round(1 - float(accuracy), 4),
@@ -94,17 +97,16 @@ def percent(error: float) -> str:
     return f"{100 * error:.2f} %"
 
 
-def took(runs: list[dict[str, Any]]) -> str:
-    """Median seconds, and on how many ranks where it wasn't two."""
-    ranks = "" if runs[0]["ranks"] == 2 else f" on {runs[0]['ranks']} rank"
-    return f"{statistics.median(run['seconds'] for run in runs):,.0f}{ranks}"
+def version_of(runs: list[dict[str, Any]]) -> str:
+    """The distnet that trained them, and its arithmetic."""
+    return f"{runs[0].get('version', '0.1')}, {runs[0].get('arithmetic', 'native')}"
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """A line a row."""
     lines = [
-        "| `mpirun -n 2 python -m distnet.train` with | test error (each seed) | target | reference | seconds |",
-        "| --- | --- | ---: | --- | ---: |",
+        "| `mpirun -n 2 python -m distnet.train` with | test error (each seed) | target | reference | distnet |",
+        "| --- | --- | ---: | --- | --- |",
     ]
     for name, runs in found.items():
         row, errors = ROWS[name], [run["error"] for run in runs]
@@ -112,16 +114,16 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
         if len(errors) > 1:
             told += f" ± {100 * statistics.stdev(errors):.2f} ({', '.join(f'{100 * error:.2f}' for error in errors)})"
         wanted = f"{100 * row.wanted:g} %" if row.wanted else ""
-        lines.append(f"| `{' '.join(row.options)}` | {told} | {wanted} | {row.reference} | {took(runs)} |")
+        lines.append(f"| `{' '.join(row.options)}` | {told} | {wanted} | {row.reference} | {version_of(runs)} |")
     return "\n".join(lines)
 
 
 def summary(found: dict[str, list[dict[str, Any]]]) -> str:
     """The same for the first seed, with its bits."""
-    lines = ["| options | test error | seconds | parameters sha256 |", "| --- | ---: | ---: | --- |"]
+    lines = ["| options | test error | distnet | parameters sha256 |", "| --- | ---: | --- | --- |"]
     for name, runs in found.items():
         run, options = runs[0], " ".join(ROWS[name].options)
-        lines.append(f"| `{options}` | {percent(run['error'])} | {took([run])} | `{run['sha256'][:16]}...` |")
+        lines.append(f"| `{options}` | {percent(run['error'])} | {version_of([run])} | `{run['sha256'][:16]}...` |")
     return "\n".join(lines)
 
 
