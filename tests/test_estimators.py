@@ -248,6 +248,9 @@ def test_a_copy_of_a_network_has_views_of_its_own(copied):
         ("batch_size", 0),
         ("batch_size", "32"),
         ("beta_1", 1.0),
+        ("callbacks", 3),
+        ("callbacks", [3]),
+        ("class_weight", "balance"),
         ("dropout", "much"),
         ("hidden_layer_sizes", (8, 0)),
         ("learning_rate", "step"),
@@ -274,6 +277,12 @@ def test_a_parameter_that_cannot_be_is_named_with_its_value(name, value):
     assert message.startswith(f"{name}: ")
     assert str(value[1] if isinstance(value, tuple) else value) in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("wrong", [X, (X,), [X, Y, Y]])
+def test_a_validation_set_is_a_pair(wrong):
+    with pytest.raises(InputError, match=r"^validation_data: expected a pair \(X, y\)"):
+        Classifier().fit(X, Y, validation_data=wrong)
 
 
 def test_a_rate_that_is_too_large_is_told_instead_of_a_model_of_nan():

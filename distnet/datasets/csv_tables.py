@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from distnet.datasets.dataset import Table, find_not_finite
 from distnet.datasets.idx import unpacked
 from distnet.datasets.options import Learned, TableOptions
-from distnet.datasets.targets import MOST_CLASSES, Column, add_columns
+from distnet.datasets.targets import MOST_CLASSES, WITH_COMMA, Column, add_columns
 from distnet.runtime.errors import InputError
 from distnet.runtime.logs import warn
 from distnet.runtime.text import format_count, list_names
@@ -245,7 +245,7 @@ def read_cells(path: Path, reader: Any, first: list[str], layout: Layout) -> Cel
             problem = f"line {reader.line_num} has {format_count(len(row), 'value')}, the first line {width}"
             raise InputError(path, problem, "give all lines the same number")
         if not label and codes:
-            raise no_label(path, reader.line_num)
+            raise empty_cell(path, reader.line_num, column_name(place, None))
         block += pick(row)
         codes.append(names.setdefault(label, len(names)))
         for other, other_codes, other_names in more:
@@ -310,7 +310,8 @@ def read_labels(path: Path, labels: Labels, place: int, names: list[str] | None,
         if not (codes == 0).any():
             codes, cells = codes - 1, cells[1:]
     if "" in cells:
-        raise no_label(path, lines[int(np.argmax(codes == cells.index("")))])
+        line = lines[int(np.argmax(codes == cells.index("")))]
+        raise empty_cell(path, line, column_name(place, names))
     plain = plain_numbers(cells)
     each = map(as_number, cells) if plain is None else plain
     numbers = np.array([math.nan if number is None else number for number in each])
@@ -385,7 +386,8 @@ def check_cells(path: Path, cells: Cells, layout: Layout, names: list[str] | Non
     if text:
         line, cell = min((each.first for _, each in text), key=itemgetter(0))
         columns = list_names(f"{name} in {each.count:,} of {rows:,} rows" for name, each in text)
-        problems.append(f"there is text in {columns}, such as {cell!r} in line {line}")
+        hint = ", with a decimal comma" if WITH_COMMA.fullmatch(cell.strip()) else ""
+        problems.append(f"there is text in {columns}, such as {cell!r} in line {line}{hint}")
     if missing:
         name, fault = min(missing, key=lambda each: each[1].first[0])
         count = sum(each.count for _, each in missing)
@@ -525,9 +527,9 @@ def csv_error(path: str | Path, error: UnicodeDecodeError | csv.Error) -> InputE
     return InputError(path, problem, "save it as CSV in UTF-8")
 
 
-def no_label(path: Path, line: int) -> InputError:
+def empty_cell(path: Path, line: int, column: str) -> InputError:
     """The error for a blank cell in a column that is not an input."""
-    return InputError(path, f"line {line} has no label", "add one, or remove the line")
+    return InputError(f"{path}: line {line}, {column}", "the cell is empty", "fill it, or remove the line")
 
 
 def not_a_number(path: Path, line: int, column: str, cell: str) -> InputError:

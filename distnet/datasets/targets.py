@@ -1,5 +1,6 @@
 """The columns of a table that are not inputs: its targets and their task, weights, and the set of each row."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from distnet.runtime.errors import InputError
 from distnet.runtime.text import list_names
 
 MOST_CLASSES = 20  # of a column of integers whose task is not given
+WITH_COMMA = re.compile(r"[+-]?[0-9.]*,[0-9]+")
 PARTS = ("train", "validation", "test")  # the values of --split-column
 
 
@@ -92,6 +94,11 @@ def find_task(path: Path, columns: Sequence[Column]) -> str:
     """
     numbers = np.concatenate([each.numbers[~each.missing] for each in columns])
     if texts := [each for each in columns if each.is_text]:
+        for each in texts:
+            are_text = np.isnan(each.numbers) & ~each.missing
+            with_comma = np.array([WITH_COMMA.fullmatch(str(value)) is not None for value in each.values])
+            if with_comma[are_text].all():
+                each.refuse(path, are_text, "{} has a decimal comma", "write 5.1, not 5,1, or choose another --task")
         if len(columns) == 1:
             return "classification"
         problem = f"{texts[0].name} holds text, and there are {len(columns)} target columns"

@@ -204,6 +204,9 @@ class Perceptron(Parameters):
         weights = self._weigh(labels, targets.classes, sample_weight, one_pass)
         validation = None
         if validation_data is not None:
+            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+                problem = f"expected a pair (X, y), got {type(validation_data).__name__}"
+                raise InputError("validation_data", problem, on_every_rank=True)
             validation_rows, validation_labels = self._read(*validation_data, False)
             if validation_labels.shape[1:] != labels.shape[1:]:
                 problem = f"its y has shape {validation_labels.shape}, and that of training {labels.shape}"

@@ -193,6 +193,9 @@ class Classifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         weights = super()._weigh(y, classes, sample_weight, one_pass)
         if self.class_weight is None:
             return weights
+        if isinstance(self.class_weight, str) and self.class_weight != "balanced":
+            problem = f"expected a dict or 'balanced', got {self.class_weight!r}"
+            raise InputError("class_weight", problem, on_every_rank=True)
         if one_pass and self.class_weight == "balanced":
             problem = '"balanced" needs all samples at once, and partial_fit has some'
             raise InputError("class_weight", problem, "give a dict", on_every_rank=True)

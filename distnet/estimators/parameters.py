@@ -112,6 +112,11 @@ def check_parameters(estimator: Parameters, ranks: int) -> tuple[int, ...]:
         numbers.positive_count.check("batch_size", estimator.batch_size)
     if isinstance(estimator.random_state, Integral):
         numbers.seed_number.check("random_state", estimator.random_state)
+    callbacks = () if estimator.callbacks is None else estimator.callbacks
+    if not isinstance(callbacks, Iterable) or not all(
+        isinstance(each, Callback) or callable(each) for each in callbacks
+    ):
+        raise InputError("callbacks", f"expected a list of functions, got {callbacks!r}", on_every_rank=True)
     hidden = estimator.hidden_layer_sizes
     layers = tuple(hidden) if isinstance(hidden, Iterable) else (hidden,)
     for size in layers:

@@ -318,6 +318,14 @@ def test_all_text_columns_are_named_and_empty_cells_counted_in_one_line(tmp_path
     assert "2 cells are empty, from line 3, column 1 (age) on" in told
 
 
+def test_a_decimal_comma_is_named_in_features_and_targets(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("1,5;3;a\n2,5;4;b\n" * 5)
+    assert "column 1 in 10 of 10 rows, such as '1,5' in line 1, with a decimal comma; turn" in refusal(path)
+    path.write_text("size;price\n" + "1;1,5\n2;2,5\n" * 5)
+    assert "line 2, column 2 (price): '1,5' has a decimal comma; write 5.1, not 5,1" in refusal(path)
+
+
 @pytest.mark.parametrize("number", ["1_000", "٣", "0x10", "1e", ".", "1,5", "--1", "in", "Infinity"])
 def test_a_number_is_written_in_digits_of_ascii(tmp_path, number):
     path = tmp_path / "a.csv"
@@ -426,7 +434,7 @@ BAD_CSV = {
     "a missing number": ("1,2,a\n1,,b\n", "line 2, column 2: '' is not a finite number"),
     "not a number": ("1,2,a\n\n1,nan,b\n", "line 3, column 2: 'nan' is not a finite number"),
     "infinity": ("1,2,a\n1,-1e999,b\n", "line 2, column 2: '-inf' is not a finite number"),
-    "a missing label": ("1,2,a\n1,2,\n", "line 2 has no label"),
+    "a missing label": ("1,2,a\n1,2,\n", "line 2, column 3: the cell is empty"),
     "a gzip file that is cut": (gzip.compress(b"1,a\n2,b\n")[:-9], "its gzip wrapper is damaged"),
     "one class": ("1,a\n2,a\n", "all rows are of class 'a'"),
     "labels that are all different": ("1,a\n2,b\n3,c\n", "every row is of a class of its own"),

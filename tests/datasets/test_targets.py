@@ -151,7 +151,7 @@ def test_arrays_of_weights_go_with_their_rows(tmp_path):
         ("weight", "-1", "line 6, column 7 (weight): '-1' is not a finite number of 0 or more"),
         ("weight", "much", "line 6, column 7 (weight): 'much' is not a finite number of 0 or more"),
         ("weight", "1e999", "line 6, column 7 (weight): '1e999' is not a finite number of 0 or more"),
-        ("weight", "", "line 6 has no label"),
+        ("weight", "", "line 6, column 7 (weight): the cell is empty"),
         ("price", "high", "line 6, column 3 (price): 'high' is not a finite number"),
         ("price", "NA", "line 6, column 3 (price): 'NA' is not a finite number"),
         ("part", "later", "line 6, column 8 (part): 'later' is none of train, validation, test"),
