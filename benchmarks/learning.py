@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import results
 from results import RESULTS, percent
-from scipy import stats  # type: ignore  # it has no types
+from scipy import stats
 
 from distnet.nn.model import ARITHMETICS
 

@@ -84,7 +84,11 @@ def step_times(sizes: tuple[int, ...], rows: int, count: int, arithmetic: str, d
         propagation.losses()
         propagation.finish(gradients, propagation.exponents)
 
-    taken = (timed(each, time.thread_time, count) for each in (work, weights.refresh))
+    def refresh() -> None:
+        for stage in weights.stages:
+            stage()
+
+    taken = (timed(each, time.thread_time, count) for each in (work, refresh))
     return statistics.median(next(taken)), statistics.median(next(taken))
 
 

@@ -696,8 +696,13 @@ def test_metrics_that_the_disk_refuses_come_later_whole_and_the_training_goes_on
     path, options = small_disk / "metrics.jsonl", ("--epochs", 400, "--quiet")
     (small_disk / "filler").write_bytes(bytes(2 * 2**20 - 2 * 4096))
     running = start("--data-dir", digits, *SMALL, *options, "--metrics", path)
-    wait_for(lambda: lines(path) > 3 and not shutil.disk_usage(small_disk).free, running)
-    time.sleep(0.3)  # in which many epochs end
+
+    def is_refused():
+        before = lines(path)
+        time.sleep(0.3)  # in which many epochs end
+        return before == lines(path) > 3 and not shutil.disk_usage(small_disk).free
+
+    wait_for(is_refused, running)
     (small_disk / "filler").unlink()
     ended = end(running, SOON)
     assert ended.status == 0
