@@ -4,8 +4,8 @@ from distnet import __version__
 
 COMMANDS = {
     "train": "train a network, in one process or on the ranks that mpirun starts",
-    "evaluate": "print accuracy, loss, confusion matrix and worst mistakes",
-    "predict": "classify images and rows of numbers",
+    "evaluate": "print scores and worst mistakes of a model",
+    "predict": "predict classes, labels or numbers for images and rows of numbers",
     "compare": "plot several runs on one page",
     "export": "convert a model to ONNX, or to and from safetensors",
     "supervise": "run mpirun, and restart it after failures",

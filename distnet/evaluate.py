@@ -162,7 +162,7 @@ def other_data(trained: Trained, problem: str) -> InputError:
 def table_options(trained: Trained, options: argparse.Namespace) -> TableOptions:
     """How to read a table: as in training, with the same test rows."""
     config = trained.config
-    target = read_columns(config, "target") or read_columns(config, "label")  # of distnet 0.2
+    target = read_columns(config, "target") or read_columns(config, "label")  # of distnet 0.1
     weight, split = (read_option(config, name, str, None) for name in ("weight", "split_column"))
     as_trained = options.dataset in (None, config.get("dataset"))
     ignore = tuple(options.ignore)

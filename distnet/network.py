@@ -29,7 +29,7 @@ from distnet.runtime.blas import single_blas_thread
 from distnet.runtime.errors import InputError
 from distnet.runtime.numbers import check_choice, positive_count, positive_rate, seed_number
 from distnet.training.configuration import Regularisation, TrainingConfig
-from distnet.training.evaluation import classify, r2, subset_accuracy
+from distnet.training.evaluation import compute_score
 from distnet.training.history import Epoch
 from distnet.training.trainer import Splits, Trainer
 
@@ -241,9 +241,7 @@ class NeuralNetwork:
         """The score on X (samples, inputs) and Y (samples, outputs): accuracy for one-hot Y, R2 or subset accuracy."""
         outputs = self.forward(X)
         Y = self._rows("Y", Y, self.sizes[-1], len(outputs))
-        if self.task == "classification":
-            return float(np.mean(classify(outputs) == classify(Y)))
-        return r2(Y, outputs) if self.task == "regression" else subset_accuracy(Y, outputs)
+        return compute_score(self.task, Y, outputs)
 
     def save(self, path: str | Path) -> None:
         """Write the network to a .pkl or .npz file."""

@@ -39,13 +39,14 @@ from distnet.datasets.options import DEFAULT, HEADERS
 from distnet.datasets.pictures import read_picture
 from distnet.models.trained import Trained, load_trained
 from distnet.nn.arithmetic import Propagation, prepare
+from distnet.nn.functional import HALF, class_probabilities
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
 from distnet.runtime.files import check_writable, is_same_file, is_stream, write_whole
 from distnet.runtime.text import format_count, format_table, json_line, to_printable
-from distnet.training.evaluation import BLOCK_ROWS, HALF, class_probabilities
+from distnet.training.evaluation import BLOCK_ROWS
 
 STANDARD_INPUT = "-"
 CSV_ENDINGS = (".csv", ".csv.gz")

@@ -8,9 +8,10 @@ import numpy as np
 
 from distnet.config.options import Config
 from distnet.datasets.augmentation import STRENGTHS, Augmentation, Strengths
-from distnet.datasets.dataset import Dataset, Rows, Split, hold_out
+from distnet.datasets.dataset import Dataset, Split, hold_out
 from distnet.datasets.loading import load
 from distnet.datasets.options import DEFAULT, TABLES, DataOptions, TableOptions
+from distnet.datasets.sparse import Rows
 from distnet.datasets.weights import balance_classes
 from distnet.network import NeuralNetwork
 from distnet.nn.optimizers import Hyperparameters

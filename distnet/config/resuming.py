@@ -49,7 +49,7 @@ def check_same_run(path: Path, header: dict[str, Any], config: Config, ranks: in
     """Raise InputError, which names what differs, if a checkpoint belongs to another run than `config`'s."""
     now = json.loads(json.dumps(config.to_dict()))
     then = json.loads(json.dumps(Config().to_dict())) | header["config"]  # of a version with fewer options
-    if label := then.pop("label", None):  # of distnet 0.2
+    if label := then.pop("label", None):  # of a version before --target
         then["target"] = [label]
     # Half a cosine wave is as long as the run.
     decisive = set(now) - MAY_CHANGE | ({"epochs"} if config.schedule == "cosine" else set())

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from distnet.datasets.sparse import SparseRows
+from distnet.datasets.sparse import Rows, SparseRows
+from distnet.nn.functional import classify
 from distnet.parallel.shards import row_blocks, share
 from distnet.parallel.world import World
 from distnet.portable.draws import draw_order
@@ -16,7 +17,6 @@ from distnet.runtime.arrays import Array, aligned_zeros, little_endian, pad_coun
 from distnet.runtime.errors import InputError
 
 Class = str | int | float
-Rows = NDArray[np.int64]
 
 VALIDATION = (0, 2)  # with the seed, selects the draw of a validation set; epochs count from 1
 ROWS_AT_ONCE = 500  # in standardisation, to stay in the cache
@@ -266,8 +266,8 @@ def hold_out(
 ) -> tuple[Split, Rows]:
     """A validation set of `count` samples of a training set, each class in proportion, and the indices of the others.
 
-    seed: of the draw. classes: their names, empty if the targets are no classes; then any samples are
-    drawn. option: the option that requests it, for messages.
+    seed: of the draw. classes: their names, empty if the targets are not classes; then any samples are drawn. option:
+    the option that requests it, for messages.
     Raises InputError if no sample is left, or a class has only one. Collective.
     """
     samples = len(split.inputs)
@@ -280,8 +280,7 @@ def hold_out(
         )
     codes = np.zeros(samples, np.int64)
     if classes:
-        is_single = split.targets.shape[1] == 1  # one of two classes
-        codes = np.asarray(split.targets[:, 0] > 0, np.int64) if is_single else split.targets.argmax(axis=1)
+        codes = classify(split.targets)
         check_no_single(codes, classes, option, "add some, or leave the class out")
     chosen, rest = draw_held_out(codes, count, [seed, *VALIDATION])
     has_weights = split.weights is not None

@@ -8,17 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnet.datasets.csv_tables import read_csv
-from distnet.datasets.dataset import Rows, Table, check_no_single, draw_held_out
+from distnet.datasets.dataset import Table, check_no_single, draw_held_out
 from distnet.datasets.npz import read_npz
 from distnet.datasets.options import Learned, TableOptions
 from distnet.datasets.parquet import read_parquet
+from distnet.datasets.sparse import Rows
 from distnet.parallel.shards import row_blocks
 from distnet.portable.grids import exact_sum
 from distnet.runtime.errors import InputError
 
 HELD_OUT = (0, 1)  # with the seed, selects the draw of the test rows; epochs count from 1
-
-
 READERS = {"csv": read_csv, "npz": read_npz, "parquet": read_parquet}
 
 

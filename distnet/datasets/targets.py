@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.datasets.dataset import Class, Rows, Table
+from distnet.datasets.dataset import Class, Table
+from distnet.datasets.sparse import Rows
 from distnet.runtime.errors import InputError
 from distnet.runtime.text import list_names
 

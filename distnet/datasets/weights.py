@@ -3,6 +3,7 @@
 import numpy as np
 
 from distnet.datasets.dataset import Dataset, Split, own_blocks
+from distnet.nn.functional import classify
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
 
@@ -13,7 +14,7 @@ def balance_classes(world: World, data: Dataset) -> Dataset:
     A row has the weight n / (classes · rows of its class), of the training rows. Raises InputError if a class has no
     training row. Collective.
     """
-    counts = np.bincount(data.train.targets.argmax(axis=1), minlength=len(data.classes))
+    counts = np.bincount(classify(data.train.targets), minlength=len(data.classes))
     if not counts.all():
         name = data.classes[int(np.argmin(counts))]
         problem = f"class {name!r} has no training row"
@@ -23,7 +24,7 @@ def balance_classes(world: World, data: Dataset) -> Dataset:
     def weigh(split: Split) -> Split:
         shared = world.shared((len(split.targets),), np.float64)
         for rows in own_blocks(len(shared), world.node_rank, world.node_size):
-            own = weights[split.targets[rows].argmax(axis=1)]
+            own = weights[classify(split.targets[rows])]
             shared[rows] = own if split.weights is None else own * split.weights[rows]
         world.node_barrier()
         return split._replace(weights=shared)

@@ -34,6 +34,7 @@ from distnet.estimators.scikit import (
     validate_data,
 )
 from distnet.network import NeuralNetwork
+from distnet.nn.functional import classify
 from distnet.parallel.launched import launched_world, together
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
@@ -383,7 +384,7 @@ class Perceptron(Parameters):
         samples, names = len(train.inputs), []
         if targets.task == "classification" and targets.classes is not None:
             names = targets.classes.tolist()
-            codes = find_codes(targets)
+            codes = classify(targets.values)
             if len(single := np.flatnonzero(np.bincount(codes) == 1)):
                 shown = str(bool(single[0])) if len(names) == 2 else str(names[single[0]])
                 raise InputError(
@@ -421,12 +422,6 @@ def fill(view: Array, numbers: Any) -> None:
         what = "coefs_" if view.ndim == 2 else "intercepts_"
         raise InputError(what, f"expected shape {view.shape}, got {np.shape(numbers)}", on_every_rank=True)
     view[:] = numbers
-
-
-def find_codes(targets: Targets) -> NDArray[np.int64]:
-    """The index of each sample's class."""
-    values = targets.values
-    return np.asarray(values[:, 0] if values.shape[1] == 1 else values.argmax(axis=1), np.int64)
 
 
 def compress(rows: Any) -> SparseRows:

@@ -18,11 +18,11 @@ from distnet.estimators.scikit import (
     type_of_target,
     unique_labels,
 )
+from distnet.nn.functional import HALF, class_probabilities, classify
 from distnet.nn.optimizers import DEFAULTS
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
 from distnet.training.callbacks import Callback
-from distnet.training.evaluation import HALF, class_probabilities, classify
 from distnet.training.history import Epoch
 
 MULTILABEL = "multilabel-indicator"

@@ -31,7 +31,8 @@ class Inference:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._prepared = model.parameters.copy()  # what the arithmetic is up to date with
+        # What the arithmetic is up to date with; native arithmetic derives nothing from the parameters.
+        self._prepared = model.parameters.copy() if model.arithmetic == "portable" else None
         self._arithmetic = prepare(model)
         self._lock = threading.Lock()
         self._free: dict[int, list[Propagation]] = {}  # by rows; the one used last is the last one
@@ -71,7 +72,7 @@ class Inference:
 
     def _refresh(self) -> None:
         """Prepare the weights again if the parameters have changed."""
-        if not self._arithmetic.stages:
+        if self._prepared is None:
             return
         with self._lock:
             if not np.array_equal(self._prepared, self.model.parameters):

@@ -25,8 +25,8 @@ class Trained(NamedTuple):
 
     mean, deviation: float64, () for all inputs together or (inputs,) for each. classes: names, in the order of the
     outputs. columns: names of a table's columns, in the order of the inputs. targets: names of its target columns, one
-    for classification. target_mean, target_deviation: (outputs,), of the
-    standardised targets of regression. Each is None if the file doesn't contain it.
+    for classification. target_mean, target_deviation: (outputs,), of the standardised targets of regression. Each is
+    None if the file doesn't contain it.
     """
 
     path: Path
@@ -102,7 +102,7 @@ def read_notes(path: Path, model: Model) -> Trained:
     """The model with what its `about` contains of the data. Raises InputError if that is damaged."""
     names = ("mean", "deviation", "classes", "columns", "targets")
     mean, deviation, classes, columns, targets = (model.about.get(name) for name in names)
-    if targets is None and (label := model.about.get("label")) is not None:  # of distnet 0.2
+    if targets is None and (label := model.about.get("label")) is not None:  # of distnet 0.1
         targets = [label]
     inputs, outputs = model.sizes[0], model.sizes[-1]
     moments = read_moments(mean, deviation)

@@ -1,4 +1,4 @@
-"""Activations, their derivatives, and losses.
+"""Activations, their derivatives, losses, and what outputs predict.
 
 Every function works element by element or row by row, so a row's result depends on that row alone.
 `out` must not overlap the inputs; if it is None, a new array is returned.
@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnet.portable.elementary import log
 from distnet.portable.grids import exact_sum
 from distnet.runtime.arrays import Array
 
 LEAK = 0.01  # the slope of leaky relu for negative logits, as in torch
+HALF = 0.5  # the probability from which a label is predicted
 GELU_LINEAR, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
@@ -140,6 +142,18 @@ def build_activations(
 
 
 ACTIVATIONS = build_activations()
+
+
+def class_probabilities(outputs: Array) -> Array:
+    """Probabilities (rows, classes) from outputs; a single output is the probability of the second of two classes."""
+    return np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
+
+
+def classify(outputs: Array) -> NDArray[np.int64]:
+    """The index of the most probable class of each row, (rows,)."""
+    if outputs.shape[1] == 1:
+        return (outputs[:, 0] >= HALF).astype(np.int64)  # portable: 0 and 1
+    return np.asarray(outputs.argmax(axis=1))
 
 
 def cross_entropy(probabilities: Array, targets: Array) -> float:

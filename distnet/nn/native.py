@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from distnet.nn.functional import ACTIVATIONS
 from distnet.nn.model import Model
-from distnet.nn.native_outputs import OUTPUT_LAYERS, OutputMemory
+from distnet.nn.native_outputs import OUTPUT_LAYERS
+from distnet.nn.outputs import OutputMemory
 from distnet.nn.parameters import layer_views
 from distnet.runtime.arrays import Array, aligned_zeros, pad_count
 from distnet.runtime.blas import single_blas_thread

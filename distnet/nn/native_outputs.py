@@ -1,48 +1,25 @@
-"""Output layers in native arithmetic: activation and loss. For each, δ = ŷ - y at the logits."""
+"""Output layers in native arithmetic."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
 
 import numpy as np
 
-from distnet.runtime.arrays import Array, aligned_zeros
-
-
-class OutputMemory(NamedTuple):
-    """Arrays of an output layer, (shards, outputs, rows) each. loss_parts: (2, shards * rows).
-
-    Outputs come before rows because NumPy computes maximum and sum over the outputs far faster that way.
-    """
-
-    logits: Array
-    outputs: Array
-    targets: Array
-    loss_parts: Array
-
-
-class OutputLayer(Protocol):
-    """activate: computes the outputs from the logits, which it may change. find_losses: see `Propagation.losses`."""
-
-    def __init__(self, memory: OutputMemory) -> None: ...
-
-    def activate(self) -> None:
-        """Compute the outputs."""
-
-    def find_losses(self) -> None:
-        """Fill `loss_parts`, after `activate`."""
+from distnet.nn.outputs import OutputLayer, OutputMemory
+from distnet.runtime.arrays import aligned_zeros
 
 
 class Softmax:
     """Softmax with the categorical cross-entropy. Subtracts the maximum of each row from its logits."""
 
     def __init__(self, memory: OutputMemory) -> None:
-        self.logits, self.outputs, self.targets, self._loss_parts = memory
-        shards, _, rows = self.logits.shape
-        self._row_maxima, self._row_sums = aligned_zeros((2, shards, 1, rows), self.logits.dtype)
+        self._logits, self._outputs, self._targets, self._loss_parts = memory
+        shards, _, rows = self._logits.shape
+        self._row_maxima, self._row_sums = aligned_zeros((2, shards, 1, rows), self._logits.dtype)
         self._row_dots = self._loss_parts[1].reshape(shards, rows)
 
     def activate(self) -> None:
         """See `OutputLayer`."""
-        logits, outputs, sums = self.logits, self.outputs, self._row_sums
+        logits, outputs, sums = self._logits, self._outputs, self._row_sums
         np.maximum.reduce(logits, axis=-2, keepdims=True, out=self._row_maxima)
         np.subtract(logits, self._row_maxima, out=logits)
         np.exp(logits, out=outputs)
@@ -52,35 +29,35 @@ class Softmax:
     def find_losses(self) -> None:
         """See `OutputLayer`."""
         self._loss_parts[0] = self._row_sums.reshape(-1)
-        np.vecdot(self.logits, self.targets, axis=-2, out=self._row_dots)  # type: ignore[call-overload]
+        np.vecdot(self._logits, self._targets, axis=-2, out=self._row_dots)  # type: ignore[call-overload]
 
 
 class Sigmoid:
     """Independent sigmoids with the sum of their binary cross-entropies, log(1 + exp(-|z|)) + max(z, 0) - y z."""
 
     def __init__(self, memory: OutputMemory) -> None:
-        self.logits, self.outputs, self.targets, self._loss_parts = memory
-        self._powers, self._sums = aligned_zeros((2, *self.logits.shape), self.logits.dtype)
-        self._is_positive = np.zeros(self.logits.shape, bool)
-        self._row_losses = self._loss_parts[1].reshape(len(self.logits), -1)
+        self._logits, self._outputs, self._targets, self._loss_parts = memory
+        self._powers, self._sums = aligned_zeros((2, *self._logits.shape), self._logits.dtype)
+        self._is_positive = np.zeros(self._logits.shape, bool)
+        self._row_losses = self._loss_parts[1].reshape(len(self._logits), -1)
 
     def activate(self) -> None:
         """See `OutputLayer`. The exponential of -|z| can't overflow."""
         powers, sums = self._powers, self._sums
-        np.abs(self.logits, out=powers)
+        np.abs(self._logits, out=powers)
         np.negative(powers, out=powers)
         np.exp(powers, out=powers)
         np.add(powers, 1, out=sums)
-        np.divide(powers, sums, out=self.outputs)
-        np.greater_equal(self.logits, 0, out=self._is_positive)
-        np.divide(1, sums, out=self.outputs, where=self._is_positive)
+        np.divide(powers, sums, out=self._outputs)
+        np.greater_equal(self._logits, 0, out=self._is_positive)
+        np.divide(1, sums, out=self._outputs, where=self._is_positive)
 
     def find_losses(self) -> None:
         """See `OutputLayer`."""
         losses, products = self._sums, self._powers
-        np.log1p(np.exp(np.negative(np.abs(self.logits, out=losses), out=losses), out=losses), out=losses)
-        np.add(losses, np.maximum(self.logits, 0, out=products), out=losses)
-        np.subtract(losses, np.multiply(self.logits, self.targets, out=products), out=losses)
+        np.log1p(np.exp(np.negative(np.abs(self._logits, out=losses), out=losses), out=losses), out=losses)
+        np.add(losses, np.maximum(self._logits, 0, out=products), out=losses)
+        np.subtract(losses, np.multiply(self._logits, self._targets, out=products), out=losses)
         np.add.reduce(losses, axis=-2, out=self._row_losses)
         np.negative(self._row_losses, out=self._row_losses)
         self._loss_parts[0] = 1
@@ -107,4 +84,8 @@ class Identity:
         self._loss_parts[0] = 1
 
 
-OUTPUT_LAYERS: dict[str, type[OutputLayer]] = {"softmax": Softmax, "sigmoid": Sigmoid, "identity": Identity}
+OUTPUT_LAYERS: dict[str, Callable[[OutputMemory], OutputLayer]] = {
+    "softmax": Softmax,
+    "sigmoid": Sigmoid,
+    "identity": Identity,
+}

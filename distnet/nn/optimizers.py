@@ -75,8 +75,8 @@ class Optimizer:
 
     parameters: this rank's slice of θ, updated in place. weights: the runs of it that are weights; biases lie between
     them and don't decay. state: name -> array of the size of the slice, initially zero. steps, beta_powers: how many
-    updates there were, and β^steps. linear: whether the rule is
-    just θ - α g; `update` may then be called with α g as Σ∇, and with 1 as scale and learning rate.
+    updates there were, and β^steps. linear: whether the rule is just θ - α g; `update` may then be called with α g as
+    Σ∇, and with 1 as scale and learning rate.
     The formulas are those of torch.optim: θ are the parameters, g the mean gradient, α the learning rate.
     """
 

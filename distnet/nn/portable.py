@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from distnet.nn.functional import Activation, build_activations
 from distnet.nn.model import Model
+from distnet.nn.outputs import OutputMemory
 from distnet.nn.parameters import layer_views
-from distnet.nn.portable_outputs import MOST_LABELS, OUTPUT_LAYERS, OutputMemory
+from distnet.nn.portable_outputs import MOST_LABELS, OUTPUT_LAYERS
 from distnet.portable import elementary
 from distnet.portable.grids import (
     LEAST,
@@ -176,9 +177,9 @@ class PortableArithmetic:
         (count,) = counts
         if self.model.output == "sigmoid" and self.model.sizes[-1] > MOST_LABELS:
             raise InputError(
-                "--target",
-                f"portable arithmetic takes {MOST_LABELS:,} labels, got {self.model.sizes[-1]:,}",
-                "use --arithmetic native",
+                "targets",
+                f"portable arithmetic takes up to {MOST_LABELS:,} labels, got {self.model.sizes[-1]:,}",
+                "use native arithmetic",
                 on_every_rank=True,
             )
         if batch_size > MOST_ROWS:
@@ -284,9 +285,9 @@ class PortablePropagation:
         if model.output != "identity":
             self._output_logits = aligned_zeros((outputs, rows), np.float64)
         self.loss_parts = aligned_zeros((2, rows), np.float64)
+        memory = OutputMemory(self._output_logits, self.outputs[0], self._targets, self.loss_parts)
         output_scratch = scratch[:, : outputs * rows].reshape(3, outputs, rows)
-        memory = OutputMemory(self._output_logits, self.outputs[0], self._targets, self.loss_parts, output_scratch)
-        self._output_layer = OUTPUT_LAYERS[model.output](memory)
+        self._output_layer = OUTPUT_LAYERS[model.output](memory, output_scratch)
 
         least = SMALLEST
         if input_exponent is not None:

@@ -1,39 +1,15 @@
-"""Output layers in portable arithmetic: activation and loss. For each, δ = ŷ - y at the logits."""
+"""Output layers in portable arithmetic. A row's results depend on that row alone."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
 
 import numpy as np
 
+from distnet.nn.outputs import OutputLayer, OutputMemory
 from distnet.portable import elementary
 from distnet.portable.grids import MOST_BITS, Floats, Rounding, product_bits, round_to, rounding_constant
 from distnet.runtime.arrays import aligned_zeros
 
 MOST_LABELS = 1000  # whose product of 1 + exp(-|z|), each at most 2, is less than the largest float64
-
-
-class OutputMemory(NamedTuple):
-    """Arrays of an output layer, (outputs, rows) each. loss_parts: (2, rows). scratch: (3, outputs, rows)."""
-
-    logits: Floats
-    outputs: Floats
-    targets: Floats
-    loss_parts: Floats
-    scratch: Floats
-
-
-class OutputLayer(Protocol):
-    """activate: computes the outputs from the logits, which it may change. find_losses: see `Propagation.losses`.
-
-    A row's results depend on that row alone.
-    """
-
-    def __init__(self, memory: OutputMemory) -> None: ...
-
-    def activate(self) -> None:
-        """Compute the outputs."""
-
-    def find_losses(self) -> None:
-        """Fill `loss_parts`, after `activate`."""
 
 
 class RowSum:
@@ -57,11 +33,12 @@ def sum_grid(terms: int) -> int:
 class Softmax:
     """Softmax with the categorical cross-entropy. Subtracts the maximum of each row from its logits."""
 
-    def __init__(self, memory: OutputMemory) -> None:
-        self._logits, self._outputs, self._targets, self._loss_parts, self._scratch = memory
+    def __init__(self, memory: OutputMemory, scratch: Floats) -> None:
+        self._logits, self._outputs, self._targets, self._loss_parts = memory
+        self._scratch = scratch
         outputs, rows = self._logits.shape
         self._row_maxima, self._products = aligned_zeros((1, rows), np.float64), np.zeros((outputs, rows))
-        self._sum = RowSum(self._products, self._scratch[0])
+        self._sum = RowSum(self._products, scratch[0])
         self._unit_constant = np.array(rounding_constant(0, sum_grid(outputs)))  # exponentials are at most 1
 
     def activate(self) -> None:
@@ -83,11 +60,12 @@ class Softmax:
 class Sigmoid:
     """Independent sigmoids with the sum of their binary cross-entropies, log(1 + exp(-|z|)) + max(z, 0) - y z."""
 
-    def __init__(self, memory: OutputMemory) -> None:
-        self._logits, self._outputs, self._targets, self._loss_parts, self._scratch = memory
+    def __init__(self, memory: OutputMemory, scratch: Floats) -> None:
+        self._logits, self._outputs, self._targets, self._loss_parts = memory
+        self._scratch = scratch
         self._sums, self._terms = np.zeros((2, *self._logits.shape))
         self._is_positive = np.zeros(self._logits.shape, bool)
-        self._sum = RowSum(self._terms, self._scratch[0])
+        self._sum = RowSum(self._terms, scratch[0])
 
     def activate(self) -> None:
         """See `OutputLayer`."""
@@ -114,10 +92,10 @@ class Sigmoid:
 class Identity:
     """The logits themselves, with half the squared error. `outputs` and `logits` are the same memory."""
 
-    def __init__(self, memory: OutputMemory) -> None:
+    def __init__(self, memory: OutputMemory, scratch: Floats) -> None:
         self._outputs, self._targets, self._loss_parts = memory.outputs, memory.targets, memory.loss_parts
         self._terms = np.zeros(self._outputs.shape)
-        self._sum = RowSum(self._terms, memory.scratch[0])
+        self._sum = RowSum(self._terms, scratch[0])
         self._loss_parts[0] = 1
 
     def activate(self) -> None:
@@ -132,4 +110,9 @@ class Identity:
         self._sum.write(self._loss_parts[1])
 
 
-OUTPUT_LAYERS: dict[str, type[OutputLayer]] = {"softmax": Softmax, "sigmoid": Sigmoid, "identity": Identity}
+# Each takes scratch of (3, outputs, rows).
+OUTPUT_LAYERS: dict[str, Callable[[OutputMemory, Floats], OutputLayer]] = {
+    "softmax": Softmax,
+    "sigmoid": Sigmoid,
+    "identity": Identity,
+}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from distnet.datasets.dataset import Split
 from distnet.nn.arithmetic import Arithmetic, Propagation, prepare
-from distnet.nn.functional import tutorial_losses
+from distnet.nn.functional import HALF, classify, tutorial_losses
 from distnet.nn.model import Model
 from distnet.parallel.shards import share
 from distnet.parallel.world import World
@@ -20,7 +20,6 @@ from distnet.runtime.arrays import Array, Sharing
 from distnet.runtime.blas import single_blas_thread
 
 BLOCK_ROWS = 250
-HALF = 0.5  # the probability from which a label is predicted
 # The score of each task. Accuracy: share of rows whose most probable class is correct. R2: 1 - Σ (ŷ - y)² / Σ (y - ȳ)²,
 # the mean over the targets. Subset accuracy: share of rows whose labels are all correct.
 METRICS = {"classification": "accuracy", "regression": "r2", "multilabel": "subset_accuracy"}
@@ -36,15 +35,6 @@ class Scores(NamedTuple):
     loss: float
     tutorial_loss: float | None = None
     metric: str = METRICS["classification"]
-
-
-class Predictions(NamedTuple):
-    """Of classification, for each row: true class, most probable class, its probability, and cross-entropy in nats."""
-
-    truths: NDArray[np.int64]
-    guesses: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    losses: NDArray[np.float64]
 
 
 class Outputs(NamedTuple):
@@ -63,8 +53,7 @@ def prepare_on_node(world: World, model: Model) -> Arithmetic:
     """`prepare` the model, whose parameters the ranks of a node share. Raises InputError on every rank. Collective."""
     if model.arithmetic == "portable" and world.comm is not None:
         check_environment("; ".join(filter(None, world.comm.allgather(find_deviation()))))
-    arithmetic = prepare(model, Sharing(world.node_rank, world.node_size, world.shared, world.node_barrier))
-    return arithmetic
+    return prepare(model, Sharing(world.node_rank, world.node_size, world.shared, world.node_barrier))
 
 
 class Evaluation:
@@ -80,7 +69,6 @@ class Evaluation:
         self.world, self.split, self._chosen, self.task = world, split, chosen, arithmetic.model.task
         self._targets: Array = split.targets[self._rows(slice(None))]
         self._weights = None if split.weights is None else split.weights[self._rows(slice(None))]
-        self._truths = classify(self._targets)
         count = len(self._targets)
         blocks = share(-(-count // BLOCK_ROWS), world.rank, world.size)
         self._blocks = [slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, count)) for block in blocks]
@@ -93,12 +81,12 @@ class Evaluation:
     def scores(self, tutorial_loss: bool = False) -> Scores:
         """Score and loss with the current parameters. Collective."""
         tutorial = None
-        if self.task == "classification":
-            truths, guesses, _, losses = self.predictions()
-            score = float(np.count_nonzero(truths == guesses) / len(truths))
-        else:
+        if self.task == "regression":
             targets, outputs, losses, _ = self.outputs()
-            score = r2(targets, outputs) if self.task == "regression" else subset_accuracy(targets, outputs)
+            score = r2(targets, outputs)
+        else:
+            is_right, losses = self._find_right()
+            score = float(np.count_nonzero(is_right) / len(is_right))
         if tutorial_loss:
             each = np.zeros(len(self._targets))
             for block, probabilities, workspace in self._passes():
@@ -106,16 +94,14 @@ class Evaluation:
             tutorial = mean(self.world.total(each))
         return Scores(score, mean(losses, self._weights), tutorial, METRICS[self.task])
 
-    def predictions(self) -> Predictions:
-        """The class predicted for each row with the current parameters. Collective."""
-        guesses, numbers = np.zeros(len(self._truths), np.int64), np.zeros((2, len(self._truths)))
+    def _find_right(self) -> Array:
+        """For each row, 1 if its prediction is correct, else 0; and its loss, (2, rows). Collective."""
+        numbers = np.zeros((2, len(self._targets)))
         with single_blas_thread:
             for block, outputs, workspace in self._passes():
-                probabilities = class_probabilities(outputs)
-                guesses[block] = classify(outputs)
-                numbers[0, block] = probabilities.max(axis=1)
+                numbers[0, block] = find_right(self.task, workspace.targets, outputs)
                 numbers[1, block] = losses_from(workspace.losses())
-        return Predictions(self._truths, self.world.total(guesses), *self.world.total(numbers))
+        return self.world.total(numbers)
 
     def outputs(self) -> Outputs:
         """The outputs for each row with the current parameters. Collective."""
@@ -159,18 +145,6 @@ def mean(losses: Floats, weights: Floats | None = None) -> float:
     return float(exact_sum(losses * weights) / exact_sum(weights))
 
 
-def class_probabilities(outputs: Array) -> Array:
-    """Probabilities (rows, classes) from outputs; a single output is the probability of the second of two classes."""
-    return np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
-
-
-def classify(outputs: Array) -> NDArray[np.int64]:
-    """The index of the most probable class of each row, (rows,)."""
-    if outputs.shape[1] == 1:
-        return (outputs[:, 0] >= HALF).astype(np.int64)  # portable: 0 and 1
-    return np.asarray(outputs.argmax(axis=1))
-
-
 def r2(targets: Floats, outputs: Floats) -> float:
     """The coefficient of determination, see `METRICS`: the mean of `r2_of_targets`."""
     each = r2_of_targets(targets, outputs)
@@ -185,7 +159,16 @@ def r2_of_targets(targets: Floats, outputs: Floats) -> Floats:
     return np.where(spread > 0, 1 - errors / np.where(spread > 0, spread, 1), np.equal(errors, 0))
 
 
-def subset_accuracy(targets: Floats, outputs: Floats) -> float:
-    """The share of rows whose labels are all correct; a label counts as present from a probability of a half."""
-    wrong = ((outputs >= HALF) != (targets >= HALF)).max(axis=1)
-    return float(np.count_nonzero(~wrong) / len(targets))
+def find_right(task: str, targets: Array, outputs: Array) -> NDArray[np.bool_]:
+    """Whether the class, or each label, that is predicted for a row is correct, (rows,)."""
+    if task == "classification":
+        return np.asarray(classify(targets) == classify(outputs))
+    wrong: NDArray[np.bool_] = ((outputs >= HALF) != (targets >= HALF)).max(axis=1)
+    return ~wrong
+
+
+def compute_score(task: str, targets: Array, outputs: Array) -> float:
+    """The score of the task, see `METRICS`. targets, outputs: (rows, outputs)."""
+    if task == "regression":
+        return r2(targets, outputs)
+    return float(np.count_nonzero(find_right(task, targets, outputs)) / len(targets))

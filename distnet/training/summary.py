@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnet.models.trained import Class, Trained
+from distnet.nn.functional import HALF, class_probabilities, classify
 from distnet.portable.elementary import log
 from distnet.portable.grids import Floats, exact_sum
-from distnet.training.evaluation import HALF, Outputs, class_probabilities, classify, mean, r2_of_targets
+from distnet.training.evaluation import Outputs, mean, r2_of_targets
 
 LEAST_PROBABILITY = float(np.finfo(np.float64).eps)  # in log losses of labels, as in scikit-learn
 Score = float | None

@@ -147,11 +147,9 @@ class Trainer:
             group.propagation.finish(group.gradients, exponents)
         lap("backward")
         gradient_sum = self.exchange.reduce_scatter()
-        if not total:
-            pass  # a mini-batch without weight changes nothing
-        elif linear:
+        if linear and total:
             self.optimizer.update(gradient_sum, 1, 1)
-        else:
+        elif total:  # a mini-batch without weight changes nothing
             if (clip_norm := self.config.hyperparameters.clip_norm) is not None:
                 scale = clip_scale(self.exchange.squared_norm(gradient_sum), scale, clip_norm)
             self.optimizer.update(gradient_sum, scale, rate)

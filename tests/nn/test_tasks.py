@@ -202,3 +202,9 @@ def test_r2_is_that_of_its_definition():
     targets, outputs = generator.normal(size=(2, 50, 3))
     spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
     assert r2(targets, outputs) == pytest.approx(np.mean(1 - ((targets - outputs) ** 2).sum(axis=0) / spread))
+
+
+def test_too_many_labels_for_portable_arithmetic_are_refused():
+    network = NeuralNetwork((2, 1001), task="multilabel")
+    with pytest.raises(InputError, match=r"targets: .* up to 1,000 labels, got 1,001; use native arithmetic"):
+        network.forward(np.zeros((1, 2)))
