@@ -84,7 +84,9 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start a command of distnet's, or a person's own script, under mpirun where `ranks` is given."""
     launcher = [] if ranks is None else [mpirun(), "-n", str(ranks)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PMI_", "MPI", "HYDRA", "PMIX"))}
+    # Unbuffered, `print` writes a line and its end one by one, and lines of several ranks mix.
+    foreign = ("PMI_", "MPI", "HYDRA", "PMIX", "PYTHONUNBUFFERED")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     environment |= {"PYTHONPATH": str(ROOT), "DISTNET_DATA": str(MNIST), MARK: str(os.getpid())} | (env or {})
     return subprocess.Popen(
         [*launcher, sys.executable, *(["-m", module] if script is None else [script]), *map(str, arguments)],
