@@ -276,10 +276,11 @@ def check_replicas(world: World, parameters: Array) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what the bits depend on, beside the configuration."""
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
+    blas = configuration.get("Build Dependencies", {}).get("blas", {})  # NumPy leaves out what is unknown
     return {
         "distnet": __version__,
         "numpy": np.__version__,
-        "blas": f"{blas['name']} {blas['version']}",
+        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
         "processor": os.uname().machine,
     }
