@@ -134,7 +134,7 @@ def run_locked(
         stop_requests.listen()
         callbacks.append(checkpointer)
     callbacks.append(profile)  # last, so that its clocks start after all preparation
-    is_complete = train_with(trainer, config.epochs, callbacks, config.tutorial_loss)
+    is_complete = train_with(trainer, config.epochs, callbacks, config.tutorial_loss, has_sha256=True)
     results = Results(config, arguments, data, network, trainer, profile, console, header)
     if trainer.diverged:
         outcome = Outcome(results.report_divergence(checkpointer.finish_diverged() if checkpointer else None), None)

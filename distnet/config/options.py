@@ -7,7 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distnet.config.values import dataset_name, file_path, path_ending_in, read_counts, read_interval, read_strengths
+from distnet.config.values import (
+    dataset_name,
+    file_path,
+    path_ending_in,
+    read_counts,
+    read_interval,
+    read_keep,
+    read_strengths,
+)
 from distnet.datasets.options import CLASS_WEIGHTS, DATASETS, DEFAULT, HEADERS, OWN
 from distnet.models.model_file import MODEL_ENDINGS
 from distnet.nn.functional import ACTIVATIONS
@@ -293,7 +301,9 @@ class Config:
         nargs="+",
         metavar="K",
     )
-    keep: int = option(3, "recovery", "number of newest checkpoints to keep", positive_count, metavar="K")
+    keep: int | str = option(
+        3, "recovery", "number of newest checkpoints to keep, or all, for audits", read_keep, metavar="K"
+    )
     resume: str | None = option(
         None,
         "recovery",

@@ -9,6 +9,7 @@ from pathlib import Path
 from distnet.datasets.augmentation import STRENGTHS
 from distnet.datasets.options import DATASETS, OWN, TABLES
 from distnet.runtime.numbers import describe_bad_choice, positive_count, rate_or_zero
+from distnet.training.checkpoint import ALL
 
 
 def read_counts(word: str) -> tuple[int, ...]:
@@ -49,6 +50,16 @@ def path_ending_in(endings: Sequence[str], text: str) -> Path:
     if Path(text).suffix not in endings:
         raise ArgumentTypeError(f"expected a name that ends in {' or '.join(endings)}, got {text!r}")
     return file_path(text)
+
+
+def read_keep(text: str) -> int | str:
+    """The number of checkpoints to keep, or "all"."""
+    if text == ALL:
+        return ALL
+    try:
+        return positive_count(text)
+    except ArgumentTypeError:
+        raise ArgumentTypeError(f"expected a positive integer or {ALL}, got {text!r}") from None
 
 
 def read_interval(words: Sequence[str]) -> tuple[int, str]:

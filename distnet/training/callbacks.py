@@ -60,9 +60,16 @@ class ProgramCallbacks(Callback):
         return self.on_epoch is not None and self.on_epoch(epoch) is True
 
 
-def train_with(trainer: Trainer, epochs: int, callbacks: Sequence[Callback], tutorial_loss: bool = False) -> bool:
+def train_with(
+    trainer: Trainer,
+    epochs: int,
+    callbacks: Sequence[Callback],
+    tutorial_loss: bool = False,
+    has_sha256: bool = False,
+) -> bool:
     """Train until `epochs` epochs are done, and call all callbacks in their order.
 
+    tutorial_loss, has_sha256: what the epochs have beside their scores, see `Trainer.run`.
     Returns False if training was stopped after a step. Collective.
     """
     for each in callbacks:
@@ -83,7 +90,7 @@ def train_with(trainer: Trainer, epochs: int, callbacks: Sequence[Callback], tut
             trainer.lap(each.phase)
         return stop
 
-    is_complete = trainer.run(epochs, after_epoch, after_step if of_steps else None, tutorial_loss)
+    is_complete = trainer.run(epochs, after_epoch, after_step if of_steps else None, tutorial_loss, has_sha256)
     for each in callbacks:
         each.end(trainer)
     return is_complete

@@ -22,6 +22,7 @@ TEMPORARY = re.compile(r"\.(checkpoint-\d{10}\.npz|completed\.json|probe)[.-].*"
 # The files that a run writes into its checkpoint folder.
 OURS = re.compile(rf"{NAME.pattern}|completed\.json|failure-.*\.txt|\.lock")
 DTYPES = (np.float32, np.float64)
+ALL = "all"  # a choice of --keep
 COUNTS = ("epochs_done", "steps_done", "optimizer_steps", "shards")
 
 
@@ -65,10 +66,10 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("checkpoint-"))
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
+def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int | str) -> None:
     """Write a checkpoint, then remove old ones, so that `keep` are left with it. For rank 0.
 
-    Checkpoints of later steps stay: they are damaged, or were passed over on purpose.
+    keep: a number, or ALL. Checkpoints of later steps stay: they are damaged, or were passed over on purpose.
     Raises OSError if the disk refuses it; nothing is removed then.
     """
     header = json.dumps({"format": FORMAT, "version": VERSION} | checkpoint.header)
@@ -80,8 +81,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, keep: int) -> None:
         np.savez(file, **texts, **arrays)  # type: ignore[arg-type]
 
     write_whole(path, write)
-    for old in [each for each in checkpoints(path.parent) if each.name <= path.name][keep:]:
-        old.unlink(missing_ok=True)
+    if isinstance(keep, int):
+        for old in [each for each in checkpoints(path.parent) if each.name <= path.name][keep:]:
+            old.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

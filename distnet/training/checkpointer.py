@@ -52,12 +52,12 @@ class Found(NamedTuple):
 class CheckpointPlan:
     """Where checkpoints are written, how often, and how many of the newest are kept.
 
-    every: a number and its unit, "epoch", "steps" or "s".
+    every: a number and its unit, "epoch", "steps" or "s". keep: a number, or ALL.
     """
 
     directory: Path
     every: tuple[int, str]
-    keep: int
+    keep: int | str
 
 
 class Checkpointer(Callback):

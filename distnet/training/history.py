@@ -14,7 +14,7 @@ class Epoch(NamedTuple):
 
     number: from 1. loss: mean over its samples, each at its own step. learning_rate: of the last step. samples,
     seconds: of training, without evaluation, and without the part before a resume. test, validation: None without such
-    a set.
+    a set. parameters_sha256: of the parameters after its last step; None if it was not requested.
     """
 
     number: int
@@ -24,6 +24,7 @@ class Epoch(NamedTuple):
     seconds: float
     test: Scores | None
     validation: Scores | None
+    parameters_sha256: str | None = None
 
 
 class Record(TypedDict):
@@ -43,6 +44,7 @@ class Record(TypedDict):
     test_tutorial_loss: NotRequired[float]
     samples_per_second: float
     seconds: float
+    parameters_sha256: NotRequired[str]  # absent from the checkpoints of earlier versions
 
 
 def find_score(record: Record, part: str) -> tuple[str, float] | None:
@@ -75,6 +77,8 @@ class History:
                 record[f"{part}_{scores.metric}"] = scores.score  # type: ignore[literal-required]
         if epoch.test is not None and epoch.test.tutorial_loss is not None:
             record["test_tutorial_loss"] = epoch.test.tutorial_loss
+        if epoch.parameters_sha256 is not None:
+            record["parameters_sha256"] = epoch.parameters_sha256
         self.records.append(record)
 
     def best_epoch(self) -> int:

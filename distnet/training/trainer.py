@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distnet.datasets.dataset import Split
 from distnet.nn.model import Model
 from distnet.nn.optimizers import Optimizer, clip_scale
-from distnet.nn.parameters import weight_runs
+from distnet.nn.parameters import parameters_sha256, weight_runs
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.world import World
 from distnet.portable.draws import draw_order
@@ -201,10 +201,13 @@ class Trainer:
         """The epoch and step reached, as text."""
         return f"in epoch {self.epochs_done + 1}, after step {self.steps_done} of {self.steps_per_epoch}"
 
-    def epoch(self, on_step: Callable[[], bool] | None, tutorial_loss: bool = False) -> Epoch | None:
+    def epoch(
+        self, on_step: Callable[[], bool] | None, tutorial_loss: bool = False, has_sha256: bool = False
+    ) -> Epoch | None:
         """Train to the end of the epoch, in an order drawn from (seed, epoch) unless not shuffled, then evaluate.
 
-        Returns None if `on_step` stopped it. Collective.
+        has_sha256: whether the result has the sha256 of the parameters. Returns None if `on_step` stopped it.
+        Collective.
         """
         number, count = self.epochs_done + 1, len(self.chosen)
         start = time.perf_counter()
@@ -226,7 +229,8 @@ class Trainer:
                         self.diverged = f"the parameters are not finite {self.position()}"
                     return None
         seconds = time.perf_counter() - start
-        finite = self.is_finite()  # before the next collective: then no rank can be changing them
+        # Before the next collective: then no rank can be changing them.
+        finite, sha256 = self.is_finite(), parameters_sha256(self.exchange.parameters) if has_sha256 else None
         weights = self.train_set.weights
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # training may have diverged
             loss = mean(losses_from(self.world.total(self.loss_parts)), None if weights is None else weights[order])
@@ -239,7 +243,8 @@ class Trainer:
             self.diverged = f"the loss is {'NaN' if math.isnan(loss) else 'infinite'} in epoch {number}"
         elif not finite:
             self.diverged = f"the parameters are not finite after epoch {number}"
-        return Epoch(number, loss, rate, max(count - before * self.batch_size, 0), seconds, test, validation)
+        samples = max(count - before * self.batch_size, 0)
+        return Epoch(number, loss, rate, samples, seconds, test, validation, sha256)
 
     def run(
         self,
@@ -247,11 +252,13 @@ class Trainer:
         on_epoch: Callable[[Epoch], object],
         on_step: Callable[[], bool] | None = None,
         tutorial_loss: bool = False,
+        has_sha256: bool = False,
     ) -> bool:
         """Train until `epochs` epochs are done. Returns False if `on_step` stopped training.
 
         on_epoch: called after each epoch; training ends if it returns True. on_step: called after each step; training
-        stops if it returns True. Both must return the same on every rank. Training also ends when it has diverged.
+        stops if it returns True. Both must return the same on every rank. tutorial_loss, has_sha256: what the epochs
+        have beside their scores. Training also ends when it has diverged.
         On one rank, an exception or Ctrl-C leaves the parameters of the last complete step. On several, it aborts all
         ranks. Collective.
         """
@@ -267,7 +274,7 @@ class Trainer:
             self.interrupts.deferred() if alone else nullcontext(),
         ):
             while not self.is_complete(epochs):
-                epoch = self.epoch(on_step, tutorial_loss)
+                epoch = self.epoch(on_step, tutorial_loss, has_sha256)
                 if epoch is None:
                     return False
                 self.history.append(epoch)

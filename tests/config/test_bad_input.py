@@ -49,7 +49,7 @@ NUMBERS = {
     "--epsilon": ["0"],
     "--weight-decay": ["-1", "nan"],
     "--clip-norm": ["0", "inf"],
-    "--keep": ["0"],
+    "--keep": ["0", "every"],
     "--checkpoint-every": ["0", "often"],
     "--stall-timeout": ["0", "never"],
     "--ranks-per-node": ["0"],

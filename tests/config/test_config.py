@@ -295,6 +295,7 @@ def read_back(chosen, folder):
         ["--hidden"],
         ["--optimizer", "adamw", "--betas", "0.5", "0.25", "--epsilon", "1e-300", "--weight-decay", "1e22"],
         ["--checkpoint-dir", "a", "--resume", "--checkpoint-every", "60", "s", "--keep", "1"],
+        ["--checkpoint-dir", "a", "--keep", "all"],
         ["--checkpoint-dir", "a", "--resume", "a/b.npz", "--clip-norm", "0.1"],
         ["--arithmetic", "native", "--shards", "8", "--stack", "2"],
         ["--arithmetic", "native", "--dtype", "float64"],

@@ -20,6 +20,7 @@ from helpers import command, end, fault, read_metrics, start, wait_for
 from distnet.config.options import Config
 from distnet.config.resuming import MAY_CHANGE, check_same_run
 from distnet.datasets.idx import FILES
+from distnet.nn.parameters import parameters_sha256
 from distnet.runtime.errors import InputError
 from distnet.training.checkpoint import (
     Checkpoint,
@@ -485,6 +486,33 @@ def test_a_resumed_run_ends_as_one_that_nobody_disturbed_and_says_so(digits, hal
     assert record == {"epoch": 3, "step": 15, "parameters_sha256": ended.sha256}
 
 
+def test_the_record_of_an_epoch_has_the_sha256_of_the_parameters_after_its_last_step(digits, tmp_path, undisturbed):
+    folder = tmp_path / "checkpoints"
+    options = ("--validation", 550, "--batch-size", 10, "--learning-rate", 0.2, "--epochs", 5, "--keep", "all")
+    ended = resumed(digits, folder, *options, "--metrics", tmp_path / "a.jsonl")
+    records = read_metrics(tmp_path / "a.jsonl")
+    states = [read_checkpoint(folder / name) for name in steps(5, 10, 15, 20, 25)]
+    assert [each["parameters_sha256"] for each in records] == [
+        parameters_sha256(each.arrays["parameters"]) for each in states
+    ]
+    kept = min(records, key=lambda record: record["validation_loss"])
+    assert kept != records[-1]
+    assert kept["parameters_sha256"] == ended.sha256
+    assert undisturbed[1][-1]["parameters_sha256"] == undisturbed[0].split()[-1]
+
+
+def test_a_run_resumes_from_a_checkpoint_whose_records_have_no_sha256(digits, halfway, undisturbed):
+    path = halfway / steps(8)[0]
+    before = read_checkpoint(path)
+    del before.header["history"][0]["parameters_sha256"]
+    write_checkpoint(path, before, 3)
+    ended = resumed(digits, halfway, "--metrics", halfway / "metrics.jsonl")
+    assert (ended.status, ended.err, ended.out) == (0, "", undisturbed[0])
+    records = [{**each} for each in undisturbed[1]]
+    del records[0]["parameters_sha256"]
+    assert read_metrics(halfway / "metrics.jsonl") == records
+
+
 def damage(path, harm):
     content = path.read_bytes()
     path.write_bytes(
@@ -559,6 +587,8 @@ def test_a_checkpoint_that_is_named_and_not_good_is_told_and_no_other_used(digit
         (["4", "steps"], 3, steps(4, 8, 12)),
         (["4 steps"], 2, steps(8, 12)),
         (["5", "steps"], 1, steps(15)),
+        (["1", "epoch"], "all", steps(5, 10, 15)),
+        (["2", "steps"], "all", steps(2, 4, 6, 8, 10, 12, 14)),
         (["9", "s"], 1, []),
     ],
     ids=str,

@@ -379,7 +379,7 @@ def check_stalled(ended, folder, others):
     for rank in others:
         head = f"distnet: rank {rank} made no step for 4 s and waits on {os.uname().nodename}, in epoch "
         assert told[rank].startswith(head)
-        assert " in run\n    epoch = self.epoch(on_step, tutorial_loss)\n" in told[rank]
+        assert " in run\n    epoch = self.epoch(on_step, tutorial_loss, has_sha256)\n" in told[rank]
         assert head in ended.err
 
 
