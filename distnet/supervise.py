@@ -23,11 +23,11 @@ from distnet.config.parser import Parser
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
 from distnet.runtime.failure import EXIT_BAD_INPUT, EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_RESUMABLE, EXIT_UNWRITTEN
-from distnet.runtime.launch import is_inside_rank, launched
 from distnet.runtime.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
 from distnet.runtime.logs import warn
 from distnet.runtime.numbers import Number, positive_count
 from distnet.runtime.processes import Processes
+from distnet.runtime.ranks import refuse_launcher
 from distnet.runtime.text import format_count
 from distnet.training.checkpoint import checkpoints, step_of, sweep
 
@@ -226,13 +226,7 @@ def build_parser() -> Parser:
 
 def main() -> int:
     """Run the command; returns the exit status."""
-    if launched() or is_inside_rank():
-        raise InputError(
-            "distnet.supervise",
-            "mpirun started it, and it starts mpirun itself",
-            "start it without mpirun",
-            on_every_rank=True,
-        )
+    refuse_launcher("distnet.supervise")
     words = sys.argv[1:]
     split = words.index("--") if "--" in words else len(words)
     typed, unknown = build_parser().parse_known_args(words[:split])

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from functools import cache
 from subprocess import CompletedProcess
@@ -16,9 +15,9 @@ from distnet.doctor.findings import BUG_REPORT, NOTE, OK, PROBLEM, Finding
 from distnet.parallel.mpi import library_name, load_mpi
 from distnet.parallel.world import World
 from distnet.runtime import launch
-from distnet.runtime.launcher import LOOK, mpirun_beside_python
+from distnet.runtime.launcher import mpirun_beside_python
 from distnet.runtime.proc import read_proc
-from distnet.runtime.processes import Processes
+from distnet.runtime.ranks import run_to_end
 
 SILENCE = 150.0  # seconds without output after which a launcher is killed; longer than ranks wait for each other
 ANSWER = 10.0  # seconds for mpirun --version
@@ -113,31 +112,7 @@ def start(words: Sequence[str], command: Sequence[str]) -> CompletedProcess[str]
     """
     if shutil.which(words[0]) is None:
         return None
-    with (
-        Processes() as processes,
-        subprocess.Popen(
-            [*words, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=processes.environment,
-            start_new_session=True,
-        ) as launcher,
-    ):
-        length, deadline = 0, time.monotonic() + SILENCE
-        while launcher.poll() is None and time.monotonic() < deadline:
-            try:
-                launcher.communicate(timeout=LOOK)
-            except subprocess.TimeoutExpired as waiting:
-                processes.look()
-                output = len(waiting.output or b"") + len(waiting.stderr or b"")
-                if output > length:
-                    length, deadline = output, time.monotonic() + SILENCE
-        status = launcher.poll()
-        launcher.kill()
-        processes.end()
-        out, err = (stream.decode(errors="replace") for stream in launcher.communicate())
-    return CompletedProcess(launcher.args, status, out, err)  # type: ignore[arg-type]
+    return run_to_end([*words, *command], stderr=subprocess.PIPE, silence=SILENCE)
 
 
 def judge(words: Sequence[str], exited: CompletedProcess[str] | None, reports: int, is_complete: bool) -> list[Finding]:

@@ -57,21 +57,9 @@ class Launcher:
     def start(
         self, hosts: Sequence[Host], ranks: int, command: Sequence[str], processes: Processes, output: int | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a command on `ranks` ranks, in a session that the terminal's Ctrl-C does not reach.
-
-        If this process is killed, mpirun gets SIGUSR1, which it forwards.
-        """
+        """Start a command on `ranks` ranks. If this process is killed, mpirun gets SIGUSR1, which it forwards."""
         places = [self.hosts_option, ",".join(f"{host.name}:{host.ranks}" for host in hosts)] if hosts else []
-        prctl = getattr(ctypes.CDLL(None), "prctl", None)  # on Linux only
-        return subprocess.Popen(
-            [*self.mpirun, *places, "-n", str(ranks), *command],
-            env=processes.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=lambda: prctl and prctl(1, signal.SIGUSR1),  # PR_SET_PDEATHSIG
-        )
+        return start_session([*self.mpirun, *places, "-n", str(ranks), *command], processes, output, output)
 
     def find_hosts(self, processes: Processes, is_stopped: Callable[[], bool]) -> list[Host]:
         """The hosts on which mpirun can start a process now; warns of the others. Returns early if `is_stopped`."""
@@ -87,3 +75,22 @@ class Launcher:
             probe.wait()
         processes.end()
         return hosts
+
+
+def start_session(
+    command: Sequence[str], processes: Processes, stdout: int | None, stderr: int | None
+) -> subprocess.Popen[bytes]:
+    """Start a command as one of `processes`, in a session that the terminal's Ctrl-C does not reach.
+
+    If this process is killed, the command gets SIGUSR1.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # on Linux only
+    return subprocess.Popen(
+        command,
+        env=processes.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+        preexec_fn=lambda: prctl and prctl(1, signal.SIGUSR1),  # PR_SET_PDEATHSIG
+    )
