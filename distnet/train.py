@@ -99,7 +99,8 @@ def run_locked(
     typed = config  # what checkpoints store: the task is known only now
     if data.task != config.task and data.name in TABLES:
         config = read_config(arguments, data.task)
-    profile = Profile(bool(config.profile or config.timeline or config.report), config.timeline is not None)
+    is_profiled = config.profile is not None or bool(config.timeline or config.report)
+    profile = Profile(is_profiled, config.timeline is not None)
     network, trainer = build_trainer(
         world,
         config,

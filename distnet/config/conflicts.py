@@ -39,7 +39,7 @@ def find_ineffective(config: Config) -> dict[str, tuple[str, str]]:
         found["dropout"] = "there is no hidden layer", "add one with --hidden K"
     if table:
         found |= dict.fromkeys(("data_dir", "train_samples"), (f"--dataset {dataset} names its file", "leave it out"))
-    if config.quiet:
+    if config.quiet and config.profile == "":
         found["profile"] = "--quiet prints only the last two lines", "leave one of the two out"
     if table and config.task not in (None, "classification"):
         of_classes = ("class_weight", "label_smoothing", "tutorial_loss")

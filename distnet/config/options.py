@@ -274,7 +274,15 @@ class Config:
     )
     metrics: Path | None = option(None, "output", "metrics file, one JSON object per epoch", file_path, metavar="FILE")
     tensorboard: Path | None = option(None, "output", "TensorBoard log directory", file_path, metavar="DIR")
-    profile: bool = option(False, "output", "time of every rank by activity, printed at the end", action="store_true")
+    profile: str | None = option(
+        None,
+        "output",
+        "time of every rank by activity, printed at the end; with FILE, also written as JSON",
+        os.path.expanduser,
+        nargs="?",
+        const="",
+        metavar="FILE",
+    )
     timeline: Path | None = option(
         None, "output", "trace file of every rank's activity, for Perfetto", file_path, metavar="FILE"
     )
@@ -333,6 +341,8 @@ class Config:
         """The files that rank 0 writes, by their names in messages."""
         names = ("model", "metrics", "timeline", "report")
         outputs = {f"--{name}": path for name in names if (path := getattr(self, name)) is not None}
+        if self.profile:
+            outputs["--profile"] = Path(self.profile)
         if self.model is not None:
             outputs["--model: its configuration"] = self.model.with_suffix(".toml")
         return outputs

@@ -179,8 +179,7 @@ def to_toml(config: Config) -> str:
     values = {k: v for k, v in config.to_dict().items() if getattr(config, k) is not None and k not in ineffective}
     if "checkpoint_every" in values:
         values["checkpoint_every"] = " ".join(map(str, config.checkpoint_every))
-    if values.get("resume") == "":
-        values["resume"] = True
+    values |= {name: True for name in ("resume", "profile") if values.get(name) == ""}  # given without FILE
     # JSON has the same strings, finite numbers, booleans and lists, but does not escape DEL.
     lines = [
         f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", r"\u007f") for key, value in values.items()

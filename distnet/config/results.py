@@ -20,7 +20,7 @@ from distnet.network import NeuralNetwork
 from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
 from distnet.reporting.console import Console
-from distnet.reporting.profile import Profile, write_timeline
+from distnet.reporting.profile import Profile, write_profile, write_timeline
 from distnet.reporting.tensorboard import Board
 from distnet.runtime.errors import InputError
 from distnet.runtime.failure import EXIT_DIVERGED, EXIT_UNWRITTEN
@@ -140,9 +140,12 @@ class Results:
                 self._write(lambda: on_root(lambda: self._save_model(path)), path, path.with_suffix(".toml"))
             )
         statuses.append(self.write_timeline())
+        if config.profile:
+            file = Path(config.profile)
+            statuses.append(self._write(lambda: on_root(lambda: write_profile(file, self.header, self.profile)), file))
         if (page := config.report) and found and training:
             statuses.append(self._write(lambda: on_root(lambda: self._write_page(page, found, training)), page))
-        phases = self.profile.phases if config.profile else []
+        phases = self.profile.phases if config.profile is not None and not config.quiet else []
         self.console.write_result(trainer.history.best(), self.sha256, phases)
         return max(statuses)
 

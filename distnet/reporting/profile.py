@@ -11,7 +11,7 @@ import numpy as np
 from distnet.parallel.world import World
 from distnet.runtime.files import write_content
 from distnet.runtime.stopwatch import PHASES, Stopwatch, no_lap
-from distnet.runtime.text import format_count, format_table
+from distnet.runtime.text import format_count, format_table, json_line
 from distnet.training.callbacks import Callback
 from distnet.training.trainer import Trainer
 
@@ -52,6 +52,18 @@ def gather_phases(world: World, watch: Stopwatch, steps: int) -> list[dict[str, 
     return [own] if world.comm is None else world.comm.allgather(own)
 
 
+def write_profile(path: Path, header: Sequence[str], profile: Profile) -> None:
+    """Write the header of a run and the phases of all ranks as JSON. Raises InputError. For rank 0."""
+    content = json_line({"run": header, "ranks": profile.phases}) + "\n"
+    write_content(path, content.encode(), f"--profile {path}")
+
+
+def step_seconds(phases: Sequence[Mapping[str, Any]]) -> float:
+    """The seconds of a step, from rank 0: without evaluation, checkpoints and callbacks."""
+    seconds: dict[str, float] = phases[0]["seconds"]
+    return sum(seconds[phase] for phase in PHASES[: PHASES.index("update") + 1]) / int(phases[0]["steps"])
+
+
 def format_profile(phases: list[dict[str, Any]]) -> Iterator[str]:
     """Format a table of the phases, the time per step, and the slowest rank. phases: see `gather_phases`, not empty."""
     steps = phases[0]["steps"]
@@ -62,8 +74,7 @@ def format_profile(phases: list[dict[str, Any]]) -> Iterator[str]:
         table.append([str(each["rank"]), each["host"], *(f"{s:.3f}" for s in [*seconds, sum(seconds)])])
     yield f"seconds per rank and phase, {format_count(steps, 'step')}"
     yield format_table(table)
-    in_steps = sum(phases[0]["seconds"][phase] for phase in PHASES[: PHASES.index("update") + 1])
-    yield f"a step took {in_steps / steps * 1e6:,.0f} µs"
+    yield f"a step took {step_seconds(phases) * 1e6:,.0f} µs"
     if len(phases) > 1:
         yield describe_slowest_rank(phases)
 

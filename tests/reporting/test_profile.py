@@ -89,19 +89,27 @@ def test_between_nodes_who_is_late_shows_in_the_messages_of_the_others():
 
 
 def test_a_timeline_holds_every_lap_of_every_rank_one_after_another(digits, tmp_path):
-    path = tmp_path / "trace.json"
-    options = ("--data-dir", digits, "--timeline", path, "--profile", "--ranks-per-node", 2)
+    path, profile = tmp_path / "trace.json", tmp_path / "profile.json"
+    options = ("--data-dir", digits, "--timeline", path, "--profile", profile, "--ranks-per-node", 2)
     ended = command(*SMALL, *options, ranks=3)
     assert (ended.status, ended.err) == (0, "")
     events = json.loads(path.read_text())["traceEvents"]
     names = {(each["pid"], each["tid"]): each["args"]["name"] for each in events if each["name"] == "thread_name"}
     assert names == {(0, 0): "rank 0", (0, 1): "rank 1", (1, 2): "rank 2"}
+    written = json.loads(profile.read_text())
+    assert written["run"] == ended.out.splitlines()[: len(written["run"])]
+    assert [(each["rank"], each["node"], each["steps"]) for each in written["ranks"]] == [
+        (0, 0, 10),
+        (1, 0, 10),
+        (2, 1, 10),
+    ]
     for rank, seconds in table(ended.out).items():
         laps = [each for each in events if each["ph"] == "X" and each["tid"] == rank]
         for one, next_one in zip(laps, laps[1:], strict=False):
             assert next_one["ts"] == pytest.approx(one["ts"] + one["dur"], abs=0.01)
         assert {each["name"] for each in laps} >= {"data", "forward", "backward", "exchange", "update", "evaluation"}
         for phase in seconds.keys() - {"sum"}:
+            assert written["ranks"][rank]["seconds"][phase] == pytest.approx(seconds[phase], abs=0.001)
             sum_of_laps = sum(each["dur"] for each in laps if each["name"] == phase)
             assert sum_of_laps / 1e6 == pytest.approx(seconds[phase], abs=0.001)
         # Two epochs of five steps, each of which also finds the largest weights and rounds them.

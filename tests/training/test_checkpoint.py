@@ -384,7 +384,7 @@ OTHERS = {
     "model": Path("a.npz"),
     "metrics": Path("a.jsonl"),
     "tensorboard": Path("board"),
-    "profile": True,
+    "profile": "",
     "timeline": Path("trace.json"),
     "verbose": True,
     "log_dir": Path("logs"),
