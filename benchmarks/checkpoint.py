@@ -29,6 +29,7 @@ from distnet.training.callbacks import train_with
 from distnet.training.checkpoint import Checkpoint, write_checkpoint
 from distnet.training.checkpointer import Checkpointer, CheckpointPlan
 from distnet.training.configuration import TrainingConfig
+from distnet.training.provenance import Sessions
 from distnet.training.trainer import Splits, Trainer
 
 STEPS = 469  # an epoch of 60,000 samples in mini-batches of 128
@@ -49,7 +50,7 @@ def seconds(world: World, config: Config, data: Dataset) -> float:
     saver = None
     if config.checkpoint_dir:
         plan = CheckpointPlan(config.checkpoint_dir, config.checkpoint_every, config.keep)
-        saver = Checkpointer(world, plan, config.to_dict(), data.fingerprint)
+        saver = Checkpointer(world, plan, config.to_dict(), data.fingerprint, Sessions(world))
     world.on_root(lambda: None)
     begin = time.perf_counter()
     train_with(trainer, config.epochs, [saver] if saver else [])
@@ -88,7 +89,7 @@ def tell_parts(world: World, data: Dataset, folder: Path, step_seconds: float) -
 
     in_the_loop, in_the_thread = [], []
     for trainer.epochs_done in range(1, 16):
-        saver = Checkpointer(world, plan, Config().to_dict(), data.fingerprint)
+        saver = Checkpointer(world, plan, Config().to_dict(), data.fingerprint, Sessions(world))
         saver.start(trainer)
         begin = time.perf_counter()
         saver.save(trainer)

@@ -13,19 +13,23 @@ import numpy as np
 
 from distnet.config.options import Config
 from distnet.config.parser import Parser
-from distnet.config.values import dataset_name, file_path
+from distnet.config.values import dataset_name, file_path, sha256_digest
 from distnet.datasets.dataset import Dataset, Split, empty_split, own_blocks
 from distnet.datasets.loading import load
 from distnet.datasets.options import HEADERS, NAMED_TABLES, TABLES, DataOptions, Learned, TableOptions
 from distnet.models.trained import Class, Trained, load_trained
+from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.reporting.summary import format_summary
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
+from distnet.runtime.failure import EXIT_DIFFERENT
+from distnet.runtime.logs import warn
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
 from distnet.runtime.text import json_line, to_printable
 from distnet.training.evaluation import Evaluation, prepare_on_node
+from distnet.training.provenance import describe_difference
 from distnet.training.summary import summarise
 
 T = TypeVar("T")
@@ -51,6 +55,7 @@ def evaluate(options: argparse.Namespace, watchdog: failure.Watchdog) -> int:
     evaluation = Evaluation(world, prepare_on_node(world, trained.model), split)
     watchdog.position = evaluation.position
     found = evaluation.outputs()
+    sha256 = world.on_root(lambda: parameters_sha256(trained.model.parameters))
     if world.rank == 0:
         summary = summarise(name_outputs(trained, data), found, options.mistakes)
         about: dict[str, Any] = {
@@ -61,10 +66,14 @@ def evaluate(options: argparse.Namespace, watchdog: failure.Watchdog) -> int:
             "standardised_by": "model" if trained.mean is not None else "data set",
         }
         if options.json:
-            print(json_line(about | summary))
+            print(json_line(about | summary | {"parameters_sha256": sha256}))
         else:
             print_summary(trained, data, about, summary)
-    return 0
+            print(f"parameters sha256 {sha256}")
+    if options.expect_sha256 in (None, sha256):
+        return 0
+    world.on_root(lambda: warn(describe_difference(options.expect_sha256, sha256, "name the model that was meant")))
+    return EXIT_DIFFERENT
 
 
 def build_parser() -> Parser:
@@ -101,6 +110,12 @@ def build_parser() -> Parser:
         default=SHOWN_MISTAKES,
         metavar="K",
         help=f"number of worst mistakes or residuals to print (default: {SHOWN_MISTAKES})",
+    )
+    add(
+        "--expect-sha256",
+        type=sha256_digest,
+        metavar="HEX",
+        help=f"sha256 that the parameters should have; if they have another, the exit status is {EXIT_DIFFERENT}",
     )
     add("--json", action="store_true", help="one JSON object instead of text")
     add(

@@ -22,7 +22,14 @@ from distnet.config import reading
 from distnet.config.parser import Parser
 from distnet.runtime.command import run
 from distnet.runtime.errors import InputError
-from distnet.runtime.failure import EXIT_BAD_INPUT, EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_RESUMABLE, EXIT_UNWRITTEN
+from distnet.runtime.failure import (
+    EXIT_BAD_INPUT,
+    EXIT_DIFFERENT,
+    EXIT_DIVERGED,
+    EXIT_INTERRUPTED,
+    EXIT_RESUMABLE,
+    EXIT_UNWRITTEN,
+)
 from distnet.runtime.launcher import LOOK, Host, Launcher, mpirun_beside_python, read_hosts
 from distnet.runtime.logs import warn
 from distnet.runtime.numbers import Number, positive_count
@@ -32,7 +39,7 @@ from distnet.runtime.text import format_count
 from distnet.training.checkpoint import checkpoints, step_of, sweep
 
 # Statuses that are returned even if the run was to stop.
-FINAL = (0, EXIT_BAD_INPUT, EXIT_DIVERGED, EXIT_UNWRITTEN, EXIT_INTERRUPTED)
+FINAL = (0, EXIT_BAD_INPUT, EXIT_DIFFERENT, EXIT_DIVERGED, EXIT_UNWRITTEN, EXIT_INTERRUPTED)
 STARTING = 10.0  # seconds in which MPI makes its segments, so that `Processes.look` is called more often
 COUNT = 1.0  # seconds between counts of the ranks, and of their failure reports
 LAST_WORDS = 5.0  # seconds for mpirun to exit after a rank
@@ -96,7 +103,7 @@ class Supervisor:
             self.attempts.append(attempt)
             # Training may be complete although a result could not be written.
             is_complete = attempt.status == EXIT_UNWRITTEN and self.record() is not None
-            if is_complete or attempt.status in (0, EXIT_BAD_INPUT, EXIT_DIVERGED):
+            if is_complete or attempt.status in (0, EXIT_BAD_INPUT, EXIT_DIFFERENT, EXIT_DIVERGED):
                 return attempt.status
             if self.is_stopping:
                 if attempt.status not in (*FINAL, EXIT_RESUMABLE):  # the signal was too early for a rank, or it failed

@@ -31,6 +31,7 @@ from distnet.training.callbacks import Callback, ProgramCallbacks, train_with
 from distnet.training.checkpointer import Checkpointer, CheckpointPlan
 from distnet.training.history import Epoch
 from distnet.training.lock import lock_folder
+from distnet.training.provenance import Sessions
 from distnet.training.trainer import Trainer, check_shards
 
 
@@ -93,6 +94,7 @@ def run_locked(
 ) -> Outcome:
     """Train, while no other run writes into the checkpoint directory. Collective."""
     logger.info(f"node {world.node + 1} of {world.nodes}, MPI {world.library}")
+    sessions = Sessions(world)
     found = find_checkpoint(world, config) if config.resume is not None else None
     data = load_dataset(world, config)
     logger.info(f"loaded {data.name}, sha256 {data.fingerprint}")
@@ -125,7 +127,7 @@ def run_locked(
     checkpointer = None
     if config.checkpoint_dir:
         plan = CheckpointPlan(config.checkpoint_dir, config.checkpoint_every, config.keep)
-        checkpointer = Checkpointer(world, plan, typed.to_dict(), data.fingerprint, program.on_checkpoint)
+        checkpointer = Checkpointer(world, plan, typed.to_dict(), data.fingerprint, sessions, program.on_checkpoint)
         watchdog.folder = str(config.checkpoint_dir)
         if found:
             checkpointer.resume(trainer, found)
@@ -136,7 +138,7 @@ def run_locked(
         callbacks.append(checkpointer)
     callbacks.append(profile)  # last, so that its clocks start after all preparation
     is_complete = train_with(trainer, config.epochs, callbacks, config.tutorial_loss, has_sha256=True)
-    results = Results(config, arguments, data, network, trainer, profile, console, header)
+    results = Results(config, arguments, data, network, trainer, profile, console, header, sessions)
     if trainer.diverged:
         outcome = Outcome(results.report_divergence(checkpointer.finish_diverged() if checkpointer else None), None)
     elif checkpointer and not is_complete:
@@ -145,7 +147,7 @@ def run_locked(
     else:
         status = results.write()
         status = max(status, checkpointer.finish_complete(trainer, results.sha256) if checkpointer else 0)
-        outcome = Outcome(status, network)
+        outcome = Outcome(results.finish(status), network)
     trainer.close()
     return outcome
 

@@ -44,7 +44,7 @@ OTHERS_OPTIONS = {  # options of other programs, as far as pages name them
 MISSPELT = {"--lr"}  # CHANGELOG names it as such
 NAMED = sorted([*PASSES_ON, *OTHERS_OPTIONS], key=len, reverse=True)
 WORD = re.compile(
-    r"(?P<option>(?<![\w-])--[a-z][a-z-]*)|(?P<rest>(?<!\S)--(?!\S))|(?P<end>[;|]|&&| # )"
+    r"(?P<option>(?<![\w-])--[a-z][a-z0-9-]*)|(?P<rest>(?<!\S)--(?!\S))|(?P<end>[;|]|&&| # )"
     rf"|(?P<lines>#SBATCH)|\bdistnet\.(?P<ours>{'|'.join(COMMANDS)})\b"
     rf"|(?<![\w.-])(?:launch/)?(?P<named>{'|'.join(map(re.escape, NAMED))})\b(?!:)"
 )
@@ -88,7 +88,7 @@ def command_lines(page):
     blocks = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
     prose = blocks.sub("", text)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
-    rest = re.findall(r"--[a-z][a-z-]*", re.sub(r"`[^`]+`", "", prose))
+    rest = re.findall(r"--[a-z][a-z0-9-]*", re.sub(r"`[^`]+`", "", prose))
     return [*(line for block in blocks.findall(text) for line in block.splitlines()), *spans, *rest]
 
 
@@ -179,7 +179,7 @@ def test_the_page_of_options_has_every_option_of_every_command_once_and_no_empty
     sections = re.split(r"^## python -m distnet\.", (ROOT / "docs" / "options.md").read_text(), flags=re.MULTILINE)[1:]
     assert {section.partition("\n")[0] for section in sections} == COMMANDS.keys()
     for section in sections:
-        rows = re.findall(r"^\| `(--[a-z-]+)[^|]*` \|", section, re.MULTILINE)
+        rows = re.findall(r"^\| `(--[a-z0-9-]+)[^|]*` \|", section, re.MULTILINE)
         wanted = {option for option in COMMANDS[section.partition("\n")[0]] if option.startswith("--")}
         assert sorted(rows) == sorted(wanted - {"--help"})
         tables = re.findall(r"^\| --- \| --- \| --- \|\n(.*)", section, re.MULTILINE)

@@ -50,7 +50,7 @@ OTHERS = {  # who may import it, and who for its types alone
     "scipy": ({"estimators.scikit"}, set()),
     "sklearn": ({"estimators.scikit"}, set()),
     "tensorboardX": ({"reporting.tensorboard"}, set()),
-    "threadpoolctl": ({"runtime.blas", "doctor.machine"}, set()),
+    "threadpoolctl": ({"runtime.blas"}, set()),
     "tqdm": ({"reporting.console"}, set()),
 }
 # Who else than `runtime.files` writes files, and why.

@@ -23,6 +23,9 @@ from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.history import EarlyStopping
 from distnet.training.trainer import Splits, Trainer
 
+# Options that decide nothing of what is computed.
+UNCOMPUTED = {each.name for each in fields(Config) if each.metadata["group"] in ("output", "recovery")}
+
 
 def load_dataset(world: World, config: Config) -> Dataset:
     """The data set of this configuration, on every node, without weights of classes. Collective."""
@@ -114,9 +117,7 @@ def reproducible_config(config: Config, data: Dataset, trainer: Trainer) -> Conf
 
     It has no output files, which would be overwritten, and no absolute data folder, which other machines don't have.
     """
-    outputs: dict[str, Any] = {
-        each.name: each.default for each in fields(Config) if each.metadata["group"] in ("output", "recovery")
-    }
+    outputs: dict[str, Any] = {name: getattr(Config, name) for name in UNCOMPUTED}
     kept = {"tutorial_loss": config.tutorial_loss, "stall_timeout": config.stall_timeout}
     task = data.task if data.name in TABLES else None
     dataset = "synthetic" if data.source == "drawn" else config.dataset or DEFAULT

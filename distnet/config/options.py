@@ -15,6 +15,7 @@ from distnet.config.values import (
     read_interval,
     read_keep,
     read_strengths,
+    sha256_digest,
 )
 from distnet.datasets.options import CLASS_WEIGHTS, DATASETS, DEFAULT, HEADERS, OWN
 from distnet.models.model_file import MODEL_ENDINGS
@@ -24,7 +25,7 @@ from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, OPTIMIZERS
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.nn.schedules import SCHEDULES
 from distnet.runtime.arrays import DTYPES
-from distnet.runtime.failure import STALL_TIMEOUT
+from distnet.runtime.failure import EXIT_DIFFERENT, STALL_TIMEOUT
 from distnet.runtime.numbers import (
     Number,
     fraction,
@@ -35,6 +36,7 @@ from distnet.runtime.numbers import (
     seed_number,
     shard_count,
 )
+from distnet.training.provenance import provenance_path
 
 SEVERAL = (2, "*", "+")  # nargs of options that take several words
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -294,6 +296,13 @@ class Config:
     tutorial_loss: bool = option(
         False, "output", "the tutorial's form of the cross-entropy as an additional metric", action="store_true"
     )
+    expect_sha256: str | None = option(
+        None,
+        "output",
+        f"sha256 that the parameters should have; if they have another, the exit status is {EXIT_DIFFERENT}",
+        sha256_digest,
+        metavar="HEX",
+    )
     checkpoint_dir: Path | None = option(
         None,
         "recovery",
@@ -345,6 +354,7 @@ class Config:
             outputs["--profile"] = Path(self.profile)
         if self.model is not None:
             outputs["--model: its configuration"] = self.model.with_suffix(".toml")
+            outputs["--model: its provenance"] = provenance_path(self.model)
         return outputs
 
     def to_dict(self) -> dict[str, Any]:

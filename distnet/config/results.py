@@ -1,15 +1,13 @@
 """The results of a run: checks before training, files and the last lines after it."""
 
-import platform
-import socket
-import time
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from distnet.config.building import reproducible_config
+from distnet.config.building import UNCOMPUTED, reproducible_config
 from distnet.config.options import Config
 from distnet.config.reading import WRITTEN, to_toml
 from distnet.datasets.dataset import Dataset
@@ -18,18 +16,25 @@ from distnet.datasets.options import DATA_FOLDER, DEFAULT, TABLES
 from distnet.models.trained import read_notes
 from distnet.network import NeuralNetwork
 from distnet.nn.parameters import parameters_sha256
-from distnet.parallel.world import World
 from distnet.reporting.console import Console
 from distnet.reporting.profile import Profile, write_profile, write_timeline
 from distnet.reporting.tensorboard import Board
 from distnet.runtime.errors import InputError
-from distnet.runtime.failure import EXIT_DIVERGED, EXIT_UNWRITTEN
+from distnet.runtime.failure import EXIT_DIFFERENT, EXIT_DIVERGED, EXIT_UNWRITTEN
 from distnet.runtime.files import check_folder, check_writable, is_same_file, write_content
 from distnet.runtime.logs import log_path, warn
-from distnet.runtime.proc import cpu_model
 from distnet.training.checkpoint import OURS
-from distnet.training.checkpointer import check_directory, versions
+from distnet.training.checkpointer import check_directory
 from distnet.training.evaluation import Outputs, Scores
+from distnet.training.provenance import (
+    BEGINNING,
+    Sessions,
+    build_provenance,
+    describe_difference,
+    describe_environment,
+    provenance_path,
+    write_provenance,
+)
 from distnet.training.summary import summarise
 from distnet.training.trainer import Trainer
 
@@ -40,7 +45,7 @@ def check_outputs(config: Config, ranks: int) -> None:
     for name, path in config.outputs.items():
         check_writable(path, name)
     if config.model:
-        check_config_file(config, config.model)
+        check_files_beside(config, config.model)
     if config.log_dir:
         check_folder(config.log_dir, "--log-dir")
     if config.tensorboard:
@@ -79,12 +84,15 @@ def find_inputs(config: Config) -> dict[str, Path]:
     return inputs
 
 
-def check_config_file(config: Config, model: Path) -> None:
-    """Raise InputError if the configuration beside the model can't be written, or would replace another file."""
-    path = model.with_suffix(".toml")
-    if path.is_file() and not path.read_bytes().startswith(WRITTEN.encode()):
-        problem = f"its configuration would replace {path}, which distnet didn't write"
-        raise InputError(f"--model {model}", problem, "name another model")
+def check_files_beside(config: Config, model: Path) -> None:
+    """Raise InputError if a file beside the model would replace another, or the configuration can't be written."""
+    for what, path, beginning in (
+        ("configuration", model.with_suffix(".toml"), WRITTEN),
+        ("provenance", provenance_path(model), BEGINNING),
+    ):
+        if path.is_file() and not path.read_bytes().startswith(beginning.encode()):
+            problem = f"its {what} would replace {path}, which distnet didn't write"
+            raise InputError(f"--model {model}", problem, "name another model")
     try:
         to_toml(config).encode()
     except UnicodeEncodeError:
@@ -92,11 +100,17 @@ def check_config_file(config: Config, model: Path) -> None:
         raise InputError(f"--model {model}", problem, "name other files") from None
 
 
+# Options that a model doesn't store: they are of this machine only, or say nothing about what is computed.
+NOT_STORED = ("data_dir", "expect_sha256")
+REMEDY = "compare the options, data and versions of both runs"
+
+
 @dataclass
 class Results:
     """What a run was given and came to. Writes the results that the options request.
 
-    arguments: as typed. header: the first lines of the output. Collective: every method without underscore.
+    arguments: as typed. header: the first lines of the output. Collective: every method without underscore. Call
+    `finish` after `write`.
     """
 
     config: Config
@@ -107,6 +121,8 @@ class Results:
     profile: Profile
     console: Console
     header: list[str]
+    sessions: Sessions
+    _is_saved: bool = field(default=False, init=False)  # the model
 
     @cached_property
     def sha256(self) -> str:
@@ -117,8 +133,12 @@ class Results:
     def _effective(self) -> Config:
         return reproducible_config(self.config, self.data, self.trainer)
 
+    @property
+    def _command(self) -> str:
+        return shlex.join(["python", "-m", "distnet.train", *self.arguments])
+
     def write(self) -> int:
-        """Copy the trained parameters into the network, write all results, and print the last lines.
+        """Copy the trained parameters into the network, and write all results but the provenance.
 
         Returns the exit status: 0, or EXIT_UNWRITTEN if a result can't be written.
         """
@@ -131,23 +151,50 @@ class Results:
         network.parameters[:] = trainer.exchange.parameters
         network.input_exponent = trainer.model.input_exponent
         network.about = {
-            "config": {k: v for k, v in self._effective.to_dict().items() if k != "data_dir"},  # of this machine only
+            "config": {k: v for k, v in self._effective.to_dict().items() if k not in NOT_STORED},
             **data.about(),
         }
         statuses = []
         if path := config.model:
-            statuses.append(
-                self._write(lambda: on_root(lambda: self._save_model(path)), path, path.with_suffix(".toml"))
-            )
+            statuses.append(self._write(lambda: on_root(lambda: network.save(path)), path))
+            self._is_saved = not statuses[-1]
+            beside = path.with_suffix(".toml")
+            statuses.append(self._write(lambda: on_root(lambda: self._write_configuration(beside)), beside))
         statuses.append(self.write_timeline())
         if config.profile:
             file = Path(config.profile)
             statuses.append(self._write(lambda: on_root(lambda: write_profile(file, self.header, self.profile)), file))
         if (page := config.report) and found and training:
             statuses.append(self._write(lambda: on_root(lambda: self._write_page(page, found, training)), page))
+        return max(statuses)
+
+    def finish(self, status: int) -> int:
+        """Compare the parameters with --expect-sha256, write the provenance of the model, and print the last lines.
+
+        status: of all before. Returns the exit status.
+        """
+        config, trainer = self.config, self.trainer
+        on_root = trainer.world.on_root
+        if config.expect_sha256 not in (None, self.sha256):
+            on_root(lambda: warn(describe_difference(config.expect_sha256, self.sha256, REMEDY)))
+            status = max(status, EXIT_DIFFERENT)
+        if config.model and self._is_saved:
+            path = provenance_path(config.model)
+            provenance = build_provenance(
+                self._command,
+                {name: value for name, value in self._effective.to_dict().items() if name not in UNCOMPUTED},
+                self.data,
+                self.sessions.until(trainer.global_step),
+                self.sha256,
+                status,
+            )
+            written = self._write(
+                lambda: on_root(lambda: write_provenance(path, provenance, f"--model: its provenance {path}")), path
+            )
+            status = max(status, written)
         phases = self.profile.phases if config.profile is not None and not config.quiet else []
         self.console.write_result(trainer.history.best(), self.sha256, phases)
-        return max(statuses)
+        return status
 
     def write_timeline(self) -> int:
         """Write the timeline if it was requested. Returns the exit status."""
@@ -175,12 +222,9 @@ class Results:
         self.console.write(f"wrote {path}" for path in paths)
         return 0
 
-    def _save_model(self, path: Path) -> None:
-        """Write the network, and its configuration beside it. For rank 0. Raises InputError."""
-        self.network.save(path)
-        beside = path.with_suffix(".toml")
-        content = to_toml(self._effective).encode(errors="replace")
-        write_content(beside, content, f"--model: its configuration {beside}")
+    def _write_configuration(self, path: Path) -> None:
+        """Write the configuration. For rank 0. Raises InputError."""
+        write_content(path, to_toml(self._effective).encode(errors="replace"), f"--model: its configuration {path}")
 
     def _write_page(self, path: Path, found: Outputs, training: Scores) -> None:
         """Write the HTML report. found: on the test set. For rank 0. Raises InputError."""
@@ -190,6 +234,7 @@ class Results:
         trained = read_notes(path, network.model)
         findings = summarise(trained, found, MISTAKES)
         images, weights, name = None, None, Path(data.source).name
+        sessions = self.sessions.until(self.trainer.global_step)
         if data.shape is not None and not isinstance(data.mean, list) and not isinstance(data.deviation, list):
             rows = data.test.inputs[[each["index"] for each in findings.get("mistakes", [])], : data.test.features]
             name = data.name
@@ -198,7 +243,7 @@ class Results:
         run = Run(
             title=f"{name}, {'-'.join(map(str, network.sizes))} {network.activation}",
             header=self.header,
-            arguments=self.arguments,
+            command=self._command,
             history=history,
             label_smoothing=self.config.label_smoothing,
             training=training,
@@ -208,20 +253,9 @@ class Results:
             true=trained.in_own_units(found.targets),
             predicted=trained.in_own_units(found.outputs),
             configuration=to_toml(self._effective),
-            environment=versions() | describe_environment(self.trainer.world),
+            environment={"data_sha256": data.fingerprint} | describe_environment(sessions),
+            sessions=sessions,
             sha256=self.sha256,
             phases=self.profile.phases,
         )
         write_content(path, render_run(run).encode(errors="replace"), f"--report {path}")
-
-
-def describe_environment(world: World) -> dict[str, str]:
-    """Where and when a run ended. Its result does not depend on that."""
-    return ({"cpu": model} if (model := cpu_model()) else {}) | {
-        "python": platform.python_version(),
-        "mpi": world.library,
-        "ranks": str(world.size),
-        "nodes": str(world.nodes),
-        "host of rank 0": socket.gethostname(),
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-    }

@@ -1,10 +1,10 @@
 """Find the checkpoint to resume from, and check that it belongs to the same run."""
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from distnet.config.building import UNCOMPUTED
 from distnet.config.conflicts import find_ineffective
 from distnet.config.options import Config, to_flag
 from distnet.parallel.world import World
@@ -16,8 +16,7 @@ from distnet.training.checkpoint import newest_good, read_checkpoint
 from distnet.training.checkpointer import Found
 
 # Options that may change when a run is resumed. All others decide what is computed.
-MAY_CHANGE = {each.name for each in fields(Config) if each.metadata["group"] in ("output", "recovery")}
-MAY_CHANGE |= {"data_dir", "epochs", "patience", "preset", "ranks_per_node", "shards", "stack"}
+MAY_CHANGE = UNCOMPUTED | {"data_dir", "epochs", "patience", "preset", "ranks_per_node", "shards", "stack"}
 
 
 def find_checkpoint(world: World, config: Config) -> Found | None:

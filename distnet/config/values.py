@@ -32,6 +32,13 @@ def read_strengths(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}={value!r}".removesuffix(".0") for name, value in found.items())
 
 
+def sha256_digest(text: str) -> str:
+    """A sha256 in hexadecimal, in lower case."""
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ArgumentTypeError(f"expected 64 hexadecimal digits, got {text!r}")
+    return text.lower()
+
+
 def dataset_name(text: str) -> str:
     """The name of a data set, or the kind and the path of a table."""
     kind, _, path = text.partition(":")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from distnet.parallel.shared_memory import shared_memory_left
 from distnet.portable.environment import find_deviation
+from distnet.runtime.blas import count_blas_threads, describe_blas, find_libraries, single_blas_thread
 from distnet.runtime.proc import available_memory, cpu_model, read_proc, read_words
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -55,7 +55,6 @@ def gather_facts() -> Facts:
     configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
     simd = configuration.get("SIMD Extensions", {})
     compiler = configuration.get("Compilers", {}).get("c", {})
-    blas, threads = find_blas(configuration.get("Build Dependencies", {}).get("blas", {}))
     on_linux = hasattr(os, "sched_getaffinity")
     return Facts(
         host=socket.gethostname(),
@@ -68,25 +67,22 @@ def gather_facts() -> Facts:
         shared_memory=shared_memory_left(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         numpy=f"{np.__version__} (built with {compiler.get('name')} {compiler.get('version')})",
-        blas=blas,
-        threads=threads,
+        blas="; ".join(
+            name if kernels == "unknown" else f"{name}, kernels {kernels}" for name, kernels in describe_blas()
+        ),
+        threads=count_threads(),
         simd=(*simd.get("baseline", ()), *simd.get("found", ())),
         deviation=find_deviation(),
         variables={name: value for name, value in sorted(os.environ.items()) if VARIABLES.match(name)},
     )
 
 
-def find_blas(built: dict[str, Any]) -> tuple[str, tuple[int, int] | None]:
-    """The BLAS with its kernels, and its threads. If threadpoolctl finds none, the one that NumPy was built with."""
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    if not pools:
-        return f"{built.get('name', 'unknown')} {built.get('version', '')}".strip(), None
-    names = [
-        f"{each['internal_api']} {each['version']}, kernels {each.get('architecture', 'unknown')}" for each in pools
-    ]
-    with threadpool_limits(1, user_api="blas"):
-        limited = max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
-    return "; ".join(dict.fromkeys(names)), (max(pool["num_threads"] for pool in pools), limited)
+def count_threads() -> tuple[int, int] | None:
+    """The BLAS's threads, by default and when limited to one; None if threadpoolctl finds no BLAS."""
+    counts = [count_blas_threads()] if find_libraries() else []
+    with single_blas_thread:
+        counts += [count_blas_threads()] * len(counts)
+    return (counts[0], counts[1]) if counts else None
 
 
 def control_groups(controller: str) -> Iterator[Path]:

@@ -4,6 +4,7 @@ import threading
 from functools import cache
 from typing import Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 
@@ -43,6 +44,19 @@ class SingleThread:
 def find_libraries() -> list[Any]:
     """The BLAS libraries of this process; finding them is slow, and needs NumPy's to be loaded."""
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def describe_blas() -> list[tuple[str, str]]:
+    """Name with version, and kernels, of each BLAS of this process, such as ("openblas 0.3.30", "Haswell").
+
+    If there is none that threadpoolctl knows, the one that NumPy was built with. Kernels are "unknown" if they are.
+    """
+    if found := [library.info() for library in find_libraries()]:
+        names = [(f"{each['internal_api']} {each['version']}", each.get("architecture", "unknown")) for each in found]
+        return list(dict.fromkeys(names))
+    configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
+    built = configuration.get("Build Dependencies", {}).get("blas", {})  # NumPy leaves out what is unknown
+    return [(f"{built.get('name', 'unknown')} {built.get('version', '')}".strip(), "unknown")]
 
 
 def count_blas_threads() -> int:

@@ -14,6 +14,7 @@ from distnet.runtime.errors import InputError, first_line
 from distnet.runtime.files import read_arrays, write_whole
 from distnet.training.history import Record, find_score
 from distnet.training.lock import FolderLock
+from distnet.training.provenance import are_sessions
 
 FORMAT, VERSION = "distnet checkpoint", 2  # 1 was of distnet 0.1, whose bits are others
 NAME = re.compile(r"checkpoint-(\d{10})\.npz")
@@ -33,7 +34,8 @@ class VersionError(InputError):
 class Checkpoint(NamedTuple):
     """The state of a run.
 
-    header: as JSON: COUNTS, "config", "fingerprint", and "history", one record per completed epoch.
+    header: as JSON: COUNTS, "config", "fingerprint", "history", one record per completed epoch, and "sessions", see
+    `Sessions.until`; early files of this version have no sessions.
     arrays: name -> vector.
     """
 
@@ -126,6 +128,7 @@ def check_header(path: Path, header: Any) -> None:
         not all(type(count) is int and 0 <= count < 2**63 for count in counts)
         or not isinstance(header.get("config"), dict)
         or not isinstance(header.get("fingerprint"), str)
+        or not are_sessions(header.get("sessions", []))
         or not isinstance(history, list)
         or len(history) != header["epochs_done"]
         or not all(isinstance(record, dict) and find_score(cast(Record, record), "test") for record in history)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
-from distnet import __version__
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
@@ -31,6 +27,7 @@ from distnet.training.checkpoint import (
     write_checkpoint,
 )
 from distnet.training.history import Epoch
+from distnet.training.provenance import Sessions
 from distnet.training.signals import stop_requests
 from distnet.training.trainer import Trainer
 
@@ -63,9 +60,10 @@ class CheckpointPlan:
 class Checkpointer(Callback):
     """Writes checkpoints of one run, and stops it on request.
 
-    options: of the run, as JSON; fingerprint: sha256 of the data. A checkpoint holds both. on_checkpoint: called with
-    the path of each checkpoint that is on the disk. Rank 0 writes in a thread, so that training does not wait for the
-    disk. on_checkpoint runs in that thread, and what it raises is raised again by the next method that saves or ends.
+    options: of the run, as JSON; fingerprint: sha256 of the data. A checkpoint holds both, and the sessions.
+    on_checkpoint: called with the path of each checkpoint that is on the disk. Rank 0 writes in a thread, so that
+    training does not wait for the disk. on_checkpoint runs in that thread, and what it raises is raised again by the
+    next method that saves or ends.
     Collective: every method.
     """
 
@@ -77,9 +75,11 @@ class Checkpointer(Callback):
         plan: CheckpointPlan,
         options: dict[str, Any],
         fingerprint: str,
+        sessions: Sessions,
         on_checkpoint: Callable[[Path], object] | None = None,
     ) -> None:
         self.world, self.options, self.fingerprint, self.on_checkpoint = world, options, fingerprint, on_checkpoint
+        self.sessions = sessions
         self.directory, self.keep = plan.directory, plan.keep
         self.number, self.unit = plan.every
         self._next = time.monotonic() + self.number
@@ -101,6 +101,7 @@ class Checkpointer(Callback):
         self.world.on_root(lambda: check_arrays(found, trainer))
         trainer.restore(header["epochs_done"], header["steps_done"], header["optimizer_steps"], found.arrays)
         trainer.history.records[:] = header["history"]
+        self.sessions.resume(header.get("sessions", []), trainer.global_step)
         self._saved = trainer.epochs_done, trainer.steps_done
 
     def prepare(self) -> None:
@@ -167,7 +168,7 @@ class Checkpointer(Callback):
             "config": self.options,
             "fingerprint": self.fingerprint,
             "history": [*trainer.history.records],  # which grow while the thread writes
-            "versions": versions(),
+            "sessions": self.sessions.until(trainer.global_step),
         }
         self._wait()
         path = checkpoint_path(self.directory, trainer.global_step)
@@ -272,15 +273,3 @@ def check_replicas(world: World, parameters: Array) -> None:
     for node, other in digests:
         if other and other != first:
             raise RuntimeError(f"node {node} holds parameters {other[:8]}..., node 0 {first[:8]}...")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the bits depend on, beside the configuration."""
-    configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
-    blas = configuration.get("Build Dependencies", {}).get("blas", {})  # NumPy leaves out what is unknown
-    return {
-        "distnet": __version__,
-        "numpy": np.__version__,
-        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
-        "processor": os.uname().machine,
-    }

@@ -173,7 +173,7 @@ def test_the_model_file_holds_the_parameters_of_the_printed_digest_and_tests_as_
     assert (network.about["mean"], network.about["deviation"]) == (data.mean, data.deviation)
     assert network.about["config"]["epochs"] == 2
     assert network.about["classes"] == list(range(10))
-    assert {each.name for each in tmp_path.iterdir()} == {path.name, "model.toml"}
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, "model.toml", "model.run.json"}
 
 
 def test_the_configuration_beside_the_model_trains_it_again_and_writes_over_nothing(train, digits, tmp_path):
@@ -184,7 +184,7 @@ def test_the_configuration_beside_the_model_trains_it_again_and_writes_over_noth
     typed = {"dataset": "mnist", "epochs": 2, "hidden": (9,), "optimizer": "adam", "learning_rate": 0.001}
     assert told == replace(read_config([]), **typed)
     kept = NeuralNetwork.load(model).about["config"]
-    assert json.loads(json.dumps(told.to_dict())) == kept | {"data_dir": None}
+    assert json.loads(json.dumps(told.to_dict())) == kept | {"data_dir": None, "expect_sha256": None}
     before = model.stat()
     assert train("--config", tmp_path / "model.toml", "--data-dir", digits, ranks=3).sha256 == first.sha256
     assert model.stat() == before
@@ -217,7 +217,7 @@ def test_a_run_prints_which_files_it_wrote_before_the_last_two_lines(digits, tmp
         train_here([*options, "--model", "m.npz", "--report", "r.html", "--timeline", "t.json"])
     lines = printed.getvalue().splitlines()
     assert [line for line in lines if line.startswith("wrote ")] == (
-        [] if quiet else ["wrote m.npz", "wrote m.toml", "wrote t.json", "wrote r.html"]
+        [] if quiet else [f"wrote {name}" for name in ("m.npz", "m.toml", "t.json", "r.html", "m.run.json")]
     )
     assert [line.split()[:2] for line in lines[-2:]] == [["test", "accuracy"], ["parameters", "sha256"]]
 
@@ -227,13 +227,19 @@ def test_without_a_model_no_configuration_is_written(train, digits, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_distnet_did_not_write_is_not_replaced_by_the_configuration(train, digits, tmp_path):
-    mine = tmp_path / "run.toml"
-    mine.write_text("# mine\nepochs = 1\n")
+@pytest.mark.parametrize(
+    ("name", "what", "content"),
+    [("run.toml", "configuration", "# mine\nepochs = 1\n"), ("run.run.json", "provenance", '{"format": "mine"}\n')],
+)
+def test_a_file_that_distnet_did_not_write_is_not_replaced_by_one_beside_the_model(
+    train, digits, tmp_path, name, what, content
+):
+    mine = tmp_path / name
+    mine.write_text(content)
     ended = train("--data-dir", digits, "--model", tmp_path / "run.pkl", ranks=2)
     assert (ended.status, ended.out) == (2, "")
-    assert f"its configuration would replace {mine}, which distnet didn't write" in ended.err
-    assert mine.read_text().startswith("# mine")
+    assert f"its {what} would replace {mine}, which distnet didn't write" in ended.err
+    assert mine.read_text() == content
 
 
 @pytest.mark.parametrize("ranks", [None, 3])
@@ -381,6 +387,10 @@ def test_no_output_goes_over_another_one_or_over_what_the_run_reads_or_keeps(dig
             ("--model", "w.npz", "--metrics", "w.toml"),
             "--model: its configuration w.toml: is the file of --metrics",
         ),
+        (
+            ("--model", "w.npz", "--metrics", "w.run.json"),
+            "--model: its provenance w.run.json: is the file of --metrics",
+        ),
         (("--metrics", "a.html", "--report", "./run/../a.html"), "a.html: is the file of --metrics"),
         (("--metrics", "a", "--timeline", "a"), "--timeline a: is the file of --metrics"),
         ((*table, "--metrics", "table.csv"), "--metrics table.csv: is the file of --dataset"),
@@ -444,6 +454,7 @@ def test_what_cannot_be_written_at_the_end_costs_nothing_else(train, digits, tmp
     assert LAST_LINES.fullmatch("".join(ended.out.splitlines(keepends=True)[-2:]))
     assert [line.split()[1] for line in ended.err.splitlines()] == ["--timeline", "--report"]
     assert NeuralNetwork.load(tmp_path / "m.npz").sizes == (784, 20, 10)
+    assert json.loads((tmp_path / "m.run.json").read_text())["exit_status"] == 74
     assert json.loads((tmp_path / "run" / "completed.json").read_text())["parameters_sha256"] == ended.sha256
 
 

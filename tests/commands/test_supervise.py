@@ -125,7 +125,7 @@ def test_the_wait_doubles_while_restarts_get_nowhere(supervise):
     assert waits == ["1 s", "2 s"]
 
 
-@pytest.mark.parametrize("status", [2, 70], ids=["bad input", "a loss that is NaN"])
+@pytest.mark.parametrize("status", [2, 65, 70], ids=["bad input", "another sha256", "a loss that is NaN"])
 def test_what_would_only_come_again_is_not_tried_again(supervise, attempts, status):
     ended = end(supervise(f"sys.stderr.write('distnet: no such thing\\n'); sys.exit({status})"), 20)
     assert (ended.status, ended.err, len(attempts())) == (status, "distnet: no such thing\n", 1)

@@ -44,7 +44,8 @@ SECTIONS = [
     "Time per step",
     "Command",
     "Effective configuration",
-    "Environment",
+    "Provenance",
+    "Sessions",
 ]
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "&amp; 'quoted'\x07", "Ωmega " + "m" * 200)
 
@@ -144,7 +145,8 @@ def test_the_page_is_the_same_on_any_ranks_but_for_times_and_the_world(runs):
     for ended, folder in runs.values():
         text = (folder / "report.html").read_text()
         text = re.sub(r"<section>\n<h2>Time per step</h2>.*?</section>", "", text, flags=re.DOTALL)
-        text = re.sub(r"<tr><th[^>]*>(distnet [\d.]+|mpi|ranks|nodes|finished)</th><td>[^<]*</td></tr>", "", text)
+        text = re.sub(r"<section>\n<h2>Sessions</h2>.*?</section>", "", text, flags=re.DOTALL)
+        text = re.sub(r"<tr><th[^>]*>(distnet [\d.]+|mpi|ranks|nodes)</th><td>[^<]*</td></tr>", "", text)
         text = re.sub(r'<b>[^<]*</b>(<span class="small">(training time|samples/s)</span>)', r"\1", text)
         pages.append((ended.sha256, text))
     assert pages[0] == pages[1] == pages[2]
@@ -369,7 +371,7 @@ def plain_run(**changes):
     run = Run(
         "a run",
         ["data: some"],
-        [],
+        "python -m distnet.train",
         history,
         0.0,
         Scores(1.0, 0.5, None),
@@ -380,6 +382,7 @@ def plain_run(**changes):
         np.zeros((4, 2)),
         "",
         {},
+        [],
         "0" * 64,
         [],
     )
@@ -454,8 +457,9 @@ def test_the_scores_of_the_training_set_are_measured_as_those_of_the_test_set(he
 def test_the_command_is_shown_as_typed_beside_the_cpu_and_all_notes_of_the_header(run):
     page, _, _ = run
     assert "python -m distnet.train --data-dir " in "".join(page.texts)
-    assert {"cpu", "numpy", "blas", "python", "mpi", "distnet"} <= set(page.texts)
-    page = Page(render_run(plain_run(arguments=["--model", "a b.npz"], header=["note: one", "note: two"])))
+    assert {"cpu", "numpy", "blas", "kernels", "python", "mpi", "distnet", "commit", "data_sha256"} <= set(page.texts)
+    command_line = "python -m distnet.train --model 'a b.npz'"
+    page = Page(render_run(plain_run(command=command_line, header=["note: one", "note: two"])))
     assert "python -m distnet.train --model 'a b.npz'" in "".join(page.texts)
     assert {"one", "two"} <= set(page.texts)
 

@@ -2,7 +2,6 @@
 
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from distnet.runtime.arrays import Array
 from distnet.runtime.stopwatch import PHASES
 from distnet.training.evaluation import METRICS, Scores
 from distnet.training.history import METRIC_NAMES, History
+from distnet.training.provenance import Session
 
 MISTAKES = 24  # how many `Run.findings` should have
 SHOWN_CLASSES = 100  # the most classes of a confusion matrix
@@ -42,17 +42,17 @@ class Run(NamedTuple):
     """What the report shows.
 
     title: data set and network, in a few words. header: the lines that the run printed first, each "name: rest".
-    arguments: of the command, as typed. label_smoothing: of the training loss.
+    command: as typed. label_smoothing: of the training loss.
     training: scores on the training set of the parameters that were kept. findings: those of `summary.summarise` on
     the test set. images: of findings["mistakes"], in their order; None for tables. weights: of the first layer,
     (neurons, rows, columns); None for tables. true, predicted: (rows, outputs) of the test set, of regression in own
-    units. configuration: as TOML. environment: name -> value. sha256: of the parameters.
+    units. configuration: as TOML. environment: name -> value. sessions: of the run. sha256: of the parameters.
     phases: see `profile.gather_phases`; empty if no step was taken.
     """
 
     title: str
     header: Sequence[str]
-    arguments: Sequence[str]
+    command: str
     history: History
     label_smoothing: float
     training: Scores
@@ -63,6 +63,7 @@ class Run(NamedTuple):
     predicted: Array
     configuration: str
     environment: Mapping[str, str]
+    sessions: Sequence[Session]
     sha256: str
     phases: Sequence[Mapping[str, Any]]
 
@@ -70,8 +71,7 @@ class Run(NamedTuple):
 def render_run(run: Run) -> str:
     """Render the report as HTML."""
     header = [(name, rest) for name, _, rest in (line.partition(": ") for line in run.header)]
-    command = escape(shlex.join(["python", "-m", "distnet.train", *run.arguments]))
-    command = re.sub("(?<= )--[a-z-]+", r'<span class="option">\g<0></span>', command)
+    command = re.sub("(?<= )--[a-z0-9-]+", r'<span class="option">\g<0></span>', escape(run.command))
     configuration = "\n".join(map(escape, run.configuration.splitlines()))
     parts = [
         f"<header>\n<h1>{escape(run.title)}</h1>",
@@ -90,10 +90,28 @@ def render_run(run: Run) -> str:
         render_section("Command", f"<pre>{command}</pre>"),
         '<div class="beside">',
         render_section("Effective configuration", f"<pre>{configuration}</pre>"),
-        render_section("Environment", render_pairs(run.environment.items())),
+        render_section("Provenance", render_pairs(run.environment.items())),
         "</div>",
+        render_section("Sessions", render_sessions(run.sessions)),
     ]
     return render_document(f"distnet: {run.title}", parts)
+
+
+def render_sessions(sessions: Sequence[Session]) -> str:
+    """Render where and when each session trained, as a table."""
+    head = ("steps", "start", "end", "ranks", "nodes", "host of rank 0")
+    rows = [
+        (
+            f"{each['from_step']:,} to {each['to_step']:,}",
+            each["start"],
+            each["end"],
+            f"{each['ranks']:,}",
+            f"{each['nodes']:,}",
+            each["host"],
+        )
+        for each in sessions
+    ]
+    return render_table(head, rows, reflows=True)
 
 
 def render_findings(run: Run) -> list[str]:
