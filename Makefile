@@ -33,7 +33,7 @@ check: $(VENV)/check.installed
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/mypy --python-version 3.14
+	$(BIN)/mypy --python-version 3.14 --platform darwin
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 docs: $(VENV)/docs.installed

@@ -161,7 +161,7 @@ class Worker:
 
 def work(way: str, case: str) -> None:
     """What a worker's process does, on every rank: rank 0 reads counts and prints times."""
-    if os.environ.get("DISTNET_PINNED"):
+    if os.environ.get("DISTNET_PINNED") and sys.platform == "linux":
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     peer = WAYS[way].peer(CASES[case])
 

@@ -18,7 +18,7 @@ export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe       # Open MPI: mo
 # mpirun must belong to the MPI that this python loads: the one beside it, else the first on the PATH.
 mpirun=$(dirname "$(command -v "$python")")/mpirun
 [ -x "$mpirun" ] || mpirun=mpirun
-if [ "$ranks" = "$cores" ]; then
+if [ "$ranks" = "$cores" ] && [ "$(uname)" = Linux ]; then # macOS binds no process to a core
   case $("$mpirun" --version 2>/dev/null) in
     *"Open MPI"*) mpirun="$mpirun --bind-to hwthread:overload-allowed" ;;
     *) export HYDRA_BINDING=hwthread ;;

@@ -21,6 +21,8 @@ from typing import NamedTuple
 from golden import FILE, is_small, read_golden
 from hosts import usable
 
+from distnet.runtime.proc import usable_cores
+
 ROOT = FILE.parents[1]
 GOLDEN = ROOT / "tests" / "golden.py"
 PATIENCE = 300  # seconds for a cell, for hangs
@@ -207,7 +209,7 @@ def main() -> int:
     interpreters = [examine(path.absolute()) for path in options.pythons]
     lacking = usable()
     places = [place for place in PLACEMENTS if not (place.hosts and lacking)]
-    threads = [1, 2] if len(os.sched_getaffinity(0)) > 1 else [1]
+    threads = [1, 2] if len(usable_cores()) > 1 else [1]
     for what, why in (
         (f"OpenBLAS kernels {', '.join(missing)}", "this processor can't run them" if missing else ""),
         ("separate hosts", lacking),

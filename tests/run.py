@@ -17,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from distnet.runtime.proc import usable_cores
+
 ROOT = Path(__file__).resolve().parents[1]
 NEEDS = (
     "needs the extra ",
@@ -127,7 +129,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--skipped", type=Path)
     options, arguments = parser.parse_known_args()
-    processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+    processes = min(len(usable_cores()), MOST_PROCESSES)
     serial = [sys.executable, "-m", "pytest", "-n", str(processes), "--dist", "worksteal", *arguments]
     mpi = [sys.executable, "-m", "mpi4py", "-m", "pytest", *arguments, "--only-mpi", "-x"]
     mpi += ["-o", "faulthandler_timeout=60", "-o", "faulthandler_exit_on_timeout=true"]

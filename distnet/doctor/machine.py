@@ -13,7 +13,7 @@ import numpy as np
 from distnet.parallel.shared_memory import shared_memory_left
 from distnet.portable.environment import find_deviation
 from distnet.runtime.blas import count_blas_threads, describe_blas, find_libraries, single_blas_thread
-from distnet.runtime.proc import available_memory, cpu_model, read_proc, read_words
+from distnet.runtime.proc import available_memory, cpu_model, read_proc, read_words, usable_cores
 
 CGROUPS = Path("/sys/fs/cgroup")
 # Variables that change what is computed, or how fast.
@@ -55,12 +55,11 @@ def gather_facts() -> Facts:
     configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
     simd = configuration.get("SIMD Extensions", {})
     compiler = configuration.get("Compilers", {}).get("c", {})
-    on_linux = hasattr(os, "sched_getaffinity")
     return Facts(
         host=socket.gethostname(),
         system=f"{platform.system()} {platform.release()}, {platform.machine()}",
         cpu=cpu_model() or platform.processor() or "unknown",
-        cores=frozenset(os.sched_getaffinity(0) if on_linux else range(os.cpu_count() or 1)),
+        cores=usable_cores(),
         host_cores=host_cores() or os.cpu_count() or 1,
         quota=cpu_quota(),
         memory=memory_left(),

@@ -1,5 +1,7 @@
 """Memory that the processes of a host share: an unnamed file in /dev/shm, whose pages are reserved at once.
 
+macOS has no such folder: there, the file is in the one for temporary files.
+
 MPI's own shared windows reserve nothing: if /dev/shm is full, the kernel kills the rank that touches a page.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +21,7 @@ from distnet.parallel.shards import share
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm" if sys.platform == "linux" else tempfile.gettempdir())
 MARGIN = 1 << 20  # bytes per rank left for MPI, which takes the pages of its own segments on first use
 
 
@@ -57,11 +60,21 @@ def map_shared(comm: MPI.Intracomm, size: int) -> tuple[mmap.mmap | None, str]:
             try:
                 pages = share(-(-size // mmap.PAGESIZE), comm.rank, comm.size)
                 if pages:
-                    os.posix_fallocate(descriptor, pages.start * mmap.PAGESIZE, len(pages) * mmap.PAGESIZE)
+                    reserve(descriptor, pages.start * mmap.PAGESIZE, len(pages) * mmap.PAGESIZE)
                 memory = mmap.mmap(descriptor, size)
             except OSError as error:
                 problem = _describe(error, room)
     return memory, problem
+
+
+def reserve(descriptor: int, start: int, size: int) -> None:
+    """Reserve `size` bytes of a new file from `start`. Raises OSError if there is no room."""
+    if sys.platform != "darwin":
+        os.posix_fallocate(descriptor, start, size)
+        return
+    zeros = memoryview(bytes(1 << 20))
+    for place in range(start, start + size, len(zeros)):
+        os.pwrite(descriptor, zeros[: start + size - place], place)
 
 
 def shared_memory_left() -> int | None:

@@ -1,6 +1,5 @@
 """Console output of a run: a header, a line per epoch, a progress bar, and the last two lines."""
 
-import os
 import socket
 import sys
 import time
@@ -14,6 +13,7 @@ from distnet.parallel.world import World
 from distnet.reporting.profile import format_profile
 from distnet.runtime.launch import launched_size
 from distnet.runtime.logs import logger
+from distnet.runtime.proc import usable_cores
 from distnet.runtime.text import format_count, to_printable
 from distnet.training.callbacks import Callback
 from distnet.training.evaluation import losses_from
@@ -60,8 +60,7 @@ def find_notes(world: World, shards: int | None) -> list[str]:
             f"note: the bits depend on the number of ranks, {shards} here; with --shards S, "
             "they are the same on up to S ranks"
         )
-    on_linux = hasattr(os, "sched_getaffinity")
-    mine = socket.gethostname(), frozenset(os.sched_getaffinity(0) if on_linux else range(os.cpu_count() or 1))
+    mine = socket.gethostname(), usable_cores()
     hosts: dict[str, list[frozenset[int]]] = {}
     for host, cores in world.comm.allgather(mine) if world.comm else [mine]:
         hosts.setdefault(host, []).append(cores)

@@ -1,5 +1,7 @@
-"""Files of the kernel: /proc and /sys."""
+"""What the kernel knows of this machine, from /proc and /sys; systems without them have no answer, or a simpler one."""
 
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +29,13 @@ def available_memory() -> int | None:
     """Bytes that processes can still allocate without swapping; None if unknown."""
     kibibytes = _read_field("meminfo", "MemAvailable").split()
     return int(kibibytes[0]) << 10 if kibibytes else None
+
+
+def usable_cores() -> frozenset[int]:
+    """The cores that this process may use; elsewhere than on Linux, all."""
+    if sys.platform == "linux":
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
 
 
 def _read_field(file: str, name: str) -> str:

@@ -1,8 +1,10 @@
 """Parameters are byte-identical at every rank count. Run under mpirun."""
 
 import itertools
+import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -310,6 +312,30 @@ def test_a_rank_that_never_comes_leaves_no_file_of_shared_memory(monkeypatch, tm
     checks = not seen, not list(folder.iterdir())
     world.close()
     assert MPI.COMM_WORLD.allgather(checks) == [(True, True)] * MPI.COMM_WORLD.size
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.mpi(min_size=2)
+def test_ranks_share_reserved_memory_also_where_the_system_has_no_folder_and_no_call_for_it(monkeypatch, tmp_path):
+    """As on macOS."""
+    from mpi4py import MPI
+
+    from distnet.parallel import shared_memory
+
+    monkeypatch.setattr(shared_memory, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", Path(MPI.COMM_WORLD.bcast(str(tmp_path))))
+    world = World(MPI.COMM_WORLD)
+    array = world.shared((5 << 19,), np.uint8)
+    array[world.rank :: 2] = world.rank + 1
+    world.node_barrier()
+    seen = array[:4].tolist()
+    world.close()
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(array.nbytes)
+        shared_memory.reserve(file.fileno(), 0, array.nbytes)
+        seen.append(os.fstat(file.fileno()).st_blocks * 512)
+    assert MPI.COMM_WORLD.allgather(seen) == [[1, 2, 1, 2, array.nbytes]] * 2
 
 
 @pytest.mark.mpi(min_size=3)
