@@ -39,7 +39,7 @@ class Board(Callback):
             part, _, rest = name.partition("_")
             if part in ("test", "validation"):
                 self._writer.add_scalar(f"{part}/{rest}", value, epoch.number)
-            elif name != "epoch":
+            elif name not in ("epoch", "parameters_sha256"):
                 self._writer.add_scalar(f"training/{name}", value, epoch.number)
         return False
 
