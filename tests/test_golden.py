@@ -38,6 +38,15 @@ def test_every_rank_has_the_golden_bits(name, ranks_per_node):
         assert train_small(run, ranks_per_node) == expected
 
 
+@pytest.mark.mpi
+@pytest.mark.ranks(3)
+def test_an_interrupted_run_has_the_golden_bits_also_where_mpi_adds_the_gradients():
+    world = launched_world(2)
+    run, expected = GOLDEN["interrupted"]
+    with working_directory(has_data=world.rank == 0):
+        assert train_small(run._replace(arguments=[*run.arguments, "--reduction", "allreduce"]), 2) == expected
+
+
 @pytest.mark.parametrize("name", [name for name, (run, _) in GOLDEN.items() if run.stop])
 def test_an_interrupted_run_has_the_golden_bits_of_an_uninterrupted_one(name):
     run, expected = GOLDEN[name]

@@ -83,6 +83,7 @@ def build_trainer(
         shards,
         config.stack,
         EarlyStopping(config.patience) if validation else None,
+        reduction=config.reduction,
     )
     return network, Trainer(world, network.model, Splits(data.train, data.test, validation, chosen), training, lap)
 

@@ -24,6 +24,7 @@ from distnet.nn.model import ARITHMETICS, TASKS
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, OPTIMIZERS
 from distnet.nn.parameters import INITIALISATIONS
 from distnet.nn.schedules import SCHEDULES
+from distnet.parallel.exchange import REDUCTIONS
 from distnet.runtime.arrays import DTYPES
 from distnet.runtime.failure import EXIT_DIFFERENT, STALL_TIMEOUT
 from distnet.runtime.numbers import (
@@ -263,6 +264,12 @@ class Config:
         "shards that a rank computes at once, for speed and memory (native only) (default: as many as fit its cache)",
         positive_count,
         metavar="K",
+    )
+    reduction: str = option(
+        REDUCTIONS[0],
+        "parallelism",
+        "how the gradients of all ranks are added: tree is a fixed order; allreduce is MPI's own, for comparison",
+        choices=REDUCTIONS,
     )
     ranks_per_node: int | None = option(
         None,

@@ -3,6 +3,8 @@
 The ranks of a node share one array of parameters, and one row of gradients per shard of the node. Each rank adds
 rows over some of the columns and updates its own slice of the parameters; within a node nothing is copied. Between
 nodes, ranks send the roots of their node's subtrees to the owners of the columns, and receive updated slices.
+
+For comparison, `MPI_Allreduce` can take the place of the tree. Its order of additions depends on the number of ranks.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from distnet.runtime.stopwatch import no_lap
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+REDUCTIONS = ("tree", "allreduce")  # the first is the default
 LARGEST_COUNT = 2**31 - 1  # numbers in one message, a C int
 LINE = CACHE_LINE // 4  # integers of 32 bits
 
@@ -41,13 +44,21 @@ class Exchange:
     request: returns a small integer, this rank's request. `requests` is the sum over all ranks at the last step, the
     same on every rank. It is transferred behind the parameters, so ranks agree to stop without another message.
     lap: called with the name of each phase of a step that ends here, see `Stopwatch`.
+    reduction: how the gradients of all shards are added, one of REDUCTIONS.
     lane_comm: one rank per node, which transfer the columns of a lane; None on other ranks, and on a single node.
     Raises InputError, on every rank, if the network is too large for MPI's counts.
     Collective: the constructor and every method.
     """
 
-    def __init__(self, world: World, initial: Array, shards: int, lap: Callable[[str], None] = no_lap) -> None:
-        self.world, self._lap = world, lap
+    def __init__(
+        self,
+        world: World,
+        initial: Array,
+        shards: int,
+        lap: Callable[[str], None] = no_lap,
+        reduction: str = REDUCTIONS[0],
+    ) -> None:
+        self.world, self._lap, self._is_allreduce = world, lap, reduction == "allreduce"
         count, dtype = len(initial), initial.dtype
         total = count + 1  # the parameters, and the ranks' requests
         blocks = -(-total // BLOCK)
@@ -94,11 +105,12 @@ class Exchange:
         views |= {root: self._rows[root - run.start, division.own] for root in roots[world.node]}
         done = {add for each in division.runs for add in adds_within(adds, each)}
         self._final_tree = [(views[add.left], views[add.right]) for add in adds if add not in done]
-        self._sum: Array = views[0][: len(self.slice)]
+        own_sum = self.gradients[0, division.own] if self._is_allreduce else views[0]
+        self._sum: Array = own_sum[: len(self.slice)]
 
         self.request: Callable[[], int] = int
         self._own_requests = self.gradients[:, count]
-        self._total_requests = views[0][len(self.slice) :][:1]  # on the one rank whose slice is the last
+        self._total_requests = own_sum[len(self.slice) :][:1]  # on the one rank whose slice is the last
         self._all_requests = self._parameters[count : count + 1]
         self._own_squares: Array | None = None  # needed only to clip gradients
         self._exponents: NDArray[np.int32] | None = None  # needed only in portable arithmetic
@@ -148,9 +160,25 @@ class Exchange:
             )
 
     def reduce_scatter(self) -> Array:
-        """The sum of all shards' gradients, in the order of the fixed tree, for this rank's slice of the parameters."""
+        """The sum of all shards' gradients, for this rank's slice of the parameters."""
         self._own_requests.fill(0)
         self._own_requests[:1] = self.request()
+        if self._is_allreduce:
+            self._add_by_allreduce()
+        else:
+            self._add_by_tree()
+        self._lap("exchange")
+        return self._sum
+
+    def _add_by_allreduce(self) -> None:
+        """Add the rows of this rank, then let MPI add the sums of all ranks; both over all columns."""
+        own, *others = self.gradients
+        for other in others:
+            np.add(own, other, out=own)
+        self.world.total(own)
+
+    def _add_by_tree(self) -> None:
+        """Add the rows of all shards in the order of the fixed tree, each rank over its own columns in the end."""
         for left, right in self._own_tree:
             np.add(left, right, out=left)
         self._lap("exchange")
@@ -169,8 +197,6 @@ class Exchange:
                 self.world.node_barrier()
             for left, right in self._final_tree:
                 np.add(left, right, out=left)
-        self._lap("exchange")
-        return self._sum
 
     def maximum(self, own: NDArray[np.int32]) -> NDArray[np.int32]:
         """The elementwise maximum of all ranks' small vectors of integers, of the same length at every call.

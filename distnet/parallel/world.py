@@ -203,8 +203,8 @@ class World:
     def total(self, array: NDArray[Any]) -> NDArray[Any]:
         """The element-wise sum over all ranks, in place and returned. Collective.
 
-        The result is exact, so independent of the number of ranks, for integers, and for elements that are non-zero on
-        at most one rank.
+        The result is exact, so independent of the number of ranks, for integers, for elements that are non-zero on at
+        most one rank, and for sums on a grid, see `portable/grids.py`.
         """
         if self.comm is not None and self.size > 1:
             from mpi4py import MPI

@@ -9,6 +9,7 @@ from typing import Any
 
 from distnet import __version__
 from distnet.datasets.dataset import Dataset
+from distnet.parallel.exchange import REDUCTIONS
 from distnet.parallel.world import World
 from distnet.reporting.profile import format_profile
 from distnet.runtime.launch import launched_size
@@ -36,8 +37,9 @@ def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, cho
     task = "" if data.task == "classification" else f"{data.task}, "
     is_portable = trainer.model.arithmetic == "portable"
     shards = "" if is_portable else f", {format_count(trainer.shards, 'shard')} per mini-batch"
+    reduction = f", reduction {trainer.config.reduction}" * (trainer.config.reduction != REDUCTIONS[0])
     return [
-        f"distnet {__version__}: {ranks}, 1 BLAS thread per rank{shards}; MPI: {world.library}",
+        f"distnet {__version__}: {ranks}, 1 BLAS thread per rank{shards}{reduction}; MPI: {world.library}",
         f"data: {data.name} ({data.source}), {len(trainer.chosen):,} training{held_out} "
         f"and {len(data.test.inputs):,} test samples{weighted}",
         f"network: {network}, {trainer.model.arithmetic} {parameters.dtype}, {len(parameters):,} parameters",
@@ -45,21 +47,26 @@ def describe_run(trainer: Trainer, data: Dataset, network: str, epochs: int, cho
         f"{trainer.optimizer.choice.optimizer}, learning rate {trainer.config.learning_rate:g}"
         + f" {trainer.config.schedule.kind}" * (trainer.config.schedule.kind != "constant")
         + f", seed {trainer.config.seed}",
-        *find_notes(world, trainer.shards if not is_portable and chosen is None else None),
+        *find_dependence(trainer, chosen),
+        *find_overload(world),
     ]
 
 
-def find_notes(world: World, shards: int | None) -> list[str]:
-    """Notes on bits that depend on the number of ranks, and on more ranks than cores. Collective.
+def find_dependence(trainer: Trainer, chosen: int | None) -> list[str]:
+    """A note if the bits depend on the number of ranks, and what prevents that. chosen: see `describe_run`."""
+    is_tree = trainer.config.reduction == "tree"
+    missing = ["--reduction tree"] * (not is_tree) + ["--shards S"] * (chosen is None)
+    if trainer.model.arithmetic == "portable" or not missing:
+        return []
+    ranks = trainer.shards if is_tree else trainer.world.size  # a resumed run keeps the shards of its start
+    return [
+        f"note: the bits depend on the number of ranks, {ranks} here; with {' and '.join(missing)}, "
+        f"they are the same on up to {chosen or 'S'} ranks"
+    ]
 
-    shards: as many as ranks, if that decides the bits; else None.
-    """
-    lines = []
-    if shards:
-        lines.append(
-            f"note: the bits depend on the number of ranks, {shards} here; with --shards S, "
-            "they are the same on up to S ranks"
-        )
+
+def find_overload(world: World) -> list[str]:
+    """A note if there are more ranks than cores. Collective."""
     mine = socket.gethostname(), usable_cores()
     hosts: dict[str, list[frozenset[int]]] = {}
     for host, cores in world.comm.allgather(mine) if world.comm else [mine]:
@@ -69,10 +76,10 @@ def find_notes(world: World, shards: int | None) -> list[str]:
         for host, each in hosts.items()
         if len(each) > len(cores := frozenset[int]().union(*each))
     ]
-    if overloaded:
-        more = f" and on {format_count(len(overloaded) - 1, 'other host')}" if len(overloaded) > 1 else ""
-        lines.append(f"note: more ranks than cores, which is slower: {overloaded[0]}{more}")
-    return lines
+    if not overloaded:
+        return []
+    more = f" and on {format_count(len(overloaded) - 1, 'other host')}" if len(overloaded) > 1 else ""
+    return [f"note: more ranks than cores, which is slower: {overloaded[0]}{more}"]
 
 
 def format_epoch(record: Record, epochs: int) -> list[str]:

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from distnet.datasets.augmentation import Augmentation
 from distnet.nn.optimizers import Hyperparameters
 from distnet.nn.schedules import Schedule
-from distnet.runtime.numbers import check_fields, fraction, positive_count, positive_rate, seed_number, shard_count
+from distnet.parallel.exchange import REDUCTIONS
+from distnet.runtime.numbers import (
+    check_choice,
+    check_fields,
+    fraction,
+    positive_count,
+    positive_rate,
+    seed_number,
+    shard_count,
+)
 from distnet.training.history import EarlyStopping
 
 
@@ -33,7 +42,7 @@ class TrainingConfig:
     batch_size: rows of a mini-batch, on all ranks together. seed: of the order of samples, dropout and augmentation.
     shards: parts of each mini-batch, see docs/design.md; None for the default. stack: how many shards a rank computes
     at once; None for as many as fit into its cache. early_stopping: needs a validation set. shuffle: whether each epoch
-    takes the samples in another order.
+    takes the samples in another order. reduction: how gradients are added, see `Exchange`.
     Raises InputError (on every rank) for invalid values.
     """
 
@@ -47,8 +56,10 @@ class TrainingConfig:
     stack: int | None = None
     early_stopping: EarlyStopping | None = None
     shuffle: bool = True
+    reduction: str = REDUCTIONS[0]
 
     def __post_init__(self) -> None:
+        check_choice("reduction", self.reduction, REDUCTIONS)
         check_fields(
             self,
             learning_rate=positive_rate,

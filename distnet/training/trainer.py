@@ -83,7 +83,7 @@ class Trainer:
                     on_every_rank=True,
                 )
             model = replace(model, input_exponent=exponent)
-        self.exchange = Exchange(world, model.parameters, self.shards, lap)
+        self.exchange = Exchange(world, model.parameters, self.shards, lap, config.reduction)
         self.model = model = replace(model, parameters=self.exchange.parameters)
         self.arithmetic = prepare_on_node(world, model)
         for features in splits.train.stored_features(world.node_rank, world.node_size):

@@ -27,7 +27,7 @@ from distnet.datasets.loading import load
 from distnet.datasets.options import DataOptions
 from distnet.nn.parameters import parameters_sha256
 from distnet.parallel.world import World
-from distnet.reporting.console import find_notes
+from distnet.reporting.console import find_overload
 from distnet.runtime.errors import InputError
 from distnet.train import train as train_here
 from distnet.training.checkpoint import checkpoints, read_checkpoint
@@ -70,11 +70,14 @@ def test_arithmetic_seed_and_dtype_decide_the_bits_and_in_native_the_number_of_s
     assert digests[len(variants) :] == [digests[0], digests[2]]
 
 
+def find_bits_notes(ended):
+    return [line for line in ended.out.splitlines() if "bits depend" in line]
+
+
 def test_native_without_shards_has_one_per_rank_and_notes_that_the_bits_follow_the_ranks(train, digits):
     options = ("--data-dir", digits, "--epochs", 1, *NATIVE)
     runs = [train(*options, ranks=2), train(*options, "--shards", 2), train(*options, "--arithmetic", "portable")]
-    notes = [[line for line in run.out.splitlines() if "bits depend" in line] for run in runs]
-    assert notes == [
+    assert list(map(find_bits_notes, runs)) == [
         ["note: the bits depend on the number of ranks, 2 here; with --shards S, they are the same on up to S ranks"],
         [],
         [],
@@ -93,10 +96,10 @@ class Ranks:
 
 def test_the_header_says_where_ranks_outnumber_cores_by_what_each_may_use_on_its_host():
     enough = Ranks(("a", {0}), ("a", {1}), ("b", {0, 1}), ("b", {0, 1}))
-    assert find_notes(enough, None) == []
+    assert find_overload(enough) == []
     bound = Ranks(("a", {0}), ("a", {0}), ("b", {0, 1}), ("b", {0, 1}))
-    assert find_notes(bound, None) == ["note: more ranks than cores, which is slower: 2 ranks on 1 core of a"]
-    assert find_notes(Ranks(*[(host, {0, 1}) for host in "aaabbb"]), None) == [
+    assert find_overload(bound) == ["note: more ranks than cores, which is slower: 2 ranks on 1 core of a"]
+    assert find_overload(Ranks(*[(host, {0, 1}) for host in "aaabbb"])) == [
         "note: more ranks than cores, which is slower: 3 ranks on 2 cores of a and on 1 other host"
     ]
 
@@ -122,10 +125,17 @@ def test_rank_0_alone_prints_a_header_an_epoch_a_line_and_the_two_last_lines(tra
     assert EPOCH.fullmatch(epochs[-1])[4] == last[0].removeprefix("test accuracy ")
 
 
-def test_without_mpirun_the_header_says_that_there_is_no_mpi(train, digits):
-    for options, shards in [((), ""), ((*NATIVE, "--shards", 4), ", 4 shards per mini-batch")]:
-        header = train("--data-dir", digits, "--epochs", 1, *options).out.splitlines()[0]
-        assert re.fullmatch(rf"distnet \S+: 1 rank on 1 node, 1 BLAS thread per rank{shards}; MPI: none", header)
+def test_without_mpirun_the_header_says_that_there_is_no_mpi_and_names_shards_and_another_reduction(train, digits):
+    native = (*NATIVE, "--shards", 4, "--reduction", "allreduce")
+    note = "the bits depend on the number of ranks, 1 here; with --reduction tree, they are the same on up to 4 ranks"
+    for options, more, notes in [
+        ((), "", []),
+        (native, ", 4 shards per mini-batch, reduction allreduce", [f"note: {note}"]),
+    ]:
+        ended = train("--data-dir", digits, "--epochs", 1, *options)
+        header = ended.out.splitlines()[0]
+        assert re.fullmatch(rf"distnet \S+: 1 rank on 1 node, 1 BLAS thread per rank{more}; MPI: none", header)
+        assert find_bits_notes(ended) == notes
 
 
 def test_quiet_leaves_the_two_last_lines_alone(train, digits):

@@ -298,7 +298,7 @@ def read_back(chosen, folder):
         ["--checkpoint-dir", "a", "--keep", "all"],
         ["--checkpoint-dir", "a", "--resume", "a/b.npz", "--clip-norm", "0.1"],
         ["--arithmetic", "native", "--shards", "8", "--stack", "2"],
-        ["--arithmetic", "native", "--dtype", "float64"],
+        ["--arithmetic", "native", "--dtype", "float64", "--reduction", "allreduce"],
         ["--model", 'a "b"\\\n\t\x7fé.pkl', "--seed", str(2**63 - 1), "--quiet", "--tutorial-loss"],
         ["--dataset", "csv:a b.csv", "--target", "3", "--test-share", "0.1", "--raw-inputs"],
         ["--dataset", "csv:a", "--target", "3", "x", "--task", "regression", "--weight", "w", "--validation-data", "b"],

@@ -17,6 +17,7 @@ from distnet.nn.model import ARITHMETICS, Model
 from distnet.nn.optimizers import RULES, Hyperparameters
 from distnet.nn.parameters import initial_parameters
 from distnet.nn.schedules import Schedule
+from distnet.parallel.exchange import REDUCTIONS
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
@@ -47,6 +48,7 @@ def trained(
     validation=0,
     task="classification",
     is_weighted=False,
+    reduction="tree",
     **hyper,
 ):
     """The parameters after a short training, and the reported values. Portable is float64, and has no shards."""
@@ -68,7 +70,14 @@ def trained(
     initial = initial_parameters(sizes, activation, 0, dtype)
     model = Model(sizes, activation, initial, arithmetic=arithmetic, task=task)
     config = TrainingConfig(
-        0.1, batch_size, Hyperparameters(**hyper), schedule, regularisation, shards=shards, stack=stack
+        0.1,
+        batch_size,
+        Hyperparameters(**hyper),
+        schedule,
+        regularisation,
+        shards=shards,
+        stack=stack,
+        reduction=reduction,
     )
     trainer = Trainer(world, model, Splits(split, split, held, chosen), config)
     epochs_told = []
@@ -197,6 +206,33 @@ EVERYTHING = {
 @BOTH
 def test_every_part_of_learning_well_gives_the_same_bits_on_any_ranks(part, arithmetic):
     check_every_rank_count(sizes=(49, 23, 11, 7), arithmetic=arithmetic, **part)
+
+
+def test_in_portable_arithmetic_allreduce_gives_the_bits_of_the_tree_on_any_ranks():
+    case = {"sizes": (90, 40, 7), "arithmetic": "portable", "optimizer": "adam", "clip_norm": 0.7}
+    check_every_rank_count(**case, reduction="allreduce")
+    by_tree, by_allreduce = (trained(World(), **case, reduction=each)[0] for each in REDUCTIONS)
+    assert by_tree.tobytes() == by_allreduce.tobytes()
+
+
+@pytest.mark.mpi(min_size=3)
+def test_in_native_arithmetic_allreduce_gives_other_bits_on_three_ranks_than_on_one_and_on_two_those_of_the_tree():
+    """Of four shards, one rank adds ((a + b) + c) + d, two (a + b) + (c + d), and three have a, b and c + d."""
+    from mpi4py import MPI
+
+    tree, alone = (trained(World(), sizes=(90, 40, 7), reduction=each)[0] for each in REDUCTIONS)
+    wrong = []
+    for ranks in (2, 3):
+        comm = MPI.COMM_WORLD.Split(0 if MPI.COMM_WORLD.rank < ranks else MPI.UNDEFINED)
+        if comm != MPI.COMM_NULL:
+            world = World(comm)
+            together, _ = trained(world, sizes=(90, 40, 7), reduction="allreduce")
+            wrong += [f"{ranks} ranks: as one"] * np.array_equal(together, alone)
+            wrong += [f"{ranks} ranks: not as the tree"] * (ranks == 2 and not np.array_equal(together, tree))
+            wrong += [f"{ranks} ranks: far from the tree"] * (not np.allclose(together, tree, atol=1e-4))
+            world.close()
+            comm.Free()
+    assert not any(MPI.COMM_WORLD.allgather(wrong)), wrong
 
 
 def test_shards_one_at_a_time_give_the_same_bits_on_any_ranks():

@@ -380,6 +380,7 @@ OTHERS = {
     "epochs": 20,
     "seed": 1,
     "shards": 4,
+    "reduction": "allreduce",
     "ranks_per_node": 2,
     "model": Path("a.npz"),
     "metrics": Path("a.jsonl"),
