@@ -1,8 +1,9 @@
 """Run the code blocks of README, CONTRIBUTING and docs, each page in order and in a folder of its own.
 
 The language of a block decides. `bash` and `python` blocks run. An `sh` block doesn't, and a comment before it gives
-the reason. All others are output or files. The folder `data` has 150 synthetic digits for training and 50 for testing
-instead of MNIST, so that a run takes a second. `folder` creates the files that commands name.
+the reason. All others are output, files or, in `py`, excerpts of distnet. The folder `data` has 150 synthetic digits
+for training and 50 for testing instead of MNIST, so that a run takes a second. `folder` creates the files that commands
+name.
 """
 
 import gzip
@@ -22,7 +23,7 @@ from distnet import NeuralNetwork
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 RUN, NOT_RUN = ("bash", "python"), "sh"
-SHOWN = {"text", "toml"}
+SHOWN = {"text", "toml", "py"}
 FENCE = re.compile(
     r"^(?P<before>[^\n]*)\n(?P<indent> *)```(?P<language>[^\n]*)\n(?P<code>.*?)^ *```$", re.DOTALL | re.MULTILINE
 )
@@ -129,6 +130,12 @@ def test_the_code_of_a_page_runs_in_order(page, folder):
         digests = re.findall("^parameters sha256 (.*)$", out, re.MULTILINE)
         assert len(digests) >= 10
         assert len(set(digests)) == 1
+    if page.name == "order.md":
+        digests = re.findall("^parameters sha256 (.*)$", out, re.MULTILINE)
+        native, portable = digests[:3], digests[3:]
+        assert len(set(native)) == 3
+        assert "".join(f"parameters sha256 {each}\n" for each in portable) in page.read_text()
+        assert len(portable) == 3
 
 
 def test_readmes_python_gives_the_same_under_mpirun(folder):
