@@ -142,7 +142,7 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
     for option, kinds in (("target", NAMED_TABLES), ("header", ("csv",)), ("ignore", NAMED_TABLES)):
         if getattr(options, option) and kind not in kinds:
             remedy = f"choose --dataset {' or '.join(f'{each}:FILE' for each in kinds)}"
-            raise InputError(f"--{option}", f"--dataset {name} has none", remedy, on_every_rank=True)
+            raise InputError(f"--{option}", f"has no effect with --dataset {name}", remedy, on_every_rank=True)
     has_moments = trained.mean is not None
     source = DataOptions(
         name,
@@ -180,19 +180,17 @@ def table_options(trained: Trained, options: argparse.Namespace) -> TableOptions
     target = read_columns(config, "target") or read_columns(config, "label")  # of distnet 0.1
     weight, split = (read_option(config, name, str, None) for name in ("weight", "split_column"))
     as_trained = options.dataset in (None, config.get("dataset"))
-    ignore = tuple(options.ignore)
-    if not ignore and trained.columns is None:
-        ignore = read_columns(config, "ignore")
+    ignored = read_columns(config, "ignore")
     test_share = None
     if (options.part != "all" or trained.mean is None) and not (as_trained and split is not None):
         test_share = read_option(config, "test_share", part, Config.test_share)
     return TableOptions(
         target=tuple(options.target),
         header=options.header or (read_option(config, "header", str, None) if as_trained else None),
-        ignore=ignore,
+        ignore=tuple(options.ignore) or (ignored if trained.columns is None else ()),
         test_share=test_share,
         split_seed=read_option(config, "split_seed", seed_number, Config.split_seed),
-        learned=Learned(trained.columns, trained.targets, target, frozenset(map(str, trained.classes or ()))),
+        learned=Learned(trained.columns, trained.targets, target, frozenset(map(str, trained.classes or ())), ignored),
         has_old_draw=bool(config) and "arithmetic" not in config,
         task=trained.model.task,
         weight=weight if as_trained else None,

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from helpers import ROOT, mpirun
 from scipy.sparse import coo_array, csc_matrix, csr_array, csr_matrix
 from sklearn.datasets import load_iris, make_multilabel_classification, make_regression
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.class_weight import compute_sample_weight
 
@@ -173,8 +175,26 @@ def test_class_weights_are_weights_of_samples():
         weights = compute_sample_weight(class_weight, y) * WEIGHTS
         assert parameters(by_class) == parameters(Classifier(**QUICK).fit(X, y, sample_weight=weights))
         assert parameters(by_class) != parameters(Classifier(**QUICK).fit(X, y, sample_weight=WEIGHTS))
+    with pytest.raises(InputError, match=r"^class_weight: expected finite numbers of 0 or more, got -1$"):
+        Classifier(**QUICK, class_weight={0: -1}).fit(X, y)
     with pytest.raises(InputError, match=r'^class_weight: "balanced" needs all samples.*give a dict$'):
         Classifier(**QUICK, class_weight="balanced").partial_fit(X, y, classes=[0, 1])
+
+
+def test_a_momentum_of_1_is_valid_as_in_scikit_learn():
+    options = QUICK | {"solver": "sgd", "momentum": 1, "max_iter": 1, "learning_rate_init": 1e-4}
+    for each in (Classifier(**options), MLPClassifier(**options)):
+        assert each.fit(X, Y).n_iter_ == 1
+
+
+def test_a_filter_of_scikit_learns_module_silences_the_warning_that_max_iter_is_reached():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Classifier(**QUICK).fit(X, Y)
+        warnings.filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")
+        Classifier(**QUICK).fit(X, Y)
+        Regressor(**QUICK).fit(X, NUMBERS)
+    assert [(each.category, each.filename) for each in caught] == [(ConvergenceWarning, __file__)]
 
 
 def test_a_validation_set_of_the_callers_own_ends_training_and_chooses_the_epoch():

@@ -26,7 +26,7 @@ def find_ineffective(config: Config) -> dict[str, tuple[str, str]]:
     values = {"optimizer": config.optimizer, "schedule": config.schedule, "dataset": dataset}
     for name, (other, users) in USED_BY.items():
         if (f"{kind}:FILE" if other == "dataset" else values[other]) not in users:
-            found[name] = f"--{other} {values[other]} has none", f"choose --{other} {' or '.join(users)}"
+            found[name] = f"has no effect with --{other} {values[other]}", f"choose --{other} {' or '.join(users)}"
     if config.checkpoint_dir is None:
         no_checkpoints = "there are no checkpoints", "add --checkpoint-dir DIR"
         found |= dict.fromkeys(("checkpoint_every", "keep", "resume"), no_checkpoints)

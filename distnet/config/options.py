@@ -29,6 +29,7 @@ from distnet.runtime.arrays import DTYPES
 from distnet.runtime.failure import EXIT_DIFFERENT, STALL_TIMEOUT
 from distnet.runtime.numbers import (
     Number,
+    closed_fraction,
     fraction,
     part,
     positive_count,
@@ -204,7 +205,7 @@ class Config:
     batch_size: int = option(128, "training", "rows per mini-batch, of all ranks together", positive_count, metavar="B")
     optimizer: str = option(DEFAULTS.optimizer, "training", "rule that updates the parameters", choices=OPTIMIZERS)
     momentum: float = option(
-        DEFAULTS.momentum, "training", "momentum coefficient (momentum, nesterov only)", fraction, metavar="RATE"
+        DEFAULTS.momentum, "training", "momentum coefficient (momentum, nesterov only)", closed_fraction, metavar="RATE"
     )
     betas: tuple[float, float] = option(
         DEFAULTS.betas, "training", "decay rates of the moments (adam, adamw only)", fraction, nargs=2, metavar="RATE"

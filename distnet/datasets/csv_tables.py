@@ -284,7 +284,7 @@ def build_table(path: Path, cells: Cells, layout: Layout, options: TableOptions)
     if (wrong := find_not_finite(values)) is not None:
         row, column = wrong
         raise not_a_number(path, lines[row], column_name(inputs[column], names), str(values[row, column]))
-    if layout.by_name and (extra := find_extra(layout, options.ignore)):
+    if layout.by_name and (extra := find_extra(layout, options)):
         warn(f"{path}: {ignored_columns(extra)}")
     if learned is None:
         kept = drop_index(path, values, inputs, names)
@@ -446,7 +446,8 @@ def csv_reader(lines: Iterable[str], delimiters: str) -> Any:
 def find_delimiter(sample: Sequence[str], delimiters: str) -> str:
     """The delimiter that divides all lines into equally many cells, most of them numbers; the first one if none does.
 
-    A comma in quotes, or in a number, is not a delimiter.
+    A comma in quotes, or in a number, is not a delimiter. Of two that suit the lines alike, as in 1,5;a, it is the
+    later one.
     """
     ranks: list[tuple[bool, int, int, int, str]] = []
     for delimiter in delimiters:
@@ -461,7 +462,7 @@ def find_delimiter(sample: Sequence[str], delimiters: str) -> str:
             if "end of data" not in str(error):  # a quoted cell may continue after the sample
                 continue
         if widths and max(widths) > 1:
-            ranks.append((len(widths) == 1, numbers, min(widths), -len(ranks), delimiter))
+            ranks.append((len(widths) == 1, numbers, min(widths), len(ranks), delimiter))
     return max(ranks)[-1] if ranks else delimiters[0]
 
 
@@ -503,10 +504,13 @@ def is_text(cell: str) -> bool:
     return not is_number(cell) and not is_missing(cell)
 
 
-def find_extra(layout: Layout, ignore: Sequence[str]) -> list[str]:
-    """The names of the columns that are not read. ignore: names of those that need not be."""
+def find_extra(layout: Layout, options: TableOptions) -> list[str]:
+    """The names of the columns that are not read, without those that an --ignore names."""
     read = (*layout.inputs, *layout.labels)
-    return [name for place, name in enumerate(layout.first) if place not in read and name not in ignore]
+    left_out = {*options.ignore, *(options.learned.ignored if options.learned else ())}
+    return [
+        name for place, name in enumerate(layout.first) if place not in read and not left_out & {name, str(place + 1)}
+    ]
 
 
 def ignored_columns(names: Sequence[str]) -> str:

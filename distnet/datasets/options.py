@@ -39,13 +39,14 @@ class Learned:
     """What a trained model stores about its table, or a data set about the table that it is validated on.
 
     columns: names of its inputs, in order; None if the table had no header. targets: names of the target columns.
-    target_option: the values of --target in training. classes: their names.
+    target_option, ignored: the values of --target and --ignore in training. classes: their names.
     """
 
     columns: tuple[str, ...] | None
     targets: tuple[str, ...] | None
     target_option: tuple[str, ...]
     classes: frozenset[str]
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

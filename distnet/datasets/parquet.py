@@ -41,7 +41,7 @@ def read_parquet(path: Path, options: TableOptions) -> Table:
         except (ArrowException, ValueError, IndexError) as error:
             raise InputError(path, f"is damaged or not a Parquet file ({first_line(error)})", "save it again") from None
     check_names(path, layout, True, options.learned)
-    if layout.by_name and (extra := find_extra(layout, options.ignore)):
+    if layout.by_name and (extra := find_extra(layout, options)):
         warn(f"{path}: {ignored_columns(extra)}")
     problems, arrays = [], {}
     for place, column in read.items():

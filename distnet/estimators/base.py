@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distnet.datasets.dataset import Split, hold_out, shared_split
+from distnet.datasets.dataset import Split, check_no_single, hold_out, shared_split
 from distnet.datasets.sparse import SparseRows
 from distnet.estimators.parameters import (
     ACTIVATIONS,
@@ -26,12 +26,12 @@ from distnet.estimators.parameters import (
 )
 from distnet.estimators.progress import Progress
 from distnet.estimators.scikit import (
-    ConvergenceWarning,
     check_is_fitted,
     check_random_state,
     column_or_1d,
     issparse,
     validate_data,
+    warn_not_converged,
 )
 from distnet.network import NeuralNetwork
 from distnet.nn.functional import classify
@@ -327,11 +327,10 @@ class Perceptron(Parameters):
             warnings.warn(f"training interrupted {trainer.position()}; the estimator is fitted", stacklevel=5)
         else:
             if trainer.epochs_done == last and not (one_pass or progress.is_converged or trainer.diverged):
-                warnings.warn(
+                warn_not_converged(
                     f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
                     "converged yet.",
-                    ConvergenceWarning,
-                    stacklevel=5,
+                    depth=5,
                 )
         if progress.scores:
             trainer.restore_best()
@@ -354,7 +353,7 @@ class Perceptron(Parameters):
         """Raise InputError, or warn if there is a best epoch, where training has diverged."""
         if trainer.diverged and progress.scores and progress.best > -math.inf:
             text = f"training stopped: {trainer.diverged}; the best epoch before it is kept"
-            warnings.warn(text, ConvergenceWarning, stacklevel=6)
+            warn_not_converged(text, depth=6)
         elif trainer.diverged or not np.isfinite(network.parameters).all():  # interrupted in such an epoch
             problem = trainer.diverged or "the parameters grew without bound"
             raise InputError(
@@ -385,14 +384,9 @@ class Perceptron(Parameters):
         if targets.task == "classification" and targets.classes is not None:
             names = targets.classes.tolist()
             codes = classify(targets.values)
-            if len(single := np.flatnonzero(np.bincount(codes) == 1)):
-                shown = str(bool(single[0])) if len(names) == 2 else str(names[single[0]])
-                raise InputError(
-                    "early_stopping",
-                    f"class {names[single[0]]!r} has one sample, which can't be both learned and held out",
-                    f"add some, or leave the class out. {TOO_FEW} {[shown]}",
-                    on_every_rank=True,
-                )
+            single = np.flatnonzero(np.bincount(codes) == 1)
+            few = [str(bool(code) if len(names) == 2 else names[code]) for code in single]
+            check_no_single(codes, names, "early_stopping", f"add some, or leave the class out. {TOO_FEW} {few}")
         count = math.ceil(samples * self.validation_fraction)
         if count < 2:
             raise InputError(

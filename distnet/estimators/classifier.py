@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 
+from distnet.datasets.dataset import as_weights
 from distnet.estimators.base import Perceptron, Targets
 from distnet.estimators.scikit import (
     ClassifierMixin,
@@ -141,10 +142,9 @@ class Classifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     def _read_targets(self, y: Any, classes: ArrayLike | None, is_first: bool, one_pass: bool) -> Targets:
         check_classification_targets(y)
-        kind = type_of_target(y)
-        if kind == "multiclass-multioutput":
+        if y.ndim == 2 and type_of_target(y) != MULTILABEL:
             raise ValueError("y has several columns that are not labels: expected 0 and 1, or one column of classes")
-        task = "multilabel" if kind == MULTILABEL else "classification"
+        task = "multilabel" if y.ndim == 2 else "classification"
         if task == "multilabel" and self.label_smoothing:
             problem = "it is for classes that exclude each other, and y has several labels per row"
             raise InputError("label_smoothing", problem, "set it to 0", on_every_rank=True)
@@ -203,6 +203,7 @@ class Classifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             by_class: Array = compute_sample_weight(self.class_weight, np.concatenate([classes, y]))[len(classes) :]
         else:
             by_class = compute_sample_weight(self.class_weight, y)
+        by_class = as_weights(by_class, len(y), "class_weight")
         return by_class if weights is None else by_class * weights
 
     def __sklearn_tags__(self) -> Any:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from distnet.estimators.parameters import Parameters
-from distnet.nn.parameters import layer_views
+from distnet.nn.parameters import weight_runs
 from distnet.portable.elementary import power
 from distnet.portable.grids import exact_sum
 from distnet.training.callbacks import Callback
@@ -80,9 +80,8 @@ class Progress(Callback):
         total = len(trainer.chosen) if weights is None else float(exact_sum(weights[trainer.chosen]))
         squares = 0.0
         with np.errstate(all="ignore"):  # of a network that has diverged
-            for layer in layer_views(trainer.model.parameters, trainer.model.sizes):
-                flat = layer[:-1].astype(np.float64).reshape(-1)
-                squares += float(exact_sum(flat * flat))
+            for run in weight_runs(trainer.model.sizes):
+                squares += float(exact_sum(np.square(trainer.model.parameters[run], dtype=np.float64)))
         return 0.5 * self._estimator.alpha * squares * trainer.steps_per_epoch / total
 
     def _print(self, trainer: Trainer, line: str) -> None:

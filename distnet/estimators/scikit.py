@@ -1,5 +1,8 @@
 """What the estimators use of scikit-learn, and the message where it is missing."""
 
+import sys
+import warnings
+
 try:
     from scipy.sparse import issparse as issparse
     from sklearn.base import BaseEstimator as BaseEstimator
@@ -19,3 +22,15 @@ except ImportError as error:
     raise ImportError(
         f"distnet's estimators need scikit-learn 1.6 or newer ({error}): pip install scikit-learn"
     ) from None
+
+MODULE = "sklearn.neural_network._multilayer_perceptron"
+
+
+def warn_not_converged(text: str, depth: int) -> None:
+    """Warn as scikit-learn's networks do, at the line that is so many calls up.
+
+    To filters it is a warning of their module, since programs ignore it by module="sklearn".
+    """
+    frame = sys._getframe(depth)
+    registry = frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(text, ConvergenceWarning, frame.f_code.co_filename, frame.f_lineno, MODULE, registry)

@@ -13,7 +13,7 @@ import numpy as np
 
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
-from distnet.runtime.numbers import check_choice, check_fields, fraction, positive_rate, rate_or_zero
+from distnet.runtime.numbers import check_choice, check_fields, closed_fraction, fraction, positive_rate, rate_or_zero
 
 CHUNK = 32_768  # elements that a rule updates at once, so that its next pass finds them in the cache
 
@@ -50,7 +50,7 @@ class Hyperparameters:
         check_fields(
             self,
             clip_norm=positive_rate,
-            momentum=fraction,
+            momentum=closed_fraction,
             epsilon=positive_rate,
             weight_decay=rate_or_zero,
             penalty=rate_or_zero,

@@ -38,6 +38,8 @@ class Schedule:
     def factors(self, steps: NDArray[np.int64], steps_per_epoch: int) -> Floats:
         """The factor of the learning rate at each of these steps, counted from 0 over all epochs."""
         warmup = round(self.warmup_epochs * steps_per_epoch)
+        if self.kind == "constant" and not warmup:
+            return np.ones(len(steps))
         epochs = (np.maximum(steps, warmup) - warmup) / steps_per_epoch
         if self.kind == "step":
             drops = np.floor(epochs / self.decay_epochs + 1e-9)

@@ -27,6 +27,8 @@ _SIGMOID_ROUNDER = np.array(ROUNDER / SIGMOID_STEPS)  # rounds to whole steps
 _FIRST_INDEX = np.array(ROUNDER / SIGMOID_STEPS - SIGMOID_LIMIT).view(np.int64)  # the word of the table's first step
 _TWO = np.array(2.0)
 _SIXTH, _HALF, _ONE = np.array(1 / 6), np.array(0.5), np.array(1.0)
+_ROOT_OF_HALF, _LN2_HIGH, _LN2_LOW = np.array(0.7071067811865476), np.array(LN2_HIGH), np.array(LN2_LOW)
+_LOG_SERIES = tuple(np.array(1 / odd) for odd in range(21, 0, -2))
 
 
 @cache
@@ -133,15 +135,16 @@ def log(x: ArrayLike) -> Floats:
     x = m 2^e with m from 0.7 to 1.4; log m = 2 artanh(s), s = (m - 1) / (m + 1), as a series.
     """
     m, e = np.frexp(np.asarray(x, np.float64))
-    small = np.less(m, 0.7071067811865476)
-    m = np.where(small, m * 2.0, m)
+    small = np.less(m, _ROOT_OF_HALF)
+    m = np.where(small, m * _TWO, m)
     e = np.subtract(e, small, dtype=np.float64)
-    s = (m - 1.0) / (m + 1.0)
+    s = (m - _ONE) / (m + _ONE)
     square = s * s
     series = np.full(s.shape, 1 / 23)
-    for odd in range(21, 0, -2):
-        series = series * square + 1 / odd
-    return np.asarray(e * LN2_HIGH + (2.0 * s * series + e * LN2_LOW))
+    for coefficient in _LOG_SERIES:
+        np.multiply(series, square, series)
+        np.add(series, coefficient, series)
+    return np.asarray(e * _LN2_HIGH + (_TWO * s * series + e * _LN2_LOW))
 
 
 def cos_sin(turns: ArrayLike) -> tuple[Floats, Floats]:

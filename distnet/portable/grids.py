@@ -104,10 +104,15 @@ def exact_sum(x: Floats, axis: int = 0) -> Floats:
     2^MOST or more.
     """
     bits = min(MOST_BITS, SIGNIFICAND - sum_bits(max(x.shape[axis], 1)))
-    total, rest = 0.0, np.array(x)
+    total, rest, rounded = 0.0, np.array(x), np.empty(x.shape)
     for _ in range(2):
-        rounded = np.array(rest)
-        Rounding(rounded, axis, bits, np.empty(x.shape))()
+        np.abs(rest, rounded)
+        maxima = np.maximum.reduce(rounded, axis=axis, keepdims=True, initial=SMALLEST)
+        if maxima.size == 1:  # as a number, which is faster
+            constants: Floats | float = rounding_constant(exponent_above(maxima.item()), bits)
+        else:
+            constants = powers_above(maxima, maxima, math.ldexp(1.5, SIGNIFICAND - 1 - bits))
+        round_to(rest, constants, rounded)
         np.subtract(rest, rounded, rest)
         total = total + np.add.reduce(rounded, axis)  # portable: slices on grids
     return np.asarray(total)

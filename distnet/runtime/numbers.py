@@ -73,4 +73,5 @@ seed_number = Number(int, lambda value: 0 <= value < 2**63, "a non-negative inte
 positive_rate = Number(float, lambda value: math.isfinite(value) and value > 0, "a finite positive number")
 rate_or_zero = Number(float, lambda value: math.isfinite(value) and value >= 0, "a finite non-negative number")
 fraction = Number(float, lambda value: 0 <= value < 1, "a number from 0 up and below 1")
+closed_fraction = Number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 part = Number(float, lambda value: 0 < value < 1, "a number between 0 and 1")

@@ -292,7 +292,7 @@ class Trainer:
     def is_finite(self) -> bool:
         """Whether all parameters are finite. Between steps, it is the same on every rank."""
         parameters = self.exchange.parameters
-        return bool(np.isfinite(parameters.min()) and np.isfinite(parameters.max()))
+        return math.isfinite(np.minimum.reduce(parameters)) and math.isfinite(np.maximum.reduce(parameters))
 
     def snapshot_best(self) -> None:
         """Copy the current parameters as the best so far. It needs a validation set."""

@@ -234,6 +234,11 @@ def test_a_tables_columns_are_matched_by_name(flowers, tmp_path):
     told = json.loads(ended.out)
     assert [told[name] for name in ("confusion", "loss")] == [whole[name] for name in ("confusion", "loss")]
     assert ended.err == f"distnet: {other}: ignored 1 column that the model does not use: note\n"
+    network = NeuralNetwork.load(flowers / "flowers.npz")
+    for ignored in (["note"], ["2"]):
+        network.about["config"]["ignore"] = ignored
+        network.save(tmp_path / "left_out.npz")
+        assert evaluate(tmp_path / "left_out.npz", "--dataset", f"csv:{other}", "--part", "all").err == ""
     other.write_text("kind,a,b,d\nsetosa,1,2,3\n")
     named = ("1 column of the model is missing (c)", "its header has kind, a, b, d")
     check_refused(flowers / "flowers.npz", "--dataset", f"csv:{other}", named=named)

@@ -45,7 +45,7 @@ NUMBERS = {
     "--train-samples": ["0", "1e6"],
     "--test-share": ["0", "1", "half"],
     "--seed": ["-1", "0.5", "random"],
-    "--momentum": ["1", "-0.1"],
+    "--momentum": ["1.1", "-0.1"],
     "--epsilon": ["0"],
     "--weight-decay": ["-1", "nan"],
     "--clip-norm": ["0", "inf"],

@@ -322,6 +322,8 @@ def test_a_decimal_comma_is_named_in_features_and_targets(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("1,5;3;a\n2,5;4;b\n" * 5)
     assert "column 1 in 10 of 10 rows, such as '1,5' in line 1, with a decimal comma; turn" in refusal(path)
+    path.write_text("1,5;a\n2,5;b\n" * 5)
+    assert "column 1 in 10 of 10 rows, such as '1,5' in line 1, with a decimal comma; turn" in refusal(path)
     path.write_text("size;price\n" + "1;1,5\n2;2,5\n" * 5)
     assert "line 2, column 2 (price): '1,5' has a decimal comma; write 5.1, not 5,1" in refusal(path)
 
