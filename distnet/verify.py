@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distnet.config.building import build_trainer, load_dataset
+from distnet.config.building import UNCOMPUTED, build_trainer, load_dataset, reproducible_config
 from distnet.config.conflicts import find_ineffective
 from distnet.config.options import Config
 from distnet.config.parser import Parser
@@ -37,9 +37,19 @@ from distnet.training.audit import Audit, draw_epochs
 from distnet.training.callbacks import train_with
 from distnet.training.checkpoint import checkpoints, read_checkpoint
 from distnet.training.history import History, Record
+from distnet.training.provenance import (
+    Session,
+    Sessions,
+    build_provenance,
+    compare_provenance,
+    describe_environment,
+    provenance_path,
+    read_provenance,
+)
 from distnet.training.trainer import Trainer
 
 AUDIT = ("epochs", "sample", "audit_seed")  # options that choose the epochs to audit
+PLACES = ("--data-dir", "--dataset", "--validation-data")  # of data, whose sha256 is compared
 
 
 def main() -> int:
@@ -137,19 +147,34 @@ def verify(world: World, trained: Trained, options: argparse.Namespace, watchdog
     data = load_dataset(world, config)
     _, trainer = build_trainer(world, config, data, config.shards, no_lap)
     watchdog.position = trainer.position
-    is_quiet = not sys.stdout.isatty()
-    train_with(trainer, config.epochs, [Console(world, config.epochs, is_quiet)])
-    if trainer.validation and not trainer.diverged:
-        trainer.restore_best()
-    found = world.on_root(lambda: compare_models(trained, trainer, data))
-    sha256 = parameters_sha256(trained.model.parameters)
-    name = to_printable(trained.path)
+    beside = provenance_path(trained.path)
+    then = world.on_root(lambda: read_provenance(beside) if beside.exists() else None)
+    name, sha256 = to_printable(trained.path), parameters_sha256(trained.model.parameters)
+    found = []
+    if then and then["parameters_sha256"] != sha256:
+        found.append(f"its parameters have sha256 {sha256}, and {then['parameters_sha256']} in {beside.name}")
+    if then and then["data"].get("sha256") != data.fingerprint:
+        found.append("other data, so it was not trained again")
+    else:
+        is_quiet = not sys.stdout.isatty()
+        train_with(trainer, config.epochs, [Console(world, config.epochs, is_quiet)])
+        if trainer.validation and not trainer.diverged:
+            trainer.restore_best()
+        found += world.on_root(lambda: compare_models(trained, trainer, data))
     if not found:
         print_on_root(world, f"{name}: the bits agree, parameters sha256 {sha256}")
+        return 0
+    print_on_root(world, f"{name}: the bits differ: {', '.join(found)}")
+    if then is None:
+        print_on_root(world, f"there is no {to_printable(beside)} to compare the environment with")
     else:
-        print_on_root(world, f"{name}: the bits differ: {', '.join(found)}")
-    trainer.close()
-    return EXIT_DIFFERENT if found else 0
+        effective = reproducible_config(config, data, trainer).to_dict()
+        computed = {name: value for name, value in effective.items() if name not in UNCOMPUTED}
+        sessions = Sessions(world).until(trainer.global_step)
+        changes = compare_provenance(then, build_provenance("", computed, data, sessions, sha256, 0))
+        # A table may have moved: its sha256 is compared.
+        print_changes(world, {name: pair for name, pair in changes.items() if name not in PLACES})
+    return EXIT_DIFFERENT
 
 
 def compare_models(trained: Trained, trainer: Trainer, data: Dataset) -> list[str]:
@@ -182,6 +207,7 @@ class Training(NamedTuple):
     shards: int
     records: list[Record]
     kept_sha256: str
+    sessions: list[Session]
 
 
 def audit(world: World, trained: Trained | None, options: argparse.Namespace, watchdog: failure.Watchdog) -> int:
@@ -228,6 +254,11 @@ def audit(world: World, trained: Trained | None, options: argparse.Namespace, wa
         print_on_root(world, f"{to_printable(trained.path)}: {'not ' * is_other}{which}")
     audited = f"{len(numbers)} of {format_count(len(training.records), 'epoch')} trained again"
     print_on_root(world, f"{audited}: {f'{different} differ' if different else 'all agree'}")
+    if different and training.sessions:
+        now = describe_environment(Sessions(world).until(trainer.global_step))
+        then = describe_environment(training.sessions)
+        both = {name: (then[name], now.get(name, "unknown")) for name in then}
+        print_changes(world, {name: pair for name, pair in both.items() if pair[0] != pair[1]})
     return EXIT_DIFFERENT if different or is_other else 0
 
 
@@ -243,7 +274,9 @@ def read_training(folder: Path) -> Training:
         raise InputError(f"--checkpoint-dir {folder}", "no epoch is complete", "wait for one")
     kept = parameters_sha256(arrays.get("best_parameters", arrays["parameters"]))
     kept = History(records).best().get("parameters_sha256", kept)
-    return Training(found[0], config, header["fingerprint"], header["shards"], records, kept)
+    return Training(
+        found[0], config, header["fingerprint"], header["shards"], records, kept, header.get("sessions", [])
+    )
 
 
 def choose_epochs(options: argparse.Namespace, epochs: int) -> list[int]:
@@ -258,6 +291,14 @@ def choose_epochs(options: argparse.Namespace, epochs: int) -> list[int]:
         problem = f"got {options.sample}, and there are {format_count(epochs, 'epoch')}"
         raise InputError("--sample", problem, f"use {epochs} or less", on_every_rank=True)
     return draw_epochs(epochs, options.sample, options.audit_seed)
+
+
+def print_changes(world: World, changes: dict[str, tuple[str, str]]) -> None:
+    """Print in what a training and this one differ, name -> (then, now), on rank 0."""
+    for name, (then, now) in changes.items():
+        print_on_root(world, to_printable(f"{name}: {then} then, {now} now"))
+    if not changes:
+        print_on_root(world, "the environment is the same")
 
 
 def print_on_root(world: World, line: str) -> None:

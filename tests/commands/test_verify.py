@@ -94,12 +94,13 @@ def test_a_model_with_one_other_bit_differs(trained, tmp_path):
     parameters = model.parameters.copy()
     parameters.view(np.uint64)[7] ^= 1
     save_model(tmp_path / "model.npz", replace(model, parameters=parameters))
-    status, (line, *_) = verify(tmp_path / "model.npz", "--data-dir", trained.data)
+    status, lines = verify(tmp_path / "model.npz", "--data-dir", trained.data)
     assert status == DIFFERENT
-    assert line == (
+    assert lines == [
         f"{tmp_path / 'model.npz'}: the bits differ: its parameters have sha256 {parameters_sha256(parameters)}, "
-        f"and {trained.sha256[2]} when it is trained again"
-    )
+        f"and {trained.sha256[2]} when it is trained again",
+        f"there is no {tmp_path / 'model.run.json'} to compare the environment with",
+    ]
 
 
 def test_a_model_whose_notes_on_its_data_were_changed_differs(trained, tmp_path):
@@ -110,16 +111,50 @@ def test_a_model_whose_notes_on_its_data_were_changed_differs(trained, tmp_path)
     assert (status, line) == (DIFFERENT, f"{tmp_path / 'model.npz'}: the bits differ: mean, classes")
 
 
-def test_a_native_model_of_several_ranks_is_trained_again_on_one_and_a_table_may_have_moved(tmp_path):
+@pytest.fixture
+def provenance(trained, tmp_path):
+    """The path of a copy of the model, and the content of the provenance file, which the test writes beside it."""
+    shutil.copy(trained.model, tmp_path)
+    return tmp_path / "model.npz", json.loads((trained.run.parent / "model.run.json").read_text())
+
+
+def test_if_the_bits_differ_so_do_these_options_versions_and_ranks(trained, provenance):
+    path, content = provenance
+    content["parameters_sha256"] = "0" * 64
+    path.with_suffix(".run.json").write_text(json.dumps(content))
+    status, lines = verify(path, "--data-dir", trained.data)
+    first = f"{path}: the bits differ: its parameters have sha256 {trained.sha256[2]}, and {'0' * 64} in model.run.json"
+    assert (status, lines) == (DIFFERENT, [first, "the environment is the same"])
+    content["options"]["seed"] = 5
+    content["sessions"][0]["ranks"] = 4
+    content["sessions"][0]["versions"]["numpy"] = "1.0"
+    path.with_suffix(".run.json").write_text(json.dumps(content))
+    now = ["--seed: 5 then, 0 now", "ranks: 4 then, 1 now", f"numpy: 1.0 then, {np.__version__} now"]
+    assert verify(path, "--data-dir", trained.data) == (DIFFERENT, [first, *now])
+
+
+def test_with_other_data_than_the_provenance_names_nothing_is_trained(trained, provenance, tmp_path):
+    path, content = provenance
+    path.with_suffix(".run.json").write_text(json.dumps(content))
+    other = write_digits(tmp_path / "other", 600, 101)
+    with patch("distnet.training.trainer.Trainer.step", side_effect=AssertionError):
+        status, (first, second) = verify(path, "--data-dir", other)
+    assert (status, first) == (DIFFERENT, f"{path}: the bits differ: other data, so it was not trained again")
+    assert re.fullmatch(r"data: mnist, sha256 \w{64} then, mnist, sha256 \w{64} now", second)
+
+
+def test_a_native_training_on_several_ranks_is_verified_on_one_and_a_table_may_have_moved(tmp_path):
     draw = np.random.default_rng(0)
     rows = np.column_stack([draw.normal(size=(90, 4)), np.arange(90) % 3])
     np.savetxt(tmp_path / "a.csv", rows, "%g", ",")
     options = ("--dataset", "csv:a.csv", "--arithmetic", "native", "--epochs", 2, "--model", "a.npz", "--quiet")
-    ended = command(*options, ranks=3, cwd=tmp_path)
+    ended = command(*options, "--checkpoint-dir", "run", "--keep", "all", ranks=3, cwd=tmp_path)
     assert ended.status == 0
     shutil.move(tmp_path / "a.csv", tmp_path / "b.csv")
     model, moved = tmp_path / "a.npz", ("--dataset", f"csv:{tmp_path / 'b.csv'}")
     assert verify(model, *moved) == (0, [f"{model}: the bits agree, parameters sha256 {ended.sha256}"])
+    status, lines = verify("--checkpoint-dir", tmp_path / "run", "--epochs", 1, 2, *moved)
+    assert (status, lines[1]) == (0, f"epoch 2: the bits agree, parameters sha256 {ended.sha256}")
     assert "a.csv: can't be read" in refusal(model)
 
 
@@ -212,7 +247,7 @@ TAMPERED = {  # a change, and what then differs in epoch 2 and in epoch 3
 def test_a_checkpoint_that_was_tampered_with_is_found(trained, tampered, name):
     change, expected = TAMPERED[name]
     folder = tampered(2, change)
-    status, (second, third, last) = verify("--checkpoint-dir", folder, "--epochs", 2, 3)
+    status, (second, third, last, *_) = verify("--checkpoint-dir", folder, "--epochs", 2, 3)
     assert (status, last) == (DIFFERENT, f"2 of 5 epochs trained again: {1 + ('differ' in third)} differ")
     verdict, _, what = second.removeprefix("epoch 2: ").partition(": ")
     assert verdict == "the bits differ"
@@ -221,20 +256,36 @@ def test_a_checkpoint_that_was_tampered_with_is_found(trained, tampered, name):
     assert verify("--checkpoint-dir", folder, "--epochs", 4)[0] == 0
 
 
+def test_if_an_epoch_differs_so_do_these_versions(tampered):
+    def change(header, arrays):
+        header["sessions"][0]["versions"]["numpy"] = "1.0"
+        arrays["velocity"][0] += 1
+
+    status, (_, _, *lines) = verify("--checkpoint-dir", tampered(EPOCHS, change), "--epochs", 5)
+    assert (status, lines) == (DIFFERENT, [f"numpy: 1.0 then, {np.__version__} now"])
+
+
 def test_an_option_that_was_changed_for_one_epoch_is_found(tampered):
     def change(header, arrays):
         header["config"]["learning_rate"] = 0.2
 
     folder = tampered(2, change)
-    status, (line, _) = verify("--checkpoint-dir", folder, "--epochs", 2)
+    status, (line, *_) = verify("--checkpoint-dir", folder, "--epochs", 2)
     problem = f"got 0.1, but {folder / FILE} was made with 0.2"
     assert (status, line) == (DIFFERENT, f"epoch 2: the bits differ: --learning-rate {problem}")
+
+
+def test_an_option_that_may_change_when_a_run_resumes_is_no_difference(trained, tampered):
+    # After epoch 2, this patience would have ended the run.
+    folder = tampered(EPOCHS, lambda header, arrays: header["config"].update(patience=1, metrics="b.jsonl", keep=2))
+    line = f"epoch 3: the bits agree, parameters sha256 {trained.sha256[2]}"
+    assert verify("--checkpoint-dir", folder, "--epochs", 3)[1][0] == line
 
 
 def test_a_record_that_is_false_in_every_checkpoint_is_found(trained, tampered):
     for epoch in range(2, EPOCHS + 1):
         folder = tampered(epoch, record(1, parameters_sha256="0" * 64, test_accuracy=0.99))
-    status, (line, _) = verify("--checkpoint-dir", folder, "--epochs", 2)
+    status, (line, *_) = verify("--checkpoint-dir", folder, "--epochs", 2)
     assert status == DIFFERENT
     assert line == (
         f"epoch 2: the bits differ: the parameters in {FILE} and the sha256 of their record, "
