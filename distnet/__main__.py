@@ -9,6 +9,7 @@ COMMANDS = {
     "compare": "plot several runs on one page",
     "export": "convert a model to ONNX, or to and from safetensors",
     "supervise": "run mpirun, and restart it after failures",
+    "speedup": "train on several numbers of ranks, and compare their speed",
     "plan": "estimate how many ranks and nodes pay off",
     "datasets": "download MNIST or Fashion-MNIST",
     "doctor": "check this machine and its MPI; print fixes",

@@ -18,7 +18,7 @@ from distnet.nn.model import ARITHMETICS
 from distnet.nn.parameters import BLOCK, parameter_count
 from distnet.parallel.shards import shard_rows, share
 from distnet.runtime.command import run
-from distnet.runtime.numbers import Number, positive_count
+from distnet.runtime.numbers import Number, doubled, positive_count
 from distnet.runtime.text import format_count
 
 FLOAT64 = 8  # bytes
@@ -240,10 +240,6 @@ def allgather_steps(ranks: int, total: float) -> int:
 
 def worlds(nodes: int, node_size: int) -> list[tuple[int, int]]:
     """Nodes, and ranks per node: 1, 2, 4 ... ranks on one node, then 2, 4 ... whole nodes."""
-
-    def doubled(end: int) -> list[int]:
-        return [1 << power for power in range((end - 1).bit_length())] + [end]
-
     return [(1, ranks) for ranks in doubled(node_size)] + [(count, node_size) for count in doubled(nodes)[1:]]
 
 

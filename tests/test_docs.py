@@ -35,7 +35,7 @@ OTHERS_OPTIONS = {  # options of other programs, as far as pages name them
     "pip": {"--no-cache-dir"},
     "pytest": {"--only-mpi"},
     "sbatch": {"--array", "--cpus-per-task", "--hint", "--job-name", "--nodes", "--ntasks-per-node", "--open-mode"}
-    | {"--requeue", "--signal", "--time"},
+    | {"--requeue", "--signal", "--time", "--wrap"},
     "tests/golden.py": {"--write"},
     "srun": {"--cpu-bind", "--cpus-per-task", "--kill-on-bad-exit", "--mpi", "--pty"},
     "timeout": {"--preserve-status", "--signal"},
@@ -101,7 +101,8 @@ def foreign_options(line):
                 if not any(option in known for known in (*(COMMANDS | OTHERS_OPTIONS).values(), MISSPELT)):
                     wrong.append(option)
             case "option", option if option not in (COMMANDS | OTHERS_OPTIONS)[command]:
-                wrong.append(f"{command} {option}")
+                if command != "speedup" or option not in COMMANDS["train"]:  # it takes both its own and those
+                    wrong.append(f"{command} {option}")
             case "rest", _:
                 command = "train"
             case "end", _:
@@ -126,6 +127,7 @@ def foreign_options(line):
             "python -m distnet.supervise -n 4 --epochs 3 -- --max-restarts 5",
             ["supervise --epochs", "train --max-restarts"],
         ),
+        ("python -m distnet.speedup --ranks 2 --epochs 3 --uid 3", ["speedup --uid"]),
         ("timeout --epochs 5 python -m distnet.train", ["timeout --epochs"]),
         ('make train ARGS="--guard"', ["train --guard"]),
         ("launch/slurm.sbatch --array=0-5", ["train --array"]),

@@ -25,7 +25,18 @@ PACKAGES = (
     "commands",
 )
 INTERFACE = ("network",)
-COMMANDS = ("train", "evaluate", "predict", "export", "compare", "plan", "supervise", "verify", "datasets.__main__")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "compare",
+    "plan",
+    "speedup",
+    "supervise",
+    "verify",
+    "datasets.__main__",
+)
 HOUSE = ROOT / "distnet"
 # By their dotted names: doctor/checks.py is "doctor.checks".
 FILES = {".".join(path.relative_to(HOUSE).with_suffix("").parts): path for path in HOUSE.rglob("*.py")}

@@ -62,6 +62,11 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         raise InputError(name, describe_bad_choice(value, choices), on_every_rank=True)
 
 
+def doubled(end: int) -> list[int]:
+    """1, 2, 4 ... and `end`."""
+    return [1 << power for power in range((end - 1).bit_length())] + [end]
+
+
 def describe_bad_choice(value: Any, choices: Iterable[Any]) -> str:
     """The problem with a value that is none of the choices."""
     return f"expected one of {', '.join(map(str, choices))}, got {value!r}"

@@ -47,13 +47,14 @@ POINTED_AT = 150  # curves with up to so many points show the value of the point
 
 
 class Curve(NamedTuple):
-    """One line of a chart. points: from left to right; a point that is not finite leaves a gap."""
+    """One line of a chart. points: from left to right; one that is not finite leaves a gap. dots: whether they show."""
 
     label: str
     points: Sequence[Point]
     colour: int = 0
     dashed: bool = False
     width: float = 2
+    dots: bool = False
 
 
 def escape(text: object) -> str:
@@ -160,9 +161,9 @@ def draw_line_chart(
                 continue
             run = list(group)
             places = [(across(x), up(y)) for x, y in run]
-            if len(run) == 1:
-                parts.append(f'<circle class="dot {colour}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
-            else:
+            if curve.dots or len(run) == 1:
+                parts += [f'<circle class="dot {colour}" cx="{px:.1f}" cy="{py:.1f}" r="3"/>' for px, py in places]
+            if len(run) > 1:
                 line = "L".join(f"{x:.1f} {y:.1f}" for x, y in thin(places))
                 how = f'class="curve{" dashed" * curve.dashed} {colour}" stroke-width="{curve.width:.1f}"'
                 parts.append(f'<path {how} d="M{line}"/>')

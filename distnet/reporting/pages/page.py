@@ -31,6 +31,7 @@ img { display: block; width: 100%; height: auto; image-rendering: pixelated; bor
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 1.5rem; }
 @media (min-width: 70rem) { .charts.pairs { grid-template-columns: 1fr 1fr; } }
 .charts svg { max-width: 27rem; }
+.scroll + .charts { margin-top: 1.5rem; }
 .charts figcaption b, .key { color: var(--ink); }
 .key { white-space: nowrap; margin-left: .8rem; }
 .key i { display: inline-block; width: 1.4em; border-top: .2em solid var(--c); vertical-align: .22em;
@@ -144,6 +145,16 @@ def render_pairs(pairs: Iterable[tuple[str, object]]) -> str:
 def render_key(label: str, colour: int, kind: str = "") -> str:
     """Render an entry of a legend. kind: "dashed", "box" or "dot"; a line if empty."""
     return f'<span class="key c{colour}"><i class="{kind}"></i>{escape(label)}</span>'
+
+
+def render_bar(label: object, parts: Iterable[tuple[int, float, str]], end: str) -> str:
+    """Render a bar of coloured parts. parts: colour, share of the longest bar, and tooltip of each. end: behind it."""
+    spans = [
+        f'<span class="c{k}" style="width:{share * 100:.2f}%" title="{escape(tip)}"></span>' for k, share, tip in parts
+    ]
+    return f'<div class="bar"><span>{escape(label)}</span><div class="track">{"".join(spans)}</div>' + (
+        f"<span>{escape(end)}</span></div>"
+    )
 
 
 def render_figure(caption: str, content: str) -> str:

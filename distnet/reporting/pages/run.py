@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distnet.reporting.pages.charts import Curve, draw_line_chart, draw_scatter, escape
 from distnet.reporting.pages.page import (
+    render_bar,
     render_document,
     render_figure,
     render_key,
@@ -318,15 +319,11 @@ def render_labels(findings: Mapping[str, Any]) -> str:
     rows = []
     for place in shown:
         each = labels[place]
-        spans = [
-            f'<span class="c{colour}" style="width:{each[kind] / longest * 100:.2f}%" '
-            f'title="{kind}: {each[kind]:,} of {samples:,}"></span>'
+        kinds = [
+            (colour, each[kind] / longest, f"{kind}: {each[kind]:,} of {samples:,}")
             for kind, colour in (("missed", 1), ("extra", 3))
         ]
-        parts.append(
-            f'<div class="bar"><span>{escape(each["label"])}</span><div class="track">{"".join(spans)}</div>'
-            f"<span>{errors[place]:,}</span></div>"
-        )
+        parts.append(render_bar(each["label"], kinds, f"{errors[place]:,}"))
         scores = ["-" if each[name] is None else f"{each[name]:.4f}" for name in LABEL_SCORES.values()]
         rows.append([each["label"], *(f"{each[name]:,}" for name in ("samples", "missed", "extra")), *scores])
     parts.append(render_table(("label", "samples", "missed", "extra", *LABEL_SCORES), rows, reflows=True))
@@ -451,15 +448,9 @@ def render_step_time(phases: Sequence[Mapping[str, Any]]) -> str:
     longest = max(totals) or 1.0
     for place in shown:
         label = f"rank {phases[place]['rank']}, {phases[place]['host']}"
-        spans = [
-            f'<span class="c{COLOUR_OF[name]}" style="width:{steps[place][name] / longest * 100:.2f}%" '
-            f'title="{name}: {steps[place][name]:.4g} ms"></span>'
-            for name in names
-        ]
-        bars.append(
-            f'<div class="bar"><span>{escape(label)}</span><div class="track">{"".join(spans)}</div>'
-            f"<span>{totals[place]:.3f} ms</span></div>"
-        )
+        spent = steps[place]
+        spans = [(COLOUR_OF[name], spent[name] / longest, f"{name}: {spent[name]:.4g} ms") for name in names]
+        bars.append(render_bar(label, spans, f"{totals[place]:.3f} ms"))
         rows.append((label, *(f"{steps[place][name]:.3f}" for name in names), f"{totals[place]:.3f}"))
     keys = "".join(render_key(name, COLOUR_OF[name], "box") for name in names)
     unit = "Milliseconds per step. The time of evaluations and checkpoints is spread over all steps."
