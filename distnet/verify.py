@@ -232,7 +232,7 @@ def audit(world: World, trained: Trained | None, options: argparse.Namespace, wa
 
     def describe_other(path: Path, header: dict[str, Any]) -> str:
         try:
-            check_same_run(path, header, typed, world.size)
+            check_same_run(path, header, training.config, world.size)
         except InputError as error:
             return f"{error.subject} {error.problem}"
         return "" if header["fingerprint"] == training.fingerprint else f"the data of {path.name}"

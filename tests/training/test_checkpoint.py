@@ -588,7 +588,6 @@ def test_a_checkpoint_that_is_named_and_not_good_is_told_and_no_other_used(digit
         (["4", "steps"], 3, steps(4, 8, 12)),
         (["4 steps"], 2, steps(8, 12)),
         (["5", "steps"], 1, steps(15)),
-        (["1", "epoch"], "all", steps(5, 10, 15)),
         (["2", "steps"], "all", steps(2, 4, 6, 8, 10, 12, 14)),
         (["9", "s"], 1, []),
     ],
