@@ -20,14 +20,14 @@ class Propagation(Protocol):
     targets: (rows, outputs). Fill it before `backprop` and `losses`.
     outputs: (shards, outputs, rows per shard), the result of `forward`.
     columns: of dropout's masks, per hidden layer.
-    exponents: int32, of the last `backprop`, what `finish` needs the largest of; none in native arithmetic.
+    exponents: int64, of the last `backprop`, what `finish` needs the largest of; none in native arithmetic.
     """
 
     inputs: Array
     targets: Array
     outputs: Array
     columns: list[int]
-    exponents: NDArray[np.int32]
+    exponents: NDArray[np.int64]
 
     def forward(self, masks: Sequence[Array] = ()) -> Array:
         """Outputs (shards, outputs, rows per shard) for the inputs, see `Model.output`. Overwrites the previous pass.
@@ -57,7 +57,7 @@ class Propagation(Protocol):
         Source: Goodfellow et al., Deep Learning, algorithm 6.4.
         """
 
-    def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int32]) -> None:
+    def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int64]) -> None:
         """Finish the gradients of `backprop`. exponents: elementwise the largest of all ranks' `exponents`."""
 
 

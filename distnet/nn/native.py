@@ -115,7 +115,7 @@ class NativePropagation:
         self.loss_parts = np.ones((2, shards * rows), dtype)
         output_memory = OutputMemory(self.logits, self.outputs, self.stacked_targets, self.loss_parts)
         self.output_layer = OUTPUT_LAYERS[model.output](output_memory)
-        self.exponents = np.empty(0, np.int32)
+        self.exponents = np.empty(0, np.int64)
         self.padding = [self.output_deltas[shard, :, count:] for shard, count in enumerate(real or ()) if count < rows]
 
     def forward(self, masks: Sequence[Array] = (), inputs: Array | None = None) -> Array:
@@ -173,7 +173,7 @@ class NativePropagation:
             delta = hidden.neuron_deltas
         matmul(self.transposed_inputs, delta, gradients[0])
 
-    def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int32]) -> None:
+    def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int64]) -> None:
         """Nothing is left to do: `backprop` has computed the gradients."""
 
 

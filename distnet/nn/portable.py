@@ -23,12 +23,10 @@ from distnet.nn.parameters import layer_views
 from distnet.nn.portable_outputs import MOST_LABELS, OUTPUT_LAYERS
 from distnet.portable import elementary
 from distnet.portable.grids import (
+    EXPONENT_SHIFT,
     LEAST,
-    MOST,
     MOST_BITS,
-    NOT_FINITE,
     SIGNIFICAND,
-    SMALLEST,
     Floats,
     Rounding,
     powers_above,
@@ -41,7 +39,9 @@ from distnet.runtime.errors import InputError
 
 BOUNDED = ("sigmoid", "tanh")  # activations of at most 1 in magnitude
 NON_NEGATIVE = ("sigmoid", "relu")
-TILE = 1024  # columns up to which rows of weights are taken together
+# Columns up to which rows of weights are taken together, to find maxima and to add constants. NumPy copies constants of
+# up to 4,096 columns once more.
+TILE, LONG_TILE = 1024, 8192
 MOST_ROWS = 1 << 20  # of a mini-batch
 ENOUGH_BITS = 20  # of deltas, so that activations keep the bits that they have
 
@@ -69,15 +69,21 @@ class Run(NamedTuple):
     Rows of few weights are taken several at once, as one row of a tile, since NumPy is slow at short rows.
     """
 
-    weights: Floats  # (layers, tiles, columns)
+    weights: Floats  # (layers, tiles, columns), in long tiles
     rounded: Floats
+    magnitudes: Floats  # (layers, tiles, columns), the same memory as `rounded`
     tile_maxima: Floats  # (layers, 1, columns)
     split_maxima: Floats  # (layers, rows per tile, neurons), the same memory
     maxima: Floats  # (layers, 1, neurons), a view into one vector of all runs, as `powers` is
     powers: Floats
-    split_constants: Floats  # (layers, rows per tile, neurons)
+    split_constants: Floats  # (layers, rows per long tile, neurons)
     constants: Floats  # (layers, 1, columns), the same memory
     factor: Floats  # powers times this are the constants
+
+
+def tile_rows(rows: int, columns: int, limit: int) -> int:
+    """The largest divisor of `rows` of which so many rows have at most `limit` columns together; at least 1."""
+    return max(k for k in range(1, max(limit // columns, 1) + 1) if rows % k == 0)  # portable: integers
 
 
 def equal_layers(sizes: Sequence[int]) -> list[range]:
@@ -97,7 +103,8 @@ class PortableArithmetic:
     sharing: the ranks of the node. Each finds the largest weights of a share of the rows of every layer, and rounds
     this share.
     layers: per layer (inputs, outputs), rounded. biases: per layer (outputs,), as they are. powers: per layer
-    (outputs,), 2^e > |w| for each neuron, views into `all_powers`. bits: per layer.
+    (outputs,), 2^e > |w| for each neuron, views into `all_powers`. bits: per layer. changes: how often the powers
+    changed.
     """
 
     def __init__(self, model: Model, sharing: Sharing) -> None:
@@ -110,6 +117,7 @@ class PortableArithmetic:
         self.all_powers = aligned_zeros((neurons,), np.float64)
         self._maxima = sharing.allocate((sharing.ranks, pad_count(neurons, np.float64)), np.float64)[:, :neurons]
         own_maxima = self._maxima[sharing.rank]
+        self.changes, self._known = 0, b""
         self.layers, self.powers, self._runs = [], [], list[Run]()
         at_weight = at_neuron = at_parameter = 0
         for run in equal_layers(sizes):
@@ -126,20 +134,20 @@ class PortableArithmetic:
             self.layers += list(rounded)
             self.powers += list(powers[:, 0])
             own = rows.stop - rows.start
-            fitting = range(1, max(TILE // outputs, 1) + 1)
-            tile = max(k for k in fitting if own % k == 0)  # portable: integers
-            by_tile = count, own // tile, tile * outputs
-            tiles = np.empty((2, count, tile, outputs))
+            tile, long_tile = (tile_rows(own, outputs, limit) for limit in (TILE, LONG_TILE))
+            maxima, constants = np.empty((count, tile, outputs)), np.empty((count, long_tile, outputs))
+            by_tile, by_long_tile = ((count, own // each, each * outputs) for each in (tile, long_tile))
             self._runs.append(
                 Run(
-                    weights.reshape(by_tile, copy=False),
+                    weights.reshape(by_long_tile, copy=False),
+                    rounded[:, rows].reshape(by_long_tile, copy=False),
                     rounded[:, rows].reshape(by_tile, copy=False),
-                    tiles[0].reshape(count, 1, -1),
-                    tiles[0],
+                    maxima.reshape(count, 1, -1),
+                    maxima,
                     cut(own_maxima, at_neuron, 1, outputs),
                     powers,
-                    tiles[1],
-                    tiles[1].reshape(count, 1, -1),
+                    constants,
+                    constants.reshape(count, 1, -1),
                     np.array(rounding_constant(0, self.bits[run.start].weights)),
                 )
             )
@@ -156,14 +164,20 @@ class PortableArithmetic:
         """The largest weight of each neuron among this rank's rows."""
         for run in self._runs:
             np.abs(run.weights, run.rounded)
-            np.maximum.reduce(run.rounded, axis=1, out=run.tile_maxima, keepdims=True, initial=SMALLEST)
+            np.maximum.reduce(run.magnitudes, axis=1, out=run.tile_maxima, keepdims=True, initial=0.0)
             np.maximum.reduce(run.split_maxima, axis=1, out=run.maxima, keepdims=True)
 
     def _round(self) -> None:
         """Round this rank's rows."""
-        powers_above(np.maximum.reduce(self._maxima, axis=0, out=self.all_powers), self.all_powers)
+        exponents = np.maximum.reduce(self._maxima, axis=0).view(np.int64)
+        np.right_shift(exponents, EXPONENT_SHIFT, exponents)
+        if (known := exponents.tobytes()) != self._known:
+            self._known = known
+            self.changes += 1
+            powers_above().take(exponents, None, self.all_powers, "wrap")
+            for run in self._runs:
+                np.multiply(run.powers, run.factor, run.split_constants)
         for run in self._runs:
-            np.multiply(run.powers, run.factor, run.split_constants)
             np.add(run.weights, run.constants, run.rounded)
             np.subtract(run.rounded, run.constants, run.rounded)
 
@@ -194,13 +208,15 @@ class PortableArithmetic:
 
 def build_activation(name: str, scratch: Floats) -> Activation:
     """The activation for logits of shape scratch.shape[1:]. scratch: (3, ...), overwritten."""
-    sigmoid, tanh = partial(elementary.sigmoid, scratch=scratch), partial(elementary.tanh, scratch=scratch)
+    arrays = tuple(scratch)
+    sigmoid, tanh = partial(elementary.sigmoid, scratch=arrays), partial(elementary.tanh, scratch=arrays)
     return build_activations(sigmoid, tanh)[name]
 
 
 class Hidden(NamedTuple):
     """What is computed with a hidden layer; arrays are (rows, neurons)."""
 
+    product: Callable[[Floats, Floats, Floats], object]
     weights: Floats  # of the layer, rounded
     biases: Floats
     logits: Floats
@@ -211,7 +227,7 @@ class Hidden(NamedTuple):
     round_activations: Callable[[], object]
     scaled: Floats  # the deltas above times the powers of their neurons, (rows, neurons above)
     round_scaled: Rounding
-    powers_above: Floats  # (neurons above,)
+    powers_above: Floats  # of the neurons above, as often as there are rows
     inverse_powers_above: Floats
     transposed_weights_above: Floats
     rounded: Floats  # activations on the grid of the mini-batch
@@ -224,8 +240,8 @@ class PortablePropagation:
     `forward` will be given masks.
 
     `infer` rounds the inputs in place.
-    exponents: (2 layers - 1,) int32, of the last `backprop`: e with |a| <= 2^e per hidden layer, then e with
-    |δ| <= 2^e per layer, the output layer last.
+    exponents: (2 layers - 1,) int64, of the last `backprop`: that of the largest |a| per hidden layer, then that of the
+    largest |δ| per layer, the output layer last, as `powers_above` takes them.
     """
 
     def __init__(self, weights: PortableArithmetic, rows: int, batch_size: int, has_masks: bool) -> None:
@@ -237,6 +253,7 @@ class PortablePropagation:
         self.inputs = aligned_zeros((rows, pad_count(sizes[0] + 1, np.float64)), np.float64)
         self.targets = aligned_zeros((rows, outputs), np.float64)
         self._features, self._targets = self.inputs[:, : sizes[0]], self.targets.T
+        self._inputs, self._ones = self.inputs[:, : sizes[0] + 1], np.ones(rows)
 
         starts = [rows * start for start in accumulate(hidden, initial=0)]
         flat = aligned_zeros((3, pad_count(starts[-1], np.float64)), np.float64)
@@ -249,19 +266,19 @@ class PortablePropagation:
         self._derivative = build_activation(model.activation, scratch[:, : starts[-1]]).derivative
         is_bounded = model.activation in BOUNDED and not has_masks
         self._is_bounded, self._is_positive = is_bounded, model.activation in NON_NEGATIVE
-        self._all_inverses = np.empty_like(weights.all_powers)
-        ends = list(accumulate(sizes[1:]))
-        inverses = [self._all_inverses[end - size : end] for size, end in zip(sizes[1:], ends, strict=True)]
+        self._changes = 0
         self.hidden = []
         for number, (start, width) in enumerate(zip(starts, hidden, strict=False)):
             z, a, slopes = flat[:, start : start + rows * width].reshape(3, rows, width)
             cut = scratch[:, : rows * width].reshape(3, rows, width)
             scaled = scratch[1, : rows * sizes[number + 2]].reshape(rows, sizes[number + 2])
+            powers, inverses = np.empty((2, *scaled.shape))
             round_activations: Callable[[], object] = Rounding(a, 1, bits[number + 1].inputs, scratch[0])
             if is_bounded:
                 round_activations = partial(round_to, a, np.array(rounding_constant(0, bits[number + 1].inputs)), a)
             self.hidden.append(
                 Hidden(
+                    product=np.dot if number else np.matmul,  # portable: rows and neurons on grids; matmul never copies
                     weights=weights.layers[number],
                     biases=weights.biases[number],
                     logits=z,
@@ -272,8 +289,8 @@ class PortablePropagation:
                     round_activations=round_activations,
                     scaled=scaled,
                     round_scaled=Rounding(scaled, 1, bits[number + 1].deltas, scratch[0]),
-                    powers_above=weights.powers[number + 1],
-                    inverse_powers_above=inverses[number + 1],
+                    powers_above=powers,
+                    inverse_powers_above=inverses,
                     transposed_weights_above=weights.layers[number + 1].T,
                     rounded=cut[2],
                 )
@@ -289,16 +306,13 @@ class PortablePropagation:
         output_scratch = scratch[:, : outputs * rows].reshape(3, outputs, rows)
         self._output_layer = OUTPUT_LAYERS[model.output](memory, output_scratch)
 
-        least = SMALLEST
-        if input_exponent is not None:
-            least = math.ldexp(0.5, min(input_exponent, MOST + 1))  # portable: integers
+        least = LEAST if input_exponent is None else input_exponent
         self._round_inputs = Rounding(self._features, 1, bits[0].inputs, scratch[0], least)
 
         self._starts = np.array(starts, np.intp)
         self._maxima = np.full(2 * len(hidden) + 1, 0.5)  # less than 2^0, where activations are bounded
         self._activation_maxima, self._delta_maxima = self._maxima[: len(hidden)], self._maxima[len(hidden) :]
-        self._mantissas = np.empty_like(self._maxima)
-        self.exponents = np.full(len(self._maxima), LEAST, np.int32)
+        self.exponents = np.zeros(len(self._maxima), np.int64)
         gradient_bits, kept = product_bits(batch_size), [layer.inputs for layer in bits]
         self._keeps = [is_bounded and gradient_bits - each >= ENOUGH_BITS for each in kept[1:]]
         of_activations = [
@@ -308,7 +322,8 @@ class PortablePropagation:
         self._all_constants = np.empty_like(self._maxima)
         # As zero-dimensional arrays, which ufuncs take faster than numbers.
         self._constants = [self._all_constants[place : place + 1].reshape(()) for place in range(len(self._maxima))]
-        self._grids = SIGNIFICAND - 1 - np.minimum([*of_activations, *of_deltas], MOST_BITS)
+        places = SIGNIFICAND - 1 - np.minimum([*of_activations, *of_deltas], MOST_BITS)
+        self._factors = np.ldexp(1.5, places)
 
     def infer(self, inputs: Array | None = None) -> Floats:
         """See `Propagation`. A row's outputs depend on that row alone."""
@@ -324,7 +339,7 @@ class PortablePropagation:
         above = self._features
         for number, layer in enumerate(self.hidden):
             logits, activations = layer.logits, layer.activations
-            np.dot(above, layer.weights, logits)  # portable: rows and neurons on grids
+            layer.product(above, layer.weights, logits)
             np.add(logits, layer.biases, logits)
             layer.activation.function(logits, activations)
             if masks:
@@ -354,7 +369,8 @@ class PortablePropagation:
             np.multiply(delta, scale, delta)
         if self.hidden and not self._has_masks:
             self._derivative(self._activations, self._logits, self._slopes)
-        np.divide(1.0, self._weights.all_powers, self._all_inverses)
+        if self._changes != self._weights.changes:
+            self._spread_powers()
         delta = delta.T
         for layer in reversed(self.hidden):
             scaled = layer.scaled
@@ -365,6 +381,13 @@ class PortablePropagation:
             np.dot(scaled, layer.transposed_weights_above, delta)  # portable: rows and neurons on grids
             np.multiply(delta, layer.slopes, delta)
         self._find_exponents()
+
+    def _spread_powers(self) -> None:
+        """Copy the powers of the neurons, which rarely change: a row for each row of deltas."""
+        self._changes = self._weights.changes
+        for layer, powers in zip(self.hidden, self._weights.powers[1:], strict=True):
+            np.copyto(layer.powers_above, powers)
+            np.divide(1.0, layer.powers_above, layer.inverse_powers_above)
 
     def _find_exponents(self) -> None:
         """The exponents of activations and deltas; NOT_FINITE where one is NaN or too large."""
@@ -377,16 +400,14 @@ class PortablePropagation:
             np.maximum.reduceat(magnitudes, self._starts[:-1], axis=0, out=self._activation_maxima)
         magnitudes = np.abs(self._deltas, self._magnitudes[: self._deltas.size])
         np.maximum.reduceat(magnitudes, self._starts, axis=0, out=self._delta_maxima)
-        np.maximum(self._maxima, SMALLEST, out=self._maxima)  # of zeros, too, frexp's exponent would be 0
-        np.frexp(self._maxima, self._mantissas, self.exponents)
-        np.copyto(self.exponents, NOT_FINITE, where=~np.less(self._maxima, math.ldexp(1.0, MOST)))
+        np.right_shift(self._maxima.view(np.int64), EXPONENT_SHIFT, self.exponents)
 
-    def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int32]) -> None:
+    def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int64]) -> None:
         """See `Propagation`. The gradients are exact for the rounded activations and deltas."""
         constants = self._constants
-        np.ldexp(1.5, exponents + self._grids, out=self._all_constants)
-        np.copyto(self._all_constants, np.inf, where=exponents > MOST)
-        count, below = len(self.hidden), self._features
+        powers_above().take(exponents, None, self._all_constants, "wrap")
+        np.multiply(self._all_constants, self._factors, self._all_constants)
+        count, below = len(self.hidden), self._inputs
         for number in range(count + 1):
             if number:
                 layer = self.hidden[number - 1]
@@ -396,5 +417,8 @@ class PortablePropagation:
             delta = self._output_deltas.T if number == count else self.hidden[number].deltas
             round_to(delta, constants[count + number], delta)
             gradient = gradients[number][0]
-            np.dot(below.T, delta, gradient[:-1])  # portable: both on the grids of the mini-batch
-            np.add.reduce(delta, axis=0, out=gradient[-1])  # portable: the same
+            if not number:
+                np.matmul(self._inputs.T, delta, gradient)  # portable: both on the grids of the mini-batch
+                continue
+            np.dot(below.T, delta, gradient[:-1])  # portable: the same
+            np.dot(self._ones, delta, gradient[-1])  # portable: the same

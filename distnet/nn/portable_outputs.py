@@ -35,7 +35,7 @@ class Softmax:
 
     def __init__(self, memory: OutputMemory, scratch: Floats) -> None:
         self._logits, self._outputs, self._targets, self._loss_parts = memory
-        self._scratch = scratch
+        self._scratch = tuple(scratch)
         outputs, rows = self._logits.shape
         self._row_maxima, self._products = aligned_zeros((1, rows), np.float64), np.zeros((outputs, rows))
         self._sum = RowSum(self._products, scratch[0])
@@ -62,7 +62,7 @@ class Sigmoid:
 
     def __init__(self, memory: OutputMemory, scratch: Floats) -> None:
         self._logits, self._outputs, self._targets, self._loss_parts = memory
-        self._scratch = scratch
+        self._scratch = tuple(scratch)
         self._sums, self._terms = np.zeros((2, *self._logits.shape))
         self._is_positive = np.zeros(self._logits.shape, bool)
         self._sum = RowSum(self._terms, scratch[0])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 REDUCTIONS = ("tree", "allreduce")  # the first is the default
 LARGEST_COUNT = 2**31 - 1  # numbers in one message, a C int
-LINE = CACHE_LINE // 4  # integers of 32 bits
+LINE = CACHE_LINE // 8  # integers
 
 
 class Exchange:
@@ -113,7 +113,7 @@ class Exchange:
         self._total_requests = own_sum[len(self.slice) :][:1]  # on the one rank whose slice is the last
         self._all_requests = self._parameters[count : count + 1]
         self._own_squares: Array | None = None  # needed only to clip gradients
-        self._exponents: NDArray[np.int32] | None = None  # needed only in portable arithmetic
+        self._exponents: NDArray[np.int64] | None = None  # needed only in portable arithmetic
 
         self.lane_comm: MPI.Intracomm | None = None
         self._uneven_nodes = division.uneven_nodes
@@ -198,7 +198,7 @@ class Exchange:
             for left, right in self._final_tree:
                 np.add(left, right, out=left)
 
-    def maximum(self, own: NDArray[np.int32]) -> NDArray[np.int32]:
+    def maximum(self, own: NDArray[np.int64]) -> NDArray[np.int64]:
         """The elementwise maximum of all ranks' small vectors of integers, of the same length at every call.
 
         Overwritten by the next call.
@@ -207,7 +207,7 @@ class Exchange:
             return own
         if self._exponents is None:
             lines = -(-len(own) // LINE)
-            self._exponents = self.world.shared((1 + self.world.node_size, lines * LINE), np.int32)
+            self._exponents = self.world.shared((1 + self.world.node_size, lines * LINE), np.int64)
             self._largest_exponents = np.empty_like(own)
         self._exponents[1 + self.world.node_rank, : len(own)] = own
         self._lap("exchange")

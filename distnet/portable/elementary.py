@@ -31,6 +31,14 @@ _ROOT_OF_HALF, _LN2_HIGH, _LN2_LOW = np.array(0.7071067811865476), np.array(LN2_
 _LOG_SERIES = tuple(np.array(1 / odd) for odd in range(21, 0, -2))
 
 
+Scratch = tuple[Floats, Floats, Floats]
+
+
+def allocate(x: Floats) -> Scratch:
+    """Scratch for functions of x."""
+    return np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
+
+
 @cache
 def power_table() -> NDArray[np.int64]:
     """The words of 2^(i / STEPS), correctly rounded, less i << (52 - TABLE_BITS), for i = 0 ... STEPS - 1.
@@ -46,15 +54,14 @@ def power_table() -> NDArray[np.int64]:
     return words - (np.arange(STEPS, dtype=np.int64) << (52 - TABLE_BITS))
 
 
-def exp(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = None) -> Floats:
+def exp(x: ArrayLike, out: Floats | None = None, scratch: Scratch | None = None) -> Floats:
     """e^x, element by element, with a relative error of at most 2^-51 + |x| 2^-52; |x| counts as 600 at most.
 
-    out: may be x. scratch: (3, *x.shape), overwritten; None to allocate it.
+    out: may be x. scratch: three arrays of x's shape, overwritten; None to allocate them.
     x = n log(2) / STEPS + r, and e^x = 2^(n // STEPS) 2^(n % STEPS / STEPS) e^r: a shift, a table, a polynomial.
     """
     x = np.asarray(x, np.float64)
-    scratch = np.empty((3, *x.shape)) if scratch is None else scratch
-    shifted, steps, powers = scratch[0, ...], scratch[1, ...], scratch[2, ...]
+    shifted, steps, powers = allocate(x) if scratch is None else scratch
     out = np.empty(x.shape) if out is None else out
     np.minimum(x, _LARGEST, out=out)
     np.maximum(out, _SMALLEST, out=out)
@@ -89,16 +96,15 @@ def sigmoid_table() -> Floats:
     return table
 
 
-def sigmoid(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = None) -> Floats:
+def sigmoid(x: ArrayLike, out: Floats | None = None, scratch: Scratch | None = None) -> Floats:
     """1 / (1 + e^-x), element by element, from 0 to 1, with an absolute error of at most 2^-29.
 
     NaN for infinite x. Arguments as of `exp`. Activations are rounded to fewer bits, so the Taylor polynomial of second
     degree from the next of a table's steps serves them, at half the cost of `exp`: a + r a (1 - a) (1 + r (1/2 - a)).
     """
     x = np.asarray(x, np.float64)
-    scratch = np.empty((3, *x.shape)) if scratch is None else scratch
+    shifted, rest, a = allocate(x) if scratch is None else scratch
     out = np.empty(x.shape) if out is None else out
-    shifted, rest, a = scratch[0, ...], scratch[1, ...], scratch[2, ...]
     np.add(x, _SIGMOID_ROUNDER, shifted)
     index = shifted.view(np.int64)
     np.subtract(shifted, _SIGMOID_ROUNDER, a)
@@ -117,7 +123,7 @@ def sigmoid(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = No
     return out
 
 
-def tanh(x: ArrayLike, out: Floats | None = None, scratch: Floats | None = None) -> Floats:
+def tanh(x: ArrayLike, out: Floats | None = None, scratch: Scratch | None = None) -> Floats:
     """Hyperbolic tangent, 2 sigmoid(2 x) - 1, with an absolute error of at most 2^-28. Arguments as of `exp`."""
     x = np.asarray(x, np.float64)
     out = np.empty(x.shape) if out is None else out

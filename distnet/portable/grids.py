@@ -7,6 +7,7 @@ matrix multiplication and its applications".
 """
 
 import math
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,10 +20,9 @@ MOST_BITS = 51  # of a rounded number: the constant that rounds takes two
 LEAST, MOST = -250, 250  # exponents of grids; smaller numbers share the least, larger ones have diverged
 NOT_FINITE = 2000  # the exponent of an array that holds NaN or something too large
 
-SMALLEST = math.ldexp(1.0, LEAST - 1)  # what the largest magnitude on a grid counts as, at least
-# Zero-dimensional arrays: a ufunc takes them in a third of the time of a Python number.
-EXPONENT_FIELD = np.array(0x7FF << 52)  # of a float64, as an integer
-OVERFLOW, UNDO_OVERFLOW = np.array(math.ldexp(1.0, 1024 - MOST)), math.ldexp(1.0, MOST - 1023)
+EXPONENT_SHIFT = np.array(52)  # moves the exponent of a float64, as an integer, to the right end
+BIAS = 1022  # m < 2^(e - BIAS) for this exponent e of m
+FIRST = np.zeros(1, np.intp)
 
 
 def sum_bits(terms: int) -> int:
@@ -51,49 +51,56 @@ def round_to(x: Floats, constant: Floats | float, out: Floats) -> Floats:
     return out
 
 
-def powers_above(maxima: Floats, out: Floats, factor: float = 1.0) -> Floats:
-    """`factor` 2^e with 2^(e - 1) <= m < 2^e per element m >= SMALLEST of `maxima`.
+@cache
+def powers_above(least: int = LEAST) -> Floats:
+    """The powers of two above numbers m, by the exponent of m as `EXPONENT_SHIFT` leaves it, (2048,).
 
-    Infinite, so that `round_to` gives NaN, where m is NaN or at least 2^MOST. out: contiguous; may be `maxima` itself.
+    2^e with 2^(e - 1) <= m < 2^e and e at least `least`. Infinite, so that `round_to` gives NaN, where m is NaN or at
+    least 2^MOST. Take them with "wrap": the sign of NaN is shifted, too.
     """
-    words = out.view(np.int64)
-    np.bitwise_and(maxima.view(np.int64), EXPONENT_FIELD, words)  # 2^(e - 1)
-    np.multiply(out, OVERFLOW, out)
-    np.multiply(out, np.array(UNDO_OVERFLOW * factor), out)
-    return out
+    exponents = np.maximum(np.arange(2048) - BIAS, least)
+    return np.where(np.less(MOST, exponents), np.inf, np.ldexp(1.0, np.minimum(exponents, MOST)))
+
+
+@cache
+def rounding_constants(bits: int, least: int = LEAST) -> Floats:
+    """The rounding constants of so many bits in place of the `powers_above`."""
+    return powers_above(least) * math.ldexp(1.5, SIGNIFICAND - 1 - min(bits, MOST_BITS))
 
 
 class Rounding:
     """Rounds x in place, each of its rows to `bits` bits of the row's largest magnitude.
 
-    axis: the one along which a row lies. scratch: at least as many elements as x. least: what the largest magnitude
-    of a row counts as, at least. A row with NaN or something of 2^MOST or more becomes NaN.
+    axis: the one along which a row lies. scratch: at least as many elements as x. least: the exponent that a row has at
+    least. A row with NaN or something of 2^MOST or more becomes NaN.
     """
 
-    def __init__(self, x: Floats, axis: int, bits: int, scratch: Floats, least: float = SMALLEST) -> None:
-        self.axis, self.least = axis, least
-        self.x, self.magnitudes = x, scratch.reshape(-1)[: x.size].reshape(x.shape)
-        self.constants = np.empty([1 if place == axis else size for place, size in enumerate(x.shape)])
-        self.words = self.constants.view(np.int64)
-        self.factor = np.array(UNDO_OVERFLOW * math.ldexp(1.5, SIGNIFICAND - 1 - min(bits, MOST_BITS)))
+    def __init__(self, x: Floats, axis: int, bits: int, scratch: Floats, least: int = LEAST) -> None:
+        self.x, self.scratch = x, scratch.reshape(-1)[: x.size].reshape(x.shape)
+        maxima, self.constants = np.empty((2, *(1 if place == axis else size for place, size in enumerate(x.shape))))
+        self.exponents = maxima.view(np.int64)
+        self.look_up = partial(rounding_constants(bits, least).take, self.exponents, None, self.constants, "wrap")
+        self.find_maxima = partial(np.maximum.reduce, self.scratch, axis, None, maxima, True, 0.0)
+        if axis == x.ndim - 1 and x.shape[axis]:  # much faster at short rows, much slower along other axes
+            self.find_maxima = partial(np.maximum.reduceat, self.scratch, FIRST, axis, None, maxima)
 
     def __call__(self) -> None:
         """Round."""
-        x, constants = self.x, self.constants
-        np.abs(x, self.magnitudes)
-        np.maximum.reduce(self.magnitudes, axis=self.axis, out=constants, keepdims=True, initial=self.least)
-        np.bitwise_and(self.words, EXPONENT_FIELD, self.words)
-        np.multiply(constants, OVERFLOW, constants)
-        np.multiply(constants, self.factor, constants)
-        np.add(x, constants, x)
-        np.subtract(x, constants, x)
+        x, scratch = self.x, self.scratch
+        np.abs(x, scratch)
+        self.find_maxima()
+        np.right_shift(self.exponents, EXPONENT_SHIFT, self.exponents)
+        self.look_up()
+        np.copyto(scratch, self.constants)  # adding arrays of one shape is far faster than broadcasting
+        np.add(x, scratch, x)
+        np.subtract(x, scratch, x)
 
 
 def exponent_above(maximum: float) -> int:
     """The smallest e >= LEAST with maximum < 2^e; NOT_FINITE for NaN and for 2^MOST or more."""
     if not maximum < math.ldexp(1.0, MOST):
         return NOT_FINITE
-    return math.frexp(max(maximum, SMALLEST))[1]  # portable: no NaN comes here
+    return max(math.frexp(maximum)[1], LEAST) if maximum else LEAST  # portable: integers
 
 
 def exact_sum(x: Floats, axis: int = 0) -> Floats:
@@ -107,11 +114,12 @@ def exact_sum(x: Floats, axis: int = 0) -> Floats:
     total, rest, rounded = 0.0, np.array(x), np.empty(x.shape)
     for _ in range(2):
         np.abs(rest, rounded)
-        maxima = np.maximum.reduce(rounded, axis=axis, keepdims=True, initial=SMALLEST)
+        maxima = np.maximum.reduce(rounded, axis=axis, keepdims=True, initial=0.0)
         if maxima.size == 1:  # as a number, which is faster
             constants: Floats | float = rounding_constant(exponent_above(maxima.item()), bits)
         else:
-            constants = powers_above(maxima, maxima, math.ldexp(1.5, SIGNIFICAND - 1 - bits))
+            exponents = np.right_shift(maxima.view(np.int64), EXPONENT_SHIFT)
+            constants = rounding_constants(bits).take(exponents, mode="wrap")
         round_to(rest, constants, rounded)
         np.subtract(rest, rounded, rest)
         total = total + np.add.reduce(rounded, axis)  # portable: slices on grids

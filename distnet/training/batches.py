@@ -74,6 +74,6 @@ class Batch:
             self.groups.append(Group(place, propagation, inputs, targets, weights, views, dropout))
 
     @property
-    def exponents(self) -> NDArray[np.int32]:
+    def exponents(self) -> NDArray[np.int64]:
         """What `Exchange.maximum` takes from this rank; in portable arithmetic it has a single group."""
         return self.groups[0].propagation.exponents

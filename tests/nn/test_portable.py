@@ -19,7 +19,7 @@ from distnet.parallel.exchange import Exchange
 from distnet.parallel.shards import share
 from distnet.parallel.world import World
 from distnet.portable import elementary
-from distnet.portable.grids import MOST_BITS, NOT_FINITE, exponent_above, product_bits
+from distnet.portable.grids import LEAST, MOST_BITS, NOT_FINITE, exponent_above, powers_above, product_bits
 from distnet.runtime.arrays import Sharing, aligned_zeros
 from distnet.training.trainer import find_exponent
 
@@ -454,11 +454,10 @@ def test_a_rank_without_rows_has_the_least_exponents_and_a_gradient_of_zeros():
     X, Y = data(sizes, 4)
     arithmetic = prepare(build_model(sizes, "relu", X))
     workspace, flat, views = pass_rows(arithmetic, X, Y, np.array([], int), 4, padding=2)
-    least = exponent_above(0.0)
-    assert workspace.exponents.tolist() == [least] * 5
-    workspace.finish(views, np.zeros(5, np.int32))
+    assert powers_above().take(workspace.exponents).tolist() == [2.0**LEAST] * 5
+    assert workspace.exponents.max() <= np.zeros(1).view(np.int64)
+    workspace.finish(views, np.full(5, 1022))
     assert not flat.any()
-    assert least < NOT_FINITE
 
 
 @pytest.mark.parametrize("value", NO_GRID)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from distnet.portable.grids import (
+    EXPONENT_SHIFT,
     LEAST,
     MOST,
     MOST_BITS,
     NOT_FINITE,
     SIGNIFICAND,
-    SMALLEST,
     Rounding,
     exact_sum,
     exponent_above,
@@ -92,14 +92,14 @@ def test_an_exponent_is_the_smallest_power_of_two_above_and_not_finite_for_what_
     assert [exponent_above(abs(each)) for each in INVALID] == [NOT_FINITE] * len(INVALID)
 
 
-def test_powers_above_are_those_of_the_exponents():
-    maxima = np.concatenate([np.ldexp(1.0, np.arange(LEAST - 1, MOST)), [np.nextafter(2.0**MOST, 0), 1 / 3, 1e-70]])
-    for factor in (1.0, 0.375):
-        expected = [math.ldexp(factor, exponent_above(each)) for each in maxima.tolist()]
-        assert powers_above(maxima, np.empty_like(maxima), factor).tolist() == expected
-    assert powers_above(maxima, maxima) is maxima
-    with np.errstate(over="ignore"):
-        assert powers_above(np.abs(INVALID), np.empty(len(INVALID))).tolist() == [np.inf] * len(INVALID)
+@pytest.mark.parametrize("least", [LEAST, -3, MOST, MOST + 1])
+def test_powers_above_are_those_of_the_exponents(least):
+    powers = np.ldexp(1.0, np.arange(-1074, 1024))
+    maxima = np.concatenate([[0.0, -0.0, 1 / 3, np.inf, np.nan, -np.nan], powers, np.nextafter(powers[1:], 0)])
+    exponents = [max(exponent_above(each), least) for each in maxima.tolist()]
+    places = np.right_shift(maxima.view(np.int64), EXPONENT_SHIFT)
+    expected = [np.inf if each > MOST else math.ldexp(1.0, each) for each in exponents]
+    assert powers_above(least).take(places, mode="wrap").tolist() == expected
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -131,11 +131,11 @@ def test_a_row_counts_as_the_least_magnitude_that_is_set_at_least():
     x = random_numbers(30, 12).reshape(5, 6)
     large = x * 16
     expected = round_to(x.copy(), rounding_constant(0, 20), np.empty_like(x))
-    Rounding(x, 1, 20, np.empty(30), least=0.5)()
+    Rounding(x, 1, 20, np.empty(30), least=0)()
     assert np.array_equal(x, expected)
     own = large.copy()
     Rounding(own, 1, 20, np.empty(30))()
-    Rounding(large, 1, 20, np.empty(30), least=SMALLEST)()
+    Rounding(large, 1, 20, np.empty(30), least=LEAST)()
     assert np.array_equal(large, own)
 
 
