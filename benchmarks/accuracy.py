@@ -1,8 +1,8 @@
 """Seconds of training until 98 % of real MNIST's test set are right: python benchmarks/accuracy.py [--seeds 3].
 
 The mnist preset's network and mini-batch, plain SGD at a constant rate of 0.1: distnet on two ranks, PyTorch DDP
-over gloo on two, and scikit-learn, each from seeds of its own. Evaluation isn't counted. DISTNET_DATA has to name
-real MNIST.
+over gloo on two, both with PyTorch's initial weights, and scikit-learn with its own. Each has seeds of its own.
+Evaluation isn't counted. DISTNET_DATA has to name real MNIST.
 """
 
 import argparse
@@ -37,6 +37,7 @@ def seconds_of_distnet(arithmetic: str, seed: int) -> float:
             "--dataset": "mnist",
             "--arithmetic": arithmetic,
             "--learning-rate": LEARNING_RATE,
+            "--initialisation": "torch",
             "--schedule": "constant",
             "--weight-decay": 0,
             "--label-smoothing": 0,

@@ -6,6 +6,7 @@ COMMANDS = {
     "train": "train a network, in one process or on the ranks that mpirun starts",
     "evaluate": "print scores and worst mistakes of a model",
     "predict": "predict classes, labels or numbers for images and rows of numbers",
+    "verify": "train a model again, or epochs of a training, and compare the bits",
     "compare": "plot several runs on one page",
     "export": "convert a model to ONNX, or to and from safetensors",
     "supervise": "run mpirun, and restart it after failures",

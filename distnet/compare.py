@@ -28,8 +28,8 @@ NEEDED = ("epoch", "loss", "learning_rate", "seconds", "samples_per_second")
 SCORES = {
     f"{part}_{metric}": f"{part} {name}" for part in ("test", "validation") for metric, name in METRIC_NAMES.items()
 }
-COMPARED = ("loss", "validation_loss", "test_loss")
-Record = dict[str, float]
+COMPARED = ("loss", "validation_loss", "test_loss", "parameters_sha256")
+Record = dict[str, Any]  # numbers, and the text parameters_sha256, which older files lack
 
 
 class Run(NamedTuple):
@@ -104,10 +104,10 @@ def read_metrics(path: Path) -> list[Record]:
 
 
 def check_record(value: Any, before: float) -> Record:
-    """Check that a JSON value is a record of an epoch after epoch `before`; returns its numbers. Raises ValueError."""
+    """Check that a JSON value is a record of an epoch after epoch `before`; returns its `Record`. Raises ValueError."""
     if not isinstance(value, dict):
         raise ValueError("is not a JSON object")
-    numbers = {
+    numbers: Record = {
         k: math.nan if v is None else float(v)  # NaN and infinity are null in JSON
         for k, v in value.items()
         if isinstance(v, int | float | None) and not isinstance(v, bool)
@@ -119,7 +119,8 @@ def check_record(value: Any, before: float) -> Record:
         raise ValueError(f"has epoch {numbers['epoch']:g} after epoch {before:g}")
     if not 0 <= numbers["seconds"] < math.inf:
         raise ValueError(f"has {numbers['seconds']:g} seconds")
-    return numbers
+    sha256 = value.get("parameters_sha256")
+    return numbers | ({"parameters_sha256": sha256} if isinstance(sha256, str) else {})
 
 
 def shorten_labels(paths: Sequence[Path]) -> list[str]:
@@ -160,7 +161,7 @@ def build_table(runs: Sequence[Run]) -> list[list[str]]:
     """Build the table: a header, and one row per run."""
     score = choose_score(runs)
     is_validated = any("validation_loss" in record for each in runs for record in each.records)
-    head = ["run", *["losses"] * (len(runs) > 1), "epochs", "best " + SCORES[score], "epoch"]
+    head = ["run", *["bits"] * (len(runs) > 1), "epochs", "best " + SCORES[score], "epoch"]
     rows = [[*head, *["kept"] * is_validated, "last", "last loss", "seconds", "samples/s"]]
     for place, each in enumerate(runs):
         records = each.records
@@ -169,7 +170,7 @@ def build_table(runs: Sequence[Run]) -> list[list[str]]:
         samples = sum(record["samples_per_second"] * record["seconds"] for record in records)
         row = [each.label]
         if len(runs) > 1:
-            row.append(compare_losses(runs[0], each) if place else "-")
+            row.append(compare_bits(runs[0], each) if place else "-")
         row += [f"{len(records):,}", f"{best[score]:.4f}", f"{best['epoch']:.0f}"]
         if is_validated:
             row.append(f"{each.kept()[score]:.4f}" if all("validation_loss" in record for record in records) else "-")
@@ -179,8 +180,8 @@ def build_table(runs: Sequence[Run]) -> list[list[str]]:
     return rows
 
 
-def compare_losses(first: Run, other: Run) -> str:
-    """Compare two runs' losses to the last bit, for the epochs and data sets that both have."""
+def compare_bits(first: Run, other: Run) -> str:
+    """Compare two runs' losses and parameters to the last bit, for the epochs and data sets that both have."""
     theirs = {record["epoch"]: record for record in other.records}
     both = [(record, theirs[record["epoch"]]) for record in first.records if record["epoch"] in theirs]
     if not both:

@@ -11,7 +11,7 @@ import pytest
 from golden import read_golden
 from helpers import ROOT
 
-from distnet import NeuralNetwork
+from distnet import NeuralNetwork, __main__
 
 SOURCE = sorted((ROOT / "distnet").rglob("*.py"))
 LAUNCH = ROOT / "launch"
@@ -175,6 +175,12 @@ def test_the_page_of_options_is_up_to_date():
 def test_the_picture_of_a_grid_is_what_its_script_draws():
     draw = runpy.run_path(str(ROOT / "docs" / "grid.py"))["draw"]
     assert (ROOT / "docs" / "grid.svg").read_text() == draw(), "run python docs/grid.py"
+
+
+def test_every_command_is_in_the_readme_and_in_the_list_of_python_m_distnet():
+    assert set(__main__.COMMANDS) == COMMANDS.keys()
+    rows = re.findall(r"^\| `distnet\.(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert set(rows) == COMMANDS.keys()
 
 
 def test_the_page_of_options_has_every_option_of_every_command_once_and_no_empty_table():

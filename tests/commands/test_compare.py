@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import Page, check_self_contained, command
 
-from distnet.compare import Run, build_table, compare_losses, read_metrics, shorten_labels
+from distnet.compare import Run, build_table, compare_bits, read_metrics, shorten_labels
 from distnet.runtime.errors import InputError
 
 
@@ -43,7 +43,7 @@ def test_runs_on_other_ranks_are_known_to_have_the_same_bits_and_others_to_diffe
     ended = compare(*files, cwd=tmp_path)
     assert (ended.status, ended.err) == (0, "")
     head, one, two, held, last = ended.out.splitlines()
-    told = "run losses epochs best test accuracy epoch kept last last loss seconds samples/s"
+    told = "run bits epochs best test accuracy epoch kept last last loss seconds samples/s"
     assert head.split() == told.split()
     assert one.split()[:3] == ["one", "-", "3"]
     assert re.match(r"two +same bits as one +3 ", two)
@@ -80,7 +80,7 @@ def test_the_seconds_are_those_of_training_until_the_end_of_each_epoch(tmp_path)
     page = Page((tmp_path / "compare.html").read_text())
     assert page.points(str(path), "seconds of training").keys() == {2.0, 5.0}
     assert ended.out.splitlines()[1].split()[-2:] == ["5.0", "180"]  # 900 samples
-    assert "losses" not in ended.out  # of one run alone
+    assert "bits" not in ended.out  # of one run alone
 
 
 def test_files_with_and_without_validation_and_of_different_lengths_have_a_table(tmp_path):
@@ -91,7 +91,7 @@ def test_files_with_and_without_validation_and_of_different_lengths_have_a_table
     head, *rows = build_table(runs)
     assert [row[head.index("kept")] for row in rows] == ["0.9000", "-"]
     assert [row[head.index("epochs")] for row in rows] == ["5", "3"]
-    assert rows[1][head.index("losses")] == "same bits as held in 3 epochs"
+    assert rows[1][head.index("bits")] == "same bits as held in 3 epochs"
 
 
 def test_files_of_runs_that_were_validated_alone_are_compared_by_that(tmp_path):
@@ -123,10 +123,20 @@ def test_runs_of_another_task_are_compared_by_its_score(tmp_path, metric, name):
         build_table([Run("a", read_metrics(files[0])), Run("b", [record(1)])])
 
 
+def test_equal_losses_of_different_parameters_are_not_the_same_bits(tmp_path):
+    runs = [
+        Run(name, read_metrics(write(tmp_path / name, record(1) | {"parameters_sha256": sha256})))
+        for name, sha256 in (("a", "0" * 64), ("b", "1" * 64))
+    ]
+    assert compare_bits(*runs) == "differ from epoch 1"
+    older = Run("older", read_metrics(write(tmp_path / "older", record(1))))
+    assert compare_bits(runs[0], older) == "same bits as a"
+
+
 def test_null_is_a_number_that_is_not_finite(tmp_path):
     nan = read_metrics(write(tmp_path / "nan.jsonl", record(1, float("nan"))))
     null = read_metrics(write(tmp_path / "null.jsonl", record(1, None)))
-    assert compare_losses(Run("a", nan), Run("b", null)) == "same bits as a"
+    assert compare_bits(Run("a", nan), Run("b", null)) == "same bits as a"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +155,7 @@ def test_losses_are_compared_to_the_last_bit(tmp_path, first, other, told):
         Run(name, [record(k, loss) for k, loss in enumerate(losses, 1)])
         for name, losses in (("a", first), ("b", other))
     ]
-    assert compare_losses(*runs) == told
+    assert compare_bits(*runs) == told
 
 
 @pytest.mark.parametrize(
