@@ -18,12 +18,18 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
-.PHONY: train test golden check docs dist
+.PHONY: train test golden coverage check docs dist
 train: $(VENV)/train.installed
 	$(BIN)/mpirun -n $(RANKS) $(BIN)/python -m distnet.train $(ARGS)
 
 test: $(VENV)/test.installed
 	$(BIN)/python tests/run.py $(ARGS)
+
+# All tests once more, under coverage.py: of all processes, also ranks and commands, unless they are killed.
+coverage: $(VENV)/coverage.installed
+	$(BIN)/coverage erase
+	status=0; $(BIN)/coverage run tests/run.py $(ARGS) || status=$$?; \
+	  $(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
 
 # The golden hashes, with all kernels and vector code of this machine, on different numbers of ranks.
 golden: $(VENV)/train.installed
@@ -56,6 +62,7 @@ $(VENV)/bin/python:
 
 $(VENV)/train.installed: EXTRAS := $(MPI)
 $(VENV)/test.installed: EXTRAS := $(MPI),test
+$(VENV)/coverage.installed: EXTRAS := $(MPI),test,coverage
 $(VENV)/check.installed: EXTRAS := $(MPI),test,check
 $(VENV)/docs.installed: EXTRAS := docs
 $(VENV)/%.installed: pyproject.toml setup.py | $(VENV)/bin/python

@@ -15,13 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from distnet.runtime.launcher import mpirun_beside_python
+
 NETWORK = "10.78.0"
 
 
 def usable() -> str:
-    """Empty where hosts can be made, else what is missing."""
+    """Empty where hosts can be made and started on, else what is missing."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         return "needs root and ip netns"
+    mpirun = mpirun_beside_python()
+    if not shutil.which(mpirun) or b"Open MPI" in subprocess.check_output([mpirun, "--version"]):
+        return "needs MPICH, whose mpirun takes a stand-in for ssh"
     name = f"dn{os.getpid()}-try"
     if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode != 0:
         return "needs root and ip netns: namespaces can't be made"
@@ -60,8 +65,6 @@ def hosts(count: int) -> Iterator[tuple[list[str], str]]:
 @contextmanager
 def launcher(count: int, ranks_per_host: int) -> Iterator[list[str]]:
     """The beginning of a command that runs on every host: mpirun, with a stand-in for ssh."""
-    beside = Path(sys.executable).with_name("mpirun")
-    mpirun = str(beside) if beside.exists() else "mpirun"
     with hosts(count) as (addresses, name), tempfile.TemporaryDirectory() as folder:
         remote_shell = Path(folder, "remote-shell")
         remote_shell.write_text(
@@ -73,7 +76,17 @@ def launcher(count: int, ranks_per_host: int) -> Iterator[list[str]]:
         remote_shell.chmod(0o755)
         places = ",".join(f"{address}:{ranks_per_host}" for address in addresses)
         yield [
-            *("ip", "netns", "exec", f"{name}-1", mpirun, "-launcher", "ssh", "-launcher-exec", str(remote_shell)),
+            *(
+                "ip",
+                "netns",
+                "exec",
+                f"{name}-1",
+                mpirun_beside_python(),
+                "-launcher",
+                "ssh",
+                "-launcher-exec",
+                str(remote_shell),
+            ),
             *("-genv", "UCX_TLS", "tcp,self", "-hosts", places, "-n", str(count * ranks_per_host)),
         ]
 

@@ -25,6 +25,7 @@ NEEDS = (
     "real MNIST is not at hand",
     "needs root",
     "needs Open MPI",
+    "needs MPICH",
     "needs pandas",
     "needs a scikit-learn with tests",
 )
