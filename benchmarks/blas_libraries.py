@@ -1,8 +1,9 @@
 """The same bits with every BLAS: golden.py's runs with each library that can be had, as a table.
 
-`python benchmarks/blas_libraries.py [--folder DIR] [--mkl] [--build]`. Needs Debian, apt-get, pip, a network, not root.
-Debian's NumPy takes any libblas.so.3: reference BLAS, ATLAS, BLIS, OpenBLAS, and with --mkl Intel's from PyPI. --build
-compiles this Python's NumPy without any BLAS, which takes minutes. Exit status 1 if any sha256 differs.
+`python benchmarks/blas_libraries.py [--folder DIR] [--mkl] [--build] [--note FILE]`. Needs Debian, apt-get, pip
+and a network, not root. Debian's NumPy takes any libblas.so.3: reference BLAS, ATLAS, BLIS, OpenBLAS, and with --mkl
+Intel's from PyPI. --build compiles this Python's NumPy without any BLAS, which takes minutes. Exit status 1 if any
+sha256 differs.
 """
 
 import argparse
@@ -118,13 +119,15 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=cache / "distnet-blas", help="where packages stay unpacked")
     parser.add_argument("--mkl", action="store_true", help="fetch Intel's MKL, about 220 MB")
     parser.add_argument("--build", action="store_true", help="compile NumPy without any BLAS")
+    parser.add_argument("--note", type=Path, help="file for docs/machines.py", metavar="FILE")
     options = parser.parse_args()
+    noted = ["--note", options.note.absolute()] if options.note else []
     folder, status = options.folder.absolute(), 0
     names = [name for name in read_golden() if is_small(name)]
     print(f"{'library':20} {'NumPy':8} {'same sha256':12} BLAS, or that of NumPy's build if unknown", flush=True)
     for name, python, extra in environments(folder, options.mkl, options.build):
         ended = subprocess.run(
-            [*python, GOLDEN],
+            [*python, GOLDEN, *noted],
             env=os.environ | SINGLE_THREAD | python_variables(folder) | extra,
             capture_output=True,
             text=True,

@@ -1,8 +1,8 @@
 """The same bits on ARM64: golden.py's runs on an emulated machine.
 
-`python tests/arm64.py [--folder DIR] [--architecture arm64] [NAME ...]`. Needs Debian, apt-get and a network, not root:
-it fetches qemu-user and Debian's Python and NumPy for that architecture into a folder, once. Exit status 1 if any
-sha256 differs, 77 if emulator or packages can't be had.
+`python tests/arm64.py [--folder DIR] [--architecture arm64] [--note FILE] [NAME ...]`. Needs Debian, apt-get and a
+network, not root: it fetches qemu-user and Debian's Python and NumPy for that architecture into a folder, once. Exit
+status 1 if any sha256 differs, 77 if emulator or packages can't be had.
 """
 
 import argparse
@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="runs of golden.json (default: all small ones)", metavar="NAME")
     parser.add_argument("--folder", type=Path, default=cache / "distnet-arm64", help="where packages stay unpacked")
     parser.add_argument("--architecture", choices=MACHINES, default="arm64", help="Debian's name of the machine")
+    parser.add_argument("--note", type=Path, help="file for docs/machines.py", metavar="FILE")
     options = parser.parse_args()
     folder = options.folder.absolute()
     try:
@@ -67,7 +68,9 @@ def main() -> int:
         print(f"skipped, nothing was compared: {error}", file=sys.stderr)
         return SKIPPED
     environment = os.environ | python_variables(folder) | {"OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run([*python, GOLDEN, *options.names], env=environment, check=False).returncode
+    cpu = " ".join((*MACHINES[options.architecture].options[1:], "emulated by QEMU"))
+    noted = ["--note", options.note.absolute(), "--cpu", cpu] if options.note else []
+    return subprocess.run([*python, GOLDEN, *options.names, *noted], env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Golden hashes: small trainings that give the same bits on every machine, as golden.json has them.
 
     python tests/golden.py [NAME ...]              train here, alone or under mpirun, and compare
+    python tests/golden.py --note docs/machines.json   also note this machine, for docs/machines.py
     python tests/golden.py --write [NAME ...]      write golden.json anew: bits change with a minor version only
 
 A run has the arguments of `distnet.train` and, if it is to be interrupted and resumed, the step after which a rank gets
@@ -28,6 +29,7 @@ if __name__ == "__main__":
 import numpy as np
 from numpy.typing import NDArray
 
+from distnet import __version__
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.doctor import trial
 from distnet.doctor.machine import gather_facts
@@ -180,20 +182,43 @@ def describe_machine(world: World) -> dict[str, object]:
     }
 
 
-def compare(names: list[str], ranks_per_node: int | None) -> int:
-    """Train these runs, and print whether they have their hashes. Returns the exit status. Collective."""
+def note_machine(path: Path, machine: dict[str, object], verdicts: dict[str, bool]) -> None:
+    """Add a row about this machine to a file, or these runs to its row. Rows of other minor versions are dropped."""
+    rows = json.loads(path.read_text()) if path.exists() else []
+    version = __version__.rpartition(".")[0]
+    rows = [row for row in rows if row["distnet"] == version]
+    environment = {"distnet": version, **machine, "SIMD": bool(machine["SIMD"])}
+    row = next((row for row in rows if row.items() >= environment.items()), None)
+    if row is None:
+        rows.append(row := {**environment, "runs": {}})
+    row["runs"] |= verdicts
+    path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+
+
+def compare(names: list[str], ranks_per_node: int | None, path: Path | None = None, cpu: str = "") -> int:
+    """Train these runs, and print whether they have their hashes. Returns the exit status. Collective.
+
+    path: where to note it. cpu: what to note as the processor, if its own name is not enough.
+    """
     world = launched_world(ranks_per_node)
+    machine = describe_machine(world)
+    if cpu:
+        machine["CPU"] = f"{platform.machine()}, {sys.byteorder}-endian, {cpu}"
     if world.rank == 0:
-        print(json.dumps(describe_machine(world)), flush=True)
+        print(json.dumps(machine), flush=True)
     status, golden = 0, read_golden()
+    verdicts: dict[str, bool] = {}
     with working_directory(has_data=world.rank == 0):
         for name in names:
             run, expected = golden[name]
             found = train_small(run, ranks_per_node)
             status |= found != expected
+            verdicts[name] = not world.total(np.array([found != expected], np.int64))[0]
             if found != expected or world.rank == 0:
                 verdict = "same" if found == expected else f"rank {world.rank} has {found}, expected {expected}"
                 print(f"{name}: {verdict}", flush=True)
+    if path is not None and world.rank == 0:
+        note_machine(path, machine, verdicts)
     return status
 
 
@@ -215,13 +240,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="runs of golden.json (default: all small ones)", metavar="NAME")
     parser.add_argument("--ranks-per-node", type=int, help="of pretended nodes", metavar="K")
+    parser.add_argument(
+        "--note", type=Path, help="note this machine in a file such as docs/machines.json", metavar="FILE"
+    )
+    parser.add_argument("--cpu", default="", help="note this as the processor", metavar="NAME")
     parser.add_argument("--write", action="store_true", help="write their hashes into golden.json")
     options = parser.parse_args()
     names = options.names or [name for name in golden if is_small(name)]
     if unknown := [name for name in names if name not in golden]:
         parser.error(f"no run is called {', '.join(unknown)}; there are {', '.join(golden)}")
     if not options.write:
-        return compare(names, options.ranks_per_node)
+        return compare(names, options.ranks_per_node, options.note and options.note.absolute(), options.cpu)
     write(names)
     return 0
 

@@ -1,4 +1,4 @@
-"""golden.json on many machines that this one can be: python tests/matrix.py [PYTHON ...].
+"""golden.json on many machines that this one can be: python tests/matrix.py [--note FILE] [PYTHON ...].
 
 Trains golden.py's small runs with these interpreters, each with its own NumPy and MPI, on different numbers of ranks
 and nodes, OpenBLAS kernels, with and without NumPy's vector code, on one and two BLAS threads. A cell has a quarter
@@ -106,10 +106,10 @@ class Cell(NamedTuple):
             environment["NPY_DISABLE_CPU_FEATURES"] = " ".join(self.interpreter.extensions)
         return environment
 
-    def command(self, names: list[str]) -> list[str]:
-        """The command that compares these runs."""
+    def command(self, names: list[str], more: list[str]) -> list[str]:
+        """The command that compares these runs. more: options of golden.py."""
         python, (ranks, nodes, hosts) = str(self.interpreter.path), self.placement
-        words = [python, str(GOLDEN), *names]
+        words = [python, str(GOLDEN), *names, *more]
         if hosts:
             return [python, str(ROOT / "tests" / "hosts.py"), str(nodes), str(ranks // nodes), *words]
         if nodes > 1:
@@ -178,11 +178,11 @@ def choose(cells: list[Cell]) -> list[Cell]:
     return chosen
 
 
-def run(cell: Cell, names: list[str]) -> str:
-    """Compare in a cell; returns what is wrong, or ""."""
+def run(cell: Cell, names: list[str], more: list[str]) -> str:
+    """Compare in a cell; returns what is wrong, or "". more: options of golden.py."""
     try:
         ended = subprocess.run(
-            cell.command(names),
+            cell.command(names, more),
             env=cell.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -203,7 +203,9 @@ def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("pythons", nargs="*", type=Path, default=[Path(sys.executable)], metavar="PYTHON")
+    parser.add_argument("--note", type=Path, help="file for docs/machines.py", metavar="FILE")
     options = parser.parse_args()
+    more = ["--note", str(options.note.absolute())] if options.note else []
     begin = time.monotonic()
     kernels, missing = find_kernels()
     interpreters = [examine(path.absolute()) for path in options.pythons]
@@ -224,7 +226,7 @@ def main() -> int:
     names = [name for name in read_golden() if is_small(name)]
     failures = 0
     for number, cell in enumerate(chosen, 1):
-        wrong = run(cell, names[cell.part :: PARTS])
+        wrong = run(cell, names[cell.part :: PARTS], more)
         failures += bool(wrong)
         print(f"{time.monotonic() - begin:4.0f} s  {number}/{len(chosen)}  {cell}: {wrong or 'same'}", flush=True)
     print(f"{len(chosen)} environments, {failures or 'none'} with other bits")

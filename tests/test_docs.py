@@ -1,6 +1,7 @@
 """README, docs and launch agree with the code: options, files, signatures and messages exist."""
 
 import inspect
+import json
 import os
 import re
 import runpy
@@ -8,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from golden import read_golden
+from golden import is_small, read_golden
 from helpers import ROOT
 
 from distnet import NeuralNetwork, __main__
@@ -36,7 +37,10 @@ OTHERS_OPTIONS = {  # options of other programs, as far as pages name them
     "pytest": {"--only-mpi"},
     "sbatch": {"--array", "--cpus-per-task", "--hint", "--job-name", "--nodes", "--ntasks-per-node", "--open-mode"}
     | {"--requeue", "--signal", "--time", "--wrap"},
-    "tests/golden.py": {"--write"},
+    "make golden": {"--note"},
+    "tests/arm64.py": {"--architecture", "--note"},
+    "tests/golden.py": {"--note", "--write"},
+    "benchmarks/blas_libraries.py": {"--note"},
     "srun": {"--cpu-bind", "--cpus-per-task", "--kill-on-bad-exit", "--mpi", "--pty"},
     "timeout": {"--preserve-status", "--signal"},
     "useradd": {"--create-home", "--uid"},
@@ -170,6 +174,15 @@ def test_readme_and_tutorial_print_the_golden_hashes_of_make_train():
 
 def test_the_page_of_options_is_up_to_date():
     assert (ROOT / "docs" / "options.md").read_text() == OPTIONS["page"](), "run python docs/options.py"
+
+
+def test_the_page_of_machines_is_up_to_date():
+    machines = runpy.run_path(str(ROOT / "docs" / "machines.py"))
+    rows = json.loads((ROOT / "docs" / "machines.json").read_text())
+    written = (ROOT / "docs" / "machines.md").read_text()
+    assert written == machines["page"](rows, sum(map(is_small, read_golden()))), "run python docs/machines.py"
+    rows[0]["runs"] |= {"csv": False}
+    assert "the bits differ in 1 of" in machines["page"](rows, 0)
 
 
 def test_the_picture_of_a_grid_is_what_its_script_draws():

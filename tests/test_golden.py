@@ -3,12 +3,13 @@
 matrix.py compares on other kernels, NumPys and MPIs; arm64.py on another architecture.
 """
 
+import json
 from dataclasses import fields
 from itertools import combinations, product
 from pathlib import Path
 
 import pytest
-from golden import is_small, read_golden, train_small, working_directory
+from golden import is_small, note_machine, read_golden, train_small, working_directory
 from matrix import APART, PARTS, PLACEMENTS, Cell, Interpreter, choose
 
 from distnet.config.options import Config
@@ -71,6 +72,19 @@ def test_early_stopping_ends_its_golden_run():
     run, expected = GOLDEN["early stopping"]
     with working_directory():
         assert train_small(run._replace(arguments=[*run.arguments, "--patience", "20"])) != expected
+
+
+def test_a_machine_has_one_row_of_all_runs_that_were_noted_of_it_with_this_minor_version(tmp_path):
+    file, machine = tmp_path / "machines.json", {"CPU": "x86_64", "SIMD": ["AVX2"], "ranks": 1}
+    file.write_text(json.dumps([{"distnet": "0.0", "runs": {}}]))
+    note_machine(file, machine, {"csv": True})
+    note_machine(file, machine | {"ranks": 2}, {"csv": True})
+    note_machine(file, machine, {"npz": False})
+    rows = json.loads(file.read_text())
+    assert [(row["ranks"], row["SIMD"], row["runs"]) for row in rows] == [
+        (1, True, {"csv": True, "npz": False}),
+        (2, True, {"csv": True}),
+    ]
 
 
 def test_every_two_values_of_the_matrix_meet_in_a_cell_and_there_are_few_cells():
