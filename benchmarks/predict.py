@@ -1,18 +1,19 @@
 """Prediction beside scikit-learn's MLPClassifier: python benchmarks/predict.py [--rounds 7] [--rows 100000].
 
 Times `predict_proba` of `Classifier`, and `forward` of its network alone, in turn with MLPClassifier's in one process,
-and compares within a round. Memory is what the largest resident set of a process grows by in the call, each in a
-process of its own. Prints µs, MiB, and ratios to MLPClassifier.
+and compares within a round. Memory is by how much the largest resident set during the call exceeds that before it, each
+in a process of its own (on Linux only). Prints µs, MiB, and ratios to MLPClassifier.
 """
 
 import argparse
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import blas_kernel  # noqa: F401 - so that every way has the same
@@ -26,6 +27,7 @@ PEER = "MLPClassifier"
 WAYS = (PEER, "native", "native network", "portable", "portable network")
 LEAST_SECONDS = 0.05  # per way and round
 MIB = 1 << 20
+LEAST_MIB = 0.1  # that memory is compared with: few rows may need no new page
 
 
 def build(way: str, sizes: tuple[int, ...], dtype: str) -> Callable[[Any], Any]:
@@ -70,9 +72,16 @@ def print_growth(way: str, name: str, rows: str, dtype: str) -> None:
     """Print the bytes by which the largest resident set grows in the second call; the first one is of one row."""
     call, X = build(way, NETWORKS[name], dtype), draw_rows(int(rows), NETWORKS[name][0], dtype)
     call(X[:1])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the largest one so far becomes the present one
+    before = largest_resident_set()
     call(X)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print((largest_resident_set() - before) * 1024)
+
+
+def largest_resident_set() -> int:
+    """KiB of this process."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0])
 
 
 def measure_growth(way: str, name: str, rows: int, dtype: str) -> float:
@@ -101,7 +110,7 @@ def main() -> None:
                     print(f"  {way:17} {statistics.median(each):11,.0f} µs, {ratio:.2f} of {PEER}'s", flush=True)
             memory = {way: measure_growth(way, name, options.rows, dtype) for way in WAYS}
             for way, mib in memory.items():
-                print(f"  {way:17} {mib:11,.0f} MiB, {mib / memory[PEER]:.2f} of {PEER}'s", flush=True)
+                print(f"  {way:17} {mib:11,.1f} MiB, {mib / max(memory[PEER], LEAST_MIB):.2f} of {PEER}'s", flush=True)
 
 
 if __name__ == "__main__":

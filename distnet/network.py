@@ -120,10 +120,10 @@ class NeuralNetwork:
         in any X; in native, they may depend on how many rows X has, and where this one is.
         Python threads may call it at the same time. It keeps its memory for the next call.
         """
-        X, model = self._rows("X", X, self.sizes[0]), self.model
+        X = self._rows("X", X, self.sizes[0])
         inference = self._inference
-        if inference is None or not inference.is_for(model):
-            inference = self._inference = Inference(model)
+        if inference is None or not inference.is_for(self):
+            inference = self._inference = Inference(self.model)
         return inference.find_outputs(X)
 
     def backprop(self, X: ArrayLike, Y: ArrayLike) -> tuple[list[Array], list[Array]]:

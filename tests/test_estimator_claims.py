@@ -17,6 +17,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from distnet import Classifier, Regressor
 from distnet.datasets.sparse import SparseRows
+from distnet.estimators import base
 from distnet.runtime.errors import InputError
 from distnet.training.callbacks import Callback
 
@@ -126,6 +127,27 @@ def test_assigned_weights_are_those_of_the_network():
     assert (pickle.loads(pickle.dumps(fitted)).predict(X) == [3, 4]).all()
     fitted.coefs_[0] = np.zeros((8, 2))
     with pytest.raises(InputError, match=r"coefs_: expected shape \(4, 8\), got \(8, 2\)"):
+        fitted.predict(X)
+
+
+@pytest.mark.parametrize("arithmetic", ["native", "portable"])
+def test_plain_arrays_are_predicted_without_scikit_learns_checks_whose_messages_remain(arithmetic, monkeypatch):
+    fitted = Classifier(**QUICK, arithmetic=arithmetic).fit(X, Y)
+    expected = fitted.predict_proba(X.tolist())
+    for wrong, problem in (
+        (np.where(X > 1, np.nan, X), "Input X contains NaN"),
+        (np.where(X > 1, np.inf, X), "Input X contains infinity"),
+        (X[:, :2], "X has 2 features, but Classifier is expecting 4 features as input"),
+        (X[0], "Expected 2D array, got 1D array instead"),
+        (X[:0], "Found array with 0 sample"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            fitted.predict(wrong)
+    monkeypatch.setattr(base, "validate_data", None)
+    np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+    monkeypatch.undo()
+    fitted.feature_names_in_ = np.array(["a", "b", "c", "d"], object)  # as after a DataFrame
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
         fitted.predict(X)
 
 

@@ -123,7 +123,7 @@ class Classifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each sample, (samples,); or its labels, (samples, labels)."""
         outputs = self._outputs(X)
-        if self.network_.task == "multilabel":
+        if self._network.task == "multilabel":
             return (outputs >= HALF).astype(np.int64)
         classes: NDArray[Any] = self.classes_
         return classes[np.minimum(classify(outputs), len(classes) - 1)]
@@ -131,7 +131,7 @@ class Classifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> Array:
         """Probabilities (samples, classes), with columns in the order of classes_; or those of labels."""
         outputs = self._outputs(X)
-        if self.network_.task == "multilabel":
+        if self._network.task == "multilabel":
             return outputs
         return np.ones_like(outputs) if len(self.classes_) == 1 else class_probabilities(outputs)
 

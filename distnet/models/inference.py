@@ -4,6 +4,7 @@ import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -37,16 +38,16 @@ class Inference:
         self._lock = threading.Lock()
         self._free: dict[int, list[Propagation]] = {}  # by rows; the one used last is the last one
 
-    def is_for(self, model: Model) -> bool:
-        """Whether it computes the outputs of this model, too."""
+    def is_for(self, other: Any) -> bool:
+        """Whether it computes the outputs of another model, too. other: has the fields of one."""
         own = self.model
         return (
-            model.parameters is own.parameters
-            and model.sizes == own.sizes
-            and model.activation == own.activation
-            and model.arithmetic == own.arithmetic
-            and model.input_exponent == own.input_exponent
-            and model.task == own.task
+            other.parameters is own.parameters
+            and other.sizes == own.sizes
+            and other.activation == own.activation
+            and other.arithmetic == own.arithmetic
+            and other.input_exponent == own.input_exponent
+            and other.task == own.task
         )
 
     def find_outputs(self, X: Array) -> Array:
