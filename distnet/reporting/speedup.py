@@ -106,7 +106,7 @@ def tabulate_shares(runs: Sequence[Measurement]) -> list[list[str]]:
 def compare_bits(runs: Sequence[Measurement]) -> str:
     """Whether all trainings have the same parameters."""
     if len({each.sha256 for each in runs}) == 1:
-        same = "the bits are the same; " * (len(runs) > 1)
-        return f"{same}parameters sha256 {runs[0].sha256}"
+        agree = "the bits agree; " * (len(runs) > 1)
+        return f"{agree}parameters sha256 {runs[0].sha256}"
     found = [f"{each.sha256[:8]}... on {format_count(each.ranks, 'rank')}" for each in runs]
     return f"the bits differ; parameters sha256 {', '.join(found)}"

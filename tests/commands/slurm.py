@@ -6,6 +6,7 @@ they do, so that an installation that is there isn't touched. Isn't one of the t
 asks for daemons, and for minutes.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -236,6 +237,17 @@ def test_every_task_of_an_array_trains_a_preset_in_a_folder_of_its_own(slurm, di
     wait_for(lambda: slurm("squeue", "--noheader") == "", 120)
     names = {path.name for path in array.folder.glob("runs/*") if (path / "completed.json").exists()}
     assert names == {f"{array.number}-{preset}" for preset in ("mnist", "wide", "fashion")}, array.log()
+
+
+def test_the_speed_up_is_measured_on_the_nodes_of_the_job(slurm, digits, tmp_path):
+    speedup = f"{sys.executable} -m distnet.speedup --json --data-dir {digits} --epochs 3"
+    words = ["sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=2", f"--wrap={speedup}"]
+    job = Job(slurm, tmp_path, slurm(*words, cwd=tmp_path))
+    state, last = job.ended()
+    assert state == "COMPLETED", job.log()
+    found = json.loads(last)
+    assert [(each["ranks"], each["nodes"]) for each in found["measurements"]] == [(1, 1), (2, 1), (4, 2)]
+    assert found["same_bits"]
 
 
 def test_ranks_have_a_core_each(slurm):

@@ -107,8 +107,8 @@ def test_the_page_plots_what_the_json_says(job):
     assert speeds == {1: 1, 2: pytest.approx(two["efficiency"], rel=1e-4)}  # the chart of efficiency is the last
     assert page.headings == ["Speed", "Where the time goes", "Command"]
     assert f"backward: {two['shares']['backward']:.1%}" in page.titles
-    assert f"The bits are the same; parameters sha256 {two['parameters_sha256']}" in page.texts
-    assert "python -m distnet.train --data-dir" in page.text
+    assert f"The bits agree; parameters sha256 {two['parameters_sha256']}" in page.texts
+    assert "python -m distnet.speedup --ranks 1 2 --data-dir" in page.text
 
 
 def test_the_table_has_a_row_per_number_of_ranks_and_the_bits_come_last(speed, job):
@@ -121,7 +121,7 @@ def test_the_table_has_a_row_per_number_of_ranks_and_the_bits_come_last(speed, j
     assert lines[5].split()[:5] == ["1", f"{one['seconds']:.2f}", f"{one['samples_per_second']:,.0f}", "1.00", "100%"]
     assert lines[6].split()[3:5] == [f"{two['speed_up']:.2f}", f"{two['efficiency']:.0%}"]
     assert lines[8].split()[:5] == ["ranks", "step", "µs", "data", "forward"]
-    assert lines[-1] == f"the bits are the same; parameters sha256 {one['parameters_sha256']}"
+    assert lines[-1] == f"the bits agree; parameters sha256 {one['parameters_sha256']}"
 
 
 def test_without_one_rank_the_fewest_are_the_measure(speed):

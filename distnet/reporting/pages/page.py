@@ -31,7 +31,7 @@ img { display: block; width: 100%; height: auto; image-rendering: pixelated; bor
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 1.5rem; }
 @media (min-width: 70rem) { .charts.pairs { grid-template-columns: 1fr 1fr; } }
 .charts svg { max-width: 27rem; }
-.scroll + .charts { margin-top: 1.5rem; }
+.charts + .scroll, .bar + .scroll { margin-top: 1.5rem; }
 .charts figcaption b, .key { color: var(--ink); }
 .key { white-space: nowrap; margin-left: .8rem; }
 .key i { display: inline-block; width: 1.4em; border-top: .2em solid var(--c); vertical-align: .22em;

@@ -31,8 +31,9 @@ def render_speedup(runs: Sequence[Measurement], arguments: Sequence[str], notes:
     """Render the page as HTML. runs: from the fewest ranks up. arguments: of the training, as typed. notes: on it."""
     first = runs[0]
     pairs = [(name, rest) for name, _, rest in (line.partition(": ") for line in first.header)]
-    speeds = [tabulate_speed(each, first) for each in runs]
-    command = shlex.join(["python", "-m", "distnet.train", *arguments])
+    speeds = [tabulate_speed(each, first) | {"ranks": format_count(each.ranks, "rank")} for each in runs]
+    counts = [str(each.ranks) for each in runs]
+    command = shlex.join(["python", "-m", "distnet.speedup", "--ranks", *counts, *arguments])
     verdict = [compare_bits(runs), *notes]
     return render_document(
         "distnet: speed-up",
@@ -42,10 +43,10 @@ def render_speedup(runs: Sequence[Measurement], arguments: Sequence[str], notes:
             *(f"<p>{escape(line[0].upper() + line[1:])}</p>" for line in verdict),
             render_section(
                 "Speed",
-                render_table(list(speeds[0]), [list(each.values()) for each in speeds], reflows=True),
                 '<div class="charts pairs">',
                 *draw_speeds(runs),
                 "</div>",
+                render_table(list(speeds[0]), [list(each.values()) for each in speeds], reflows=True),
             ),
             render_section("Where the time goes", *draw_shares(runs)),
             render_section("Command", f"<pre>{escape(command)}</pre>"),
@@ -71,14 +72,14 @@ def draw_speeds(runs: Sequence[Measurement]) -> list[str]:
 
 
 def draw_shares(runs: Sequence[Measurement]) -> list[str]:
-    """Draw the shares of the phases as a bar per number of ranks, below a table of them and a key."""
+    """Draw the shares of the phases as a bar per number of ranks, below a key and above a table."""
     head, *rows = tabulate_shares(runs)
     keys = "".join(render_key(phase, COLOUR_OF[phase], "box") for phase in head[2:])
     bars = []
     for each, row in zip(runs, rows, strict=True):
-        shares = each.shares()
+        row[0], shares = format_count(each.ranks, "rank"), each.shares()
         parts = [(COLOUR_OF[phase], shares[phase], f"{phase}: {shares[phase]:.1%}") for phase in head[2:]]
-        bars.append(render_bar(format_count(each.ranks, "rank"), parts, f"{row[1]} µs"))
+        bars.append(render_bar(row[0], parts, f"{row[1]} µs"))
     note = "Shares of the time of all ranks, and the time of a step on rank 0, which has no evaluation."
     table = render_table(head, rows, reflows=True)
-    return [table, f'<p class="keys small">{keys}</p>', *bars, f'<p class="small">{note}</p>']
+    return [f'<p class="keys small">{keys}</p>', *bars, table, f'<p class="small">{note}</p>']
