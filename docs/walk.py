@@ -20,6 +20,7 @@ from distnet.nn.portable import PortablePropagation
 from distnet.parallel import exchange, partition
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
+from distnet.portable.grids import BIAS
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
 from distnet.training.configuration import TrainingConfig
@@ -89,11 +90,11 @@ class Recorder:
                 "loss parts": work.loss_parts.T,
                 "output deltas": work._output_deltas.T,
                 "hidden deltas": hidden.deltas,
-                "exponents": work.exponents,
+                "exponents": work.exponents - BIAS,
                 "gradients": here.gradients[0, :count],
             },
             "exchange": {"sum": here._sum},
-            "waiting": {"largest exponents": here._largest_exponents} if here._exponents is not None else {},
+            "waiting": {"largest exponents": here._largest_exponents - BIAS} if here._exponents is not None else {},
             "update": {"slice": here.slice},
         }
         self.numbers |= {name: array.copy() for name, array in arrays[phase].items()}
@@ -276,7 +277,8 @@ def sections(seen: Sequence[Numbers]) -> Iterator[tuple[str, str, str]]:
         "Exponents",
         "exponents =",
         "Only portable arithmetic needs this. For the largest magnitude m of each array, a rank finds the smallest "
-        "exponent e with m < 2ᵉ. The ranks agree on the largest exponents, and round to the same grids, "
+        f"exponent e with m < 2ᵉ; in memory, it has {BIAS:,} added, as in a float64. "
+        "The ranks agree on the largest exponents, and round to the same grids, "
         "so that the gradients add [without rounding](portable.md#the-bound).\n\n"
         + table(
             ["", "h", "δ(h)", "δ(p)"],
