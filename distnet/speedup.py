@@ -55,27 +55,18 @@ def main() -> int:
     refuse_launcher(NAME)
     typed, arguments = build_parser().parse_known_args()
     config = read_config(arguments)
-    counts = sorted(set(sum(typed.ranks, ()) if typed.ranks else doubled(count_cores())))
     check_results(config)
-    check_shards(config.arithmetic, config.shards, counts[-1])
-    build_launcher(counts[-1])
+    counts = sum(typed.ranks, ()) if typed.ranks else doubled(min(filter(None, (count_cores(), config.shards))))
+    most = max(counts)
+    check_shards(config.arithmetic, config.shards, most)
+    build_launcher(most)
     if typed.output:
         check_writable(typed.output, "--output")
-    runs: list[Measurement] = []
-    for ranks in counts:
-        begin = time.perf_counter()
-        status, output = run_training([*arguments, *MEASURED], ranks)
-        if status:
-            if status != EXIT_BAD_INPUT:  # which the training has reported in one line
-                warn(f"the training on {format_count(ranks, 'rank')} exited with status {status}")
-            return status
-        runs.append(read_measurement(ranks, output, time.perf_counter() - begin))
-        if not typed.json:
-            print_speed(runs)
-    has_fixed_tree = config.shards is not None and config.reduction == "tree"
-    must_agree = config.arithmetic == "portable" or has_fixed_tree
-    agree = len({each.sha256 for each in runs}) == 1
+    status, runs = measure(sorted(set(counts)), arguments, is_shown=not typed.json)
+    if status:
+        return status
     notes = [line for line in runs[-1].header if line.startswith("note: ")]
+    agree = len({each.sha256 for each in runs}) == 1
     if typed.output:
         page = render_speedup(runs, arguments, notes)
         write_content(typed.output, page.encode(errors="replace"), f"--output {typed.output}")
@@ -87,10 +78,30 @@ def main() -> int:
         print("\n".join([compare_bits(runs), *map(to_printable, notes)]))
         if typed.output:
             print(f"wrote {to_printable(typed.output)}")
-    if must_agree and not agree:
-        warn(f"the bits must not differ with these options; python -m distnet.doctor mpirun -n {counts[-1]} checks why")
+    has_fixed_tree = config.shards is not None and config.reduction == "tree"
+    if not agree and (config.arithmetic == "portable" or has_fixed_tree):
+        warn(f"the bits must not differ with these options; python -m distnet.doctor mpirun -n {most} checks why")
         return EXIT_DIFFERENT
     return 0
+
+
+def measure(counts: Sequence[int], arguments: Sequence[str], is_shown: bool) -> tuple[int, list[Measurement]]:
+    """Train on each of these numbers of ranks. Returns the status of the last training, and what was measured.
+
+    The first training that fails is the last. is_shown: whether to print each measurement at once.
+    """
+    runs: list[Measurement] = []
+    for ranks in counts:
+        begin = time.perf_counter()
+        status, output = run_training([*arguments, *MEASURED], ranks)
+        if status:
+            if status != EXIT_BAD_INPUT:  # which the training has reported in one line
+                warn(f"the training on {format_count(ranks, 'rank')} exited with status {status}")
+            return status, runs
+        runs.append(read_measurement(ranks, output, time.perf_counter() - begin))
+        if is_shown:
+            print_speed(runs)
+    return 0, runs
 
 
 def count_cores() -> int:

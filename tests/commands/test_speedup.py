@@ -124,6 +124,19 @@ def test_the_table_has_a_row_per_number_of_ranks_and_the_bits_come_last(speed, j
     assert lines[-1] == f"the bits agree; parameters sha256 {one['parameters_sha256']}"
 
 
+@pytest.mark.parametrize(
+    ("options", "counts"), [((), [1, 2, 4, 6]), (("--arithmetic", "native", "--shards", "4"), [1, 2, 4])]
+)
+def test_by_default_the_ranks_double_up_to_one_per_core_and_per_shard(monkeypatch, options, counts):
+    monkeypatch.setattr(speedup, "usable_cores", lambda: frozenset(range(6)))
+    monkeypatch.setattr(speedup, "cpu_quota", lambda: None)
+    monkeypatch.setattr(speedup, "build_launcher", lambda ranks: [])
+    measured = []
+    monkeypatch.setattr(speedup, "measure", lambda counts, *_, **__: (measured.extend(counts) or 1, []))
+    monkeypatch.setattr(sys, "argv", ["speedup", *options])
+    assert (speedup.main(), measured) == (1, counts)
+
+
 def test_without_one_rank_the_fewest_are_the_measure(speed):
     status, out, _ = speed("--ranks", "2", *TRAIN)
     assert status == 0
