@@ -1,5 +1,8 @@
 """Accuracy of `Classifier` with each kind of initial weights, and of MLPClassifier: benchmarks/initialisation.py.
 
+Prints the table and writes it into docs/mathematics.md; with an argument, another activation than relu, it only prints
+it.
+
 Both have their default parameters. Seed k splits the rows (a quarter to test on, stratified), draws those of circles
 and moons, and is the random_state. "difference" is the mean over the seeds of the default's accuracy less that of
 scikit-learn, and its standard error.
@@ -7,9 +10,12 @@ scikit-learn, and its standard error.
 
 import sys
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import blas_kernel  # noqa: F401 - before NumPy
 import numpy as np
+from results import fill
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_circles, make_moons
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
@@ -18,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from distnet import Classifier
 from distnet.nn.parameters import INITIALISATIONS
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "mathematics.md"
 SEEDS = 20
 KINDS = (None, *INITIALISATIONS)
 FIXED = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}
@@ -51,21 +58,28 @@ def accuracies(name: str, scaled: bool, activation: str) -> dict[str, np.ndarray
     return {model: np.array(values) for model, values in found.items()}
 
 
-def main() -> None:
-    """A line of the table per data set, raw and scaled."""
-    activation = sys.argv[1] if len(sys.argv) > 1 else "relu"
+def lines(activation: str) -> Iterator[str]:
+    """The lines of the table: one per data set, raw and scaled."""
     models = ("sklearn", "default", *INITIALISATIONS)
-    print(f"| {activation} | inputs | {' | '.join(models)} | difference |")
-    print("| --- | --- |" + " ---: |" * (len(models) + 1))
+    yield f"| {activation} | inputs | {' | '.join(models)} | difference |"
+    yield "| --- | --- |" + " ---: |" * (len(models) + 1)
     for name in (*FIXED, *DRAWN):
         for scaled in (False, True):
             found = accuracies(name, scaled, activation)
             gain = found["default"] - found["sklearn"]
             means = " | ".join(f"{found[model].mean():.3f}" for model in models)
             error = gain.std(ddof=1) / SEEDS**0.5
-            print(
-                f"| {name} | {'scaled' if scaled else 'raw'} | {means} | {gain.mean():+.3f} ± {error:.3f} |", flush=True
-            )
+            yield f"| {name} | {'scaled' if scaled else 'raw'} | {means} | {gain.mean():+.3f} ± {error:.3f} |"
+
+
+def main() -> None:
+    """Print the table, and write it."""
+    table = []
+    for line in lines(sys.argv[1] if len(sys.argv) > 1 else "relu"):
+        print(line, flush=True)
+        table.append(line)
+    if len(sys.argv) == 1:
+        fill(PAGE, {"initialisation": "\n".join(table)}, "initialisation.py")
 
 
 if __name__ == "__main__":
