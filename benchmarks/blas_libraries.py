@@ -127,7 +127,7 @@ def main() -> int:
     print(f"{'library':20} {'NumPy':8} {'same sha256':12} BLAS, or that of NumPy's build if unknown", flush=True)
     for name, python, extra in environments(folder, options.mkl, options.build):
         ended = subprocess.run(
-            [*python, GOLDEN, *noted],
+            [*python, GOLDEN, *noted, *(("--blas", name) if extra else ())],
             env=os.environ | SINGLE_THREAD | python_variables(folder) | extra,
             capture_output=True,
             text=True,

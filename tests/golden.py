@@ -195,15 +195,16 @@ def note_machine(path: Path, machine: dict[str, object], verdicts: dict[str, boo
     path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
 
 
-def compare(names: list[str], ranks_per_node: int | None, path: Path | None = None, cpu: str = "") -> int:
+def compare(names: list[str], ranks_per_node: int | None, path: Path | None, cpu: str, blas: str) -> int:
     """Train these runs, and print whether they have their hashes. Returns the exit status. Collective.
 
-    path: where to note it. cpu: what to note as the processor, if its own name is not enough.
+    path: where to note it, or None. cpu, blas: what to note, "" for the names that are found.
     """
     world = launched_world(ranks_per_node)
     machine = describe_machine(world)
     if cpu:
         machine["CPU"] = f"{platform.machine()}, {sys.byteorder}-endian, {cpu}"
+    machine["BLAS"] = blas or machine["BLAS"]
     if world.rank == 0:
         print(json.dumps(machine), flush=True)
     status, golden = 0, read_golden()
@@ -243,14 +244,17 @@ def main() -> int:
     parser.add_argument(
         "--note", type=Path, help="note this machine in a file such as docs/machines.json", metavar="FILE"
     )
-    parser.add_argument("--cpu", default="", help="note this as the processor", metavar="NAME")
+    for name in ("--cpu", "--blas"):
+        parser.add_argument(name, default="", help="note this in place of what is found", metavar="NAME")
     parser.add_argument("--write", action="store_true", help="write their hashes into golden.json")
     options = parser.parse_args()
     names = options.names or [name for name in golden if is_small(name)]
     if unknown := [name for name in names if name not in golden]:
         parser.error(f"no run is called {', '.join(unknown)}; there are {', '.join(golden)}")
     if not options.write:
-        return compare(names, options.ranks_per_node, options.note and options.note.absolute(), options.cpu)
+        return compare(
+            names, options.ranks_per_node, options.note and options.note.absolute(), options.cpu, options.blas
+        )
     write(names)
     return 0
 

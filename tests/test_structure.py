@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,14 @@ def imports(tree: ast.AST, types: bool) -> set[str]:
     return set().union(*(imports(child, types) for child in ast.iter_child_nodes(tree)))
 
 
+@cache
 def parsed(name):
     return ast.parse(FILES[name].read_text())
+
+
+@cache
+def imports_of(name, types):
+    return imports(parsed(name), types)
 
 
 def package_of(name):
@@ -98,7 +105,7 @@ def package_of(name):
 
 def imported(name):
     """The modules of distnet that a module imports, by their dotted names."""
-    found = {each.removeprefix("distnet.") for each in imports(parsed(name), types=True) if each.startswith("distnet.")}
+    found = {each.removeprefix("distnet.") for each in imports_of(name, types=True) if each.startswith("distnet.")}
     return {each for each in found if each in FILES and each not in PACKAGES}
 
 
@@ -129,13 +136,13 @@ def test_no_modules_import_each_other_in_a_cycle():
 
 
 def test_the_package_itself_imports_its_files_when_they_are_asked_for():
-    assert not {name for name in imports(parsed("__init__"), types=False) if name.startswith("distnet")}
+    assert not {name for name in imports_of("__init__", types=False) if name.startswith("distnet")}
 
 
 @pytest.mark.parametrize("library", OTHERS)
 def test_a_library_is_imported_where_it_belongs(library):
     def importers(types):
-        return {name for name in FILES if library in {i.split(".")[0] for i in imports(parsed(name), types)}}
+        return {name for name in FILES if library in {i.split(".")[0] for i in imports_of(name, types)}}
 
     users, for_types = OTHERS[library]
     assert importers(types=False) <= users
