@@ -25,7 +25,7 @@ from distnet.runtime.launch import launched, launched_rank, launched_size
 from distnet.runtime.logs import error_descriptor, open_streams, warn
 
 EXIT_BAD_INPUT = 2
-EXIT_DIFFERENT = 65  # the parameters are not those that were expected; EX_DATAERR
+EXIT_DIFFERENT = 65  # the bits are not those that were expected; EX_DATAERR
 EXIT_RESUMABLE = 75  # stopped by request, with a checkpoint; EX_TEMPFAIL of sysexits.h
 EXIT_DIVERGED = 70  # the loss is NaN or infinite, and would be again; EX_SOFTWARE
 EXIT_UNWRITTEN = 74  # a result or the last checkpoint could not be written; EX_IOERR

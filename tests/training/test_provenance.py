@@ -129,8 +129,9 @@ def test_evaluate_prints_the_sha256_last_and_its_status_is_65_where_another_is_e
         for form in ([], ["--json"]):
             options = evaluate_command.build_parser().parse_args(words + form)
             with Watchdog() as watchdog:
-                assert evaluate_command.evaluate(options, watchdog) == status
+                ended = evaluate_command.evaluate(options, watchdog)
             out, err = capsys.readouterr()
+            assert ended == status
             if form:
                 assert json.loads(out)["parameters_sha256"] == found
             else:
