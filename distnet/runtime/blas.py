@@ -2,6 +2,7 @@
 
 import threading
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,16 @@ def find_libraries() -> list[Any]:
 
 
 def describe_blas() -> list[tuple[str, str]]:
-    """Name with version, and kernels, of each BLAS of this process, such as ("openblas 0.3.30", "Haswell").
+    """Name with version, and kernels, of NumPy's BLAS, such as ("openblas 0.3.30", "Haswell").
 
-    If there is none that threadpoolctl knows, the one that NumPy was built with. Kernels are "unknown" if they are.
+    Those of the whole process if NumPy has none of its own; SciPy may have loaded another. If there is none that
+    threadpoolctl knows, the one that NumPy was built with. Kernels are "unknown" if they are.
     """
-    if found := [library.info() for library in find_libraries()]:
+    all_libraries = [library.info() for library in find_libraries()]
+    numpy_libraries = [
+        each for each in all_libraries if any(part.startswith("numpy") for part in Path(each["filepath"]).parts)
+    ]
+    if found := numpy_libraries or all_libraries:
         names = [(f"{each['internal_api']} {each['version']}", each.get("architecture", "unknown")) for each in found]
         return list(dict.fromkeys(names))
     configuration: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]

@@ -1,5 +1,7 @@
 """The bits don't depend on how many threads the BLAS of the process has, in training or not, in any Python thread."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -66,3 +68,15 @@ def test_contexts_within_each_other_restore_the_number_at_the_last_exit():
             assert blas_threads() == {1}
         assert blas_threads() == {1}
     assert blas_threads() == {3}
+
+
+def test_the_blas_that_is_noted_is_numpys_also_if_scipy_has_loaded_another():
+    code = """
+from distnet.runtime.blas import describe_blas
+print(describe_blas())
+"""
+    alone, beside = (
+        subprocess.run([sys.executable, "-c", first + code], capture_output=True, text=True, check=True).stdout
+        for first in ("", "import scipy.linalg")
+    )
+    assert alone == beside
