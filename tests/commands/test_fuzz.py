@@ -45,7 +45,7 @@ for text_codec in ("cp437", "raw-unicode-escape", "utf-16"):
 
 
 def examples(number):
-    """Settings that give the same examples at every run, so that more of them find nothing new at the next."""
+    """Settings that give the same examples at every run."""
     return settings(
         max_examples=number,
         derandomize=True,
@@ -188,7 +188,7 @@ def checkpoint(folder):
 
 
 @given(changes)
-@examples(750)
+@examples(1500)
 def test_mutated_checkpoints_are_refused_or_unchanged(folder, checkpoint, changes):
     if read := check_checkpoint(folder / "mutated", mutated(checkpoint, changes)):
         assert read.arrays.keys() == ARRAYS.keys()
@@ -196,7 +196,7 @@ def test_mutated_checkpoints_are_refused_or_unchanged(folder, checkpoint, change
 
 
 @given(st.sampled_from([b"", b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY\x01\0", b"\x80\x04"]), st.binary(max_size=300))
-@examples(150)
+@examples(300)
 def test_random_bytes_are_no_checkpoint(folder, start, content):
     assert check_checkpoint(folder / "random", start + content) is None
 
@@ -222,7 +222,7 @@ member = st.tuples(st.sampled_from(["parameters.npy", "losses.npy", "header.npy"
 
 
 @given(st.lists(member, max_size=4, unique_by=lambda each: each[0]), st.binary(max_size=20))
-@examples(350)
+@examples(700)
 def test_archives_of_any_arrays_are_refused(folder, members, before):
     path = folder / "archive"
     file = io.BytesIO(before)
@@ -245,7 +245,7 @@ plain = st.recursive(
     st.dictionaries(st.sampled_from([*HEADER, "format", "version"]), plain, max_size=3),
     st.dictionaries(st.sampled_from([*HEADER["config"], "more"]), plain, max_size=3),
 )
-@examples(300)
+@examples(600)
 def test_checkpoints_sealed_over_any_header_are_refused_or_valid(folder, some, of_the_config):
     header = {"format": "distnet checkpoint", "version": 1} | HEADER
     text = json.dumps(header | {"config": HEADER["config"] | of_the_config} | some)
@@ -281,7 +281,7 @@ def models(folder):
 
 @pytest.mark.parametrize("form", [0, 1], ids=["pkl", "npz"])
 @given(changes)
-@examples(500)
+@examples(1000)
 def test_mutated_models_are_refused_or_valid(folder, models, form, changes):
     check_model(folder / "mutated model", mutated(models[form], changes))
 
@@ -318,13 +318,13 @@ opcodes = [
 
 
 @given(st.sampled_from([b"\x80\4", b"\x80\2", b""]), st.lists(st.sampled_from(opcodes), max_size=25))
-@examples(750)
+@examples(1500)
 def test_pickles_of_any_opcodes_are_refused(folder, start, chosen):
     check_model(folder / "opcodes", start + b"".join(chosen) + b".")
 
 
 @given(plain, st.integers(0, pickle.HIGHEST_PROTOCOL))
-@examples(150)
+@examples(300)
 def test_pickles_of_any_values_are_refused(folder, content, protocol):
     check_model(folder / "values", pickle.dumps(content, protocol))
     check_model(folder / "values", pickle.dumps({"format": "distnet model", "version": 1, "about": content}, protocol))
@@ -351,7 +351,7 @@ IMAGES, LABELS = idx(0x803, (6, 3, 2), bytes(range(36))), idx(0x801, (6,), bytes
 
 
 @given(changes, changes, st.booleans(), st.sampled_from([(0, 1), (1, 0), (1, 1)]))
-@examples(500)
+@examples(1000)
 def test_mutated_idx_files_are_refused_or_valid(folder, one, other, is_zipped, which):
     images, labels = (gzip.compress(each, mtime=0) if is_zipped else each for each in (IMAGES, LABELS))
     check_idx(folder, mutated(images, one) if which[0] else images, mutated(labels, other) if which[1] else labels)
@@ -366,7 +366,7 @@ size = st.one_of(st.sampled_from(NUMBERS), st.integers(0, 7))
     st.binary(max_size=60),
     st.sampled_from([lambda content: content, gzip.compress, lambda content: gzip.compress(content)[:-3]]),
 )
-@examples(500)
+@examples(1000)
 def test_idx_files_of_any_header_are_refused_or_valid(folder, magic, shape, data, wrapped):
     check_idx(folder, wrapped(idx(magic, shape, data)), LABELS)
     check_idx(folder, IMAGES, wrapped(idx(magic, shape, data)))
@@ -378,7 +378,7 @@ CSV = b"x,y,kind\n" + b"".join(b"%d,1.5e%d,%s\n" % (row, row, b"ab"[row % 2 :][:
 
 
 @given(changes)
-@examples(500)
+@examples(1000)
 def test_mutated_csv_files_are_refused_or_valid(folder, changed):
     content = mutated(CSV, changed)
     put(folder / "a.csv", content)
@@ -395,7 +395,7 @@ TOML = to_toml(read_config(["--checkpoint-dir", "a", "--optimizer", "adam", "--p
 
 
 @given(changes)
-@examples(500)
+@examples(1000)
 def test_mutated_files_of_options_are_a_configuration_or_refused(folder, changed):
     put(folder / "a.toml", mutated(TOML, changed))
     check_words(["--config", str(folder / "a.toml")])
@@ -423,7 +423,7 @@ words = st.one_of(
 
 
 @given(st.lists(words, max_size=8))
-@examples(500)
+@examples(1000)
 def test_any_words_are_a_configuration_or_refused_in_one_line(arguments):
     check_words(arguments)
 
@@ -432,7 +432,7 @@ option = st.sampled_from([f"--{field.name.replace('_', '-')}" for field in field
 
 
 @given(st.lists(st.tuples(option, words), max_size=3))
-@examples(500)
+@examples(1000)
 def test_any_values_of_options_are_a_configuration_or_refused_in_one_line(pairs):
     check_words(["--checkpoint-dir", "a", *(word for pair in pairs for word in pair)])
 
