@@ -240,6 +240,7 @@ def test_torch_loads_a_safetensors_file_and_computes_our_probabilities(tmp_path,
         "relu": torch.nn.ReLU(),
         "leaky-relu": torch.nn.LeakyReLU(0.01),
         "gelu": torch.nn.GELU("tanh"),
+        "identity": torch.nn.Identity(),
     }[activation]
     linear = torch.nn.Linear
     theirs = torch.nn.Sequential(linear(7, 12), made, linear(12, 9), made, linear(9, 4), torch.nn.Softmax(-1)).double()
