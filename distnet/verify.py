@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distnet.config.building import UNCOMPUTED, build_trainer, load_dataset, reproducible_config
+from distnet.config.building import build_trainer, computed_options, load_dataset, reproducible_config
 from distnet.config.conflicts import find_ineffective
 from distnet.config.options import Config
 from distnet.config.parser import Parser
@@ -168,8 +168,7 @@ def verify(world: World, trained: Trained, options: argparse.Namespace, watchdog
     if then is None:
         print_on_root(world, f"there is no {to_printable(beside)} to compare the environment with")
     else:
-        effective = reproducible_config(config, data, trainer).to_dict()
-        computed = {name: value for name, value in effective.items() if name not in UNCOMPUTED}
+        computed = computed_options(reproducible_config(config, data, trainer))
         sessions = Sessions(world).until(trainer.global_step)
         changes = compare_provenance(then, build_provenance("", computed, data, sessions, sha256, 0))
         # A table may have moved: its sha256 is compared.

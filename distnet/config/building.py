@@ -113,6 +113,11 @@ def build_augmentation(config: Config, data: Dataset) -> Augmentation | None:
     return Augmentation(data.shape, chosen, float(background), config.dtype)
 
 
+def computed_options(config: Config) -> dict[str, Any]:
+    """The options that decide what is computed, as JSON represents them."""
+    return {name: value for name, value in config.to_dict().items() if name not in UNCOMPUTED}
+
+
 def reproducible_config(config: Config, data: Dataset, trainer: Trainer) -> Config:
     """The configuration that gives the same bits again, with the shards and the data set that this run used.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from distnet.config.building import UNCOMPUTED, reproducible_config
+from distnet.config.building import computed_options, reproducible_config
 from distnet.config.options import Config
 from distnet.config.reading import WRITTEN, to_toml
 from distnet.datasets.dataset import Dataset
@@ -182,7 +182,7 @@ class Results:
             path = provenance_path(config.model)
             provenance = build_provenance(
                 self._command,
-                {name: value for name, value in self._effective.to_dict().items() if name not in UNCOMPUTED},
+                computed_options(self._effective),
                 self.data,
                 self.sessions.until(trainer.global_step),
                 self.sha256,

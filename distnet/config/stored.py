@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from distnet.config.building import UNCOMPUTED
 from distnet.config.options import Config
 from distnet.config.reading import read_value
 from distnet.runtime.errors import InputError
@@ -27,7 +28,7 @@ def read_stored(stored: Mapping[str, Any], subject: object) -> Config:
         if name not in options:
             problem = f"its option {name} is unknown to this distnet"
             raise InputError(subject, problem, "use the distnet that wrote it")
-        if value is None or options[name]["group"] in ("output", "recovery"):
+        if value is None or name in UNCOMPUTED:
             continue
         try:
             config[name] = read_value(options[name], value)
