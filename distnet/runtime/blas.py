@@ -54,9 +54,8 @@ def describe_blas() -> list[tuple[str, str]]:
     threadpoolctl knows, the one that NumPy was built with. Kernels are "unknown" if they are.
     """
     all_libraries = [library.info() for library in find_libraries()]
-    numpy_libraries = [
-        each for each in all_libraries if any(part.startswith("numpy") for part in Path(each["filepath"]).parts)
-    ]
+    beginning = str(Path(np.__file__).resolve().parent)  # of paths in numpy/ and, beside it, in numpy.libs/
+    numpy_libraries = [each for each in all_libraries if each["filepath"].startswith(beginning)]
     if found := numpy_libraries or all_libraries:
         names = [(f"{each['internal_api']} {each['version']}", each.get("architecture", "unknown")) for each in found]
         return list(dict.fromkeys(names))
