@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from results import fill
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BASE = "native"  # the way that the picture compares with
 SHORT_WAYS = (
@@ -119,23 +121,13 @@ def write(found: dict[str, Any]) -> None:
     """performance.json, the plot, the tables, and README's."""
     (DOCS / "performance.json").write_text(json.dumps(found, indent=1) + "\n")
     plot(found["steps"], DOCS / "performance.svg")
-    fill(
-        DOCS / "performance.md",
-        about=found["about"],
-        steps=steps_table(found["steps"]),
-        wanted=rows_table([Row(*row) for row in found["rows"]]),
-    )
-    fill(DOCS.parent / "README.md", speed=short_table(found["steps"]))
-
-
-def fill(page: Path, **parts: str) -> None:
-    """Put each part between its marker comments."""
-    text = page.read_text()
-    for name, part in parts.items():
-        begin, end = f"<!-- {name}: benchmarks/compare.py -->\n", "\n<!-- end -->"
-        start = text.index(begin) + len(begin)
-        text = text[:start] + part + text[text.index(end, start) :]
-    page.write_text(text)
+    parts = {
+        "about": found["about"],
+        "steps": steps_table(found["steps"]),
+        "wanted": rows_table([Row(*row) for row in found["rows"]]),
+    }
+    fill(DOCS / "performance.md", parts, "compare.py")
+    fill(DOCS.parent / "README.md", {"speed": short_table(found["steps"])}, "compare.py")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""What dense networks reach: python benchmarks/results.py [ROW ...] [--ranks 2].
+"""What dense networks reach: python benchmarks/results.py [ROW ...].
 
 Trains the rows that are named, each from all of its seeds, by the command that stands in the table, and notes
 error, time, sha256 and curve of every run in docs/results/ROW.json. Then, or without any row, draws the curves into
 docs/results/*.svg and writes the tables of docs/results/README.md. DISTNET_DATA has to name real MNIST. Needs
 matplotlib (extra bench) and mpirun beside this Python.
-
---take ROW SEED SECONDS OUT METRICS notes a run that was made elsewhere, from what it printed and its metrics file.
 """
 
 import argparse
@@ -16,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import blas_kernel  # noqa: F401 - for the processes that this starts
 
 from distnet import __version__
+from distnet.config.options import PRESET_FOLDER
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 POINTS = 200  # of a curve that are kept
@@ -84,8 +84,11 @@ def noted(seed: int, seconds: float, ranks: int, out: str, metrics: str) -> dict
 
 
 def note(row: str, run: dict[str, Any]) -> None:
-    """Put a run into the row's file, in the place of another from the same seed."""
+    """Put a run into the row's file, with its arithmetic, in the place of another from the same seed."""
     path = RESULTS / f"{row}.json"
+    _, preset = ROWS[row].options
+    settings = tomllib.loads((PRESET_FOLDER / f"{preset}.toml").read_text())
+    run |= {"arithmetic": settings.get("arithmetic", "portable")}
     runs = {each["seed"]: each for each in (json.loads(path.read_text()) if path.exists() else [])}
     runs[run["seed"]] = run
     lines = ",\n".join(json.dumps(runs[seed]) for seed in sorted(runs))
@@ -105,7 +108,7 @@ def version_of(runs: list[dict[str, Any]]) -> str:
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """A line a row."""
     lines = [
-        "| `mpirun -n 2 python -m distnet.train` with | test error (each seed) | target | reference | distnet |",
+        "| `python -m distnet.train` with | test error (each seed) | target | reference | distnet |",
         "| --- | --- | ---: | --- | --- |",
     ]
     for name, runs in found.items():
@@ -187,13 +190,8 @@ def main() -> None:
     """Train, note, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--take", nargs=5, metavar=("ROW", "SEED", "SECONDS", "OUT", "METRICS"))
+    parser.add_argument("--ranks", type=int, default=1, help="the bits of native rows depend on it")
     options = parser.parse_args()
-    if options.take:
-        row, seed, seconds, out, metrics = options.take
-        text = Path(out).read_text()
-        note(row, noted(int(seed), float(seconds), options.ranks, text, Path(metrics).read_text()))
     for row in options.rows:
         for seed in ROWS[row].seeds:
             run = train(ROWS[row].options, seed, options.ranks)
