@@ -10,11 +10,11 @@ PAGE = """\
 # Golden hashes by machine
 
 `tests/golden.json` has the hashes of {total} small trainings in portable arithmetic: of parameters, metrics and
-predictions. The table shows where version {version} computed them: {same}. The programs below write its lines.
+predictions. The table shows where version {version} computed them: {same}.
 
 {table}
 
-A run counts once per line, also if it was trained on several numbers of ranks. *Vector code* is that of NumPy;
+Each training counts once per line, even if several numbers of ranks computed it. *Vector code* is that of NumPy;
 *off* means without any that it can leave out.
 
 ## Add your machine
@@ -24,10 +24,10 @@ Start this in a clone after `make train`. It takes a minute, and adds a line to 
 <!-- not run: it takes a minute, and changes the page -->
 ```sh
 .venv/bin/python tests/golden.py --note docs/machines.json   # under mpirun, too, if you like
-python docs/machines.py                                      # writes this page
+.venv/bin/python docs/machines.py                            # writes this page
 ```
 
-Please send the line, also if bits differ. The other lines were written by:
+Please send the line, also if bits differ. Other programs write lines of more environments:
 
 | program | environments |
 | --- | --- |

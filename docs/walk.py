@@ -262,7 +262,7 @@ def sections(seen: Sequence[Numbers]) -> Iterator[tuple[str, str, str]]:
         "Deltas and losses",
         "# Scaling the few",
         f"δ(p) = (p - y) · α/B, and α/B is {factor:g}. "
-        "δ(h) is the sum of δ(p) times the weights from h to p, and zero where z(h) < 0. "
+        "δ(h) is the sum of δ(p) times the weights from h to p, and zero where z(h) ≤ 0. "
         "s is the sum of exp z(p), t is z(p) of the row's class, and the loss is log s - t.\n\n"
         + row_table(
             {
@@ -277,7 +277,7 @@ def sections(seen: Sequence[Numbers]) -> Iterator[tuple[str, str, str]]:
         "Exponents",
         "exponents =",
         "Only portable arithmetic needs this. For the largest magnitude m of each array, a rank finds the smallest "
-        f"exponent e with m < 2ᵉ; in memory, it has {BIAS:,} added, as in a float64. "
+        f"exponent e with m < 2ᵉ. In memory, {BIAS:,} is added to it, as in a float64. "
         "The ranks agree on the largest exponents, and round to the same grids, "
         "so that the gradients add [without rounding](portable.md#the-bound).\n\n"
         + table(
