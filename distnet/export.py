@@ -40,7 +40,8 @@ def write(path: Path, model: Model, standardise: bool) -> None:
     if path.suffix in MODEL_ENDINGS:
         return save_model(path, model)
     if path.suffix == ".onnx" and model.parameters.nbytes > ONNX_BYTES:
-        raise InputError(path, f"{parameter_count(model.sizes):,} parameters are more than an .onnx file holds")
+        problem = f"{parameter_count(model.sizes):,} parameters are more than an .onnx file holds"
+        raise InputError(path, problem, "write .safetensors")
     content = to_onnx(model, standardise) if path.suffix == ".onnx" else to_safetensors(model)
     write_content(path, content, str(path))
 

@@ -26,7 +26,7 @@ from distnet.parallel.world import World
 from distnet.portable.grids import exponent_above
 from distnet.runtime.arrays import Array, aligned_zeros
 from distnet.runtime.blas import single_blas_thread
-from distnet.runtime.errors import InputError
+from distnet.runtime.errors import RESTORE, InputError
 from distnet.runtime.numbers import check_choice, positive_count, positive_rate, seed_number
 from distnet.training.configuration import Regularisation, TrainingConfig
 from distnet.training.evaluation import compute_score
@@ -268,9 +268,8 @@ class NeuralNetwork:
                 task=model.task,
             )
         except (TypeError, ValueError):
-            raise InputError(
-                f"model {path}", f"its description is damaged (learning rate {rate!r}, seed {seed!r})"
-            ) from None
+            problem = f"its description is damaged (learning rate {rate!r}, seed {seed!r})"
+            raise InputError(f"model {path}", problem, RESTORE) from None
         network.parameters[:] = model.parameters
         network.about, network.input_exponent = about, model.input_exponent
         return network

@@ -44,7 +44,7 @@ from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
 from distnet.runtime.errors import InputError
-from distnet.runtime.files import check_writable, is_same_file, is_stream, write_whole
+from distnet.runtime.files import check_writable, is_same_file, is_stream, write_error, write_whole
 from distnet.runtime.text import format_count, format_table, json_line, to_printable
 from distnet.training.evaluation import BLOCK_ROWS
 
@@ -244,7 +244,7 @@ def write_csv(path: Path, form: Form, predictions: Iterable[tuple[str, Array]]) 
     try:
         write_whole(path, write)
     except OSError as error:
-        raise InputError(f"--output {path}", f"can't be written ({error.strerror})") from None
+        raise write_error(f"--output {path}", error) from None
     if has_name:
         print(f"wrote {to_printable(path)}")
 

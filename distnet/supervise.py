@@ -227,7 +227,7 @@ def build_parser() -> Parser:
     parser.add_argument("--hosts", type=read_hosts, default=[], metavar="NAME:RANKS,...",
                       help="hosts; those that don't answer are left out (default: mpirun's choice)")  # fmt: skip
     parser.add_argument("--mpirun", type=shlex.split, metavar="COMMAND",
-                      help="mpirun and its options (default: the one beside this Python)")  # fmt: skip
+                      help="mpirun and its options (default: that beside this Python, or on the PATH)")  # fmt: skip
     return parser
 
 

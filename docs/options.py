@@ -52,12 +52,13 @@ def placeholder(action: argparse.Action) -> str:
     """The values of an option in the form of --help, without choices."""
     if action.nargs == 0 or action.choices is not None:
         return ""
-    value = str(action.metavar or action.dest.upper())
+    names = action.metavar or action.dest.upper()
+    value, last = names if isinstance(names, tuple) else (names, names)
     match action.nargs:
         case "*":
             return f" [{value} ...]"
         case "+":
-            return f" {value} [{value} ...]"
+            return f" {value} [{last} ...]"
         case "?":
             return f" [{value}]"
         case int(count):

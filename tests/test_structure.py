@@ -167,6 +167,31 @@ def test_every_file_is_written_by_the_one_mechanism_of_files():
     assert found == WRITERS.keys()
 
 
+def without_remedy(tree: ast.AST) -> list[str]:
+    """The functions that make an InputError without a remedy, once for each, unless they name what is expected."""
+    found = []
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        words = {each.value for each in ast.walk(function) if isinstance(each, ast.Constant)}
+        if any(isinstance(word, str) and word.startswith("expected ") for word in words):
+            continue
+        for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+            is_error = isinstance(call.func, ast.Name) and call.func.id == "InputError"
+            has_all = len(call.args) > 2 or any(isinstance(each, ast.Starred) for each in call.args)
+            if is_error and not has_all and "remedy" not in {each.arg for each in call.keywords}:
+                found.append(function.name)
+    return found
+
+
+def test_an_input_error_has_a_remedy_or_names_what_is_expected():
+    found = {name: functions for name in FILES if (functions := without_remedy(parsed(name)))}
+    assert found == {
+        "config.parser": ["error"],  # argparse's own words, such as "expected one argument"
+        "config.reading": ["read_config", "read_options"],  # the words of config/values.py
+        "estimators.classifier": ["_read_targets"],  # scikit-learn's own words
+        "runtime.numbers": ["check_choice"],  # the words of describe_bad_choice
+    }
+
+
 def test_every_package_is_installed():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert listed == sorted(".".join(path.parent.relative_to(ROOT).parts) for path in HOUSE.rglob("__init__.py"))

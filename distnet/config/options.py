@@ -72,16 +72,12 @@ class Config:
 
     preset: str = option(
         "mnist",
-        "task",
+        "configuration",
         f"preset that the other options override (default: mnist; {TABLE_PRESET} for {OWN})",
         choices=tuple(PRESETS),
     )
     task: str | None = option(
-        None,
-        "task",
-        "what the targets of a table are (default: inferred: classes if they are text or at most 20 integers, "
-        "numbers for regression, several columns of 0 and 1 for multilabel)",
-        choices=TASKS,
+        None, "data", "task that the targets of a table define (default: inferred from the targets)", choices=TASKS
     )
     dataset: str | None = option(
         None,
@@ -127,7 +123,7 @@ class Config:
     test_share: float = option(
         0.2,
         "data",
-        "share of the rows, and of each class, in the test set (tables without a test part)",
+        "share of the rows, and of each class, in the test set (tables without a test set)",
         part,
         metavar="SHARE",
     )
@@ -140,11 +136,13 @@ class Config:
     validation_data: Path | None = option(
         None,
         "data",
-        "file of the validation set, with the format and the columns of the table",
+        "file of the validation set, with the format and the columns of the table (csv, npz, parquet)",
         file_path,
         metavar="FILE",
     )
-    split_seed: int = option(0, "data", "random seed of the split into training, validation and test set", seed_number)
+    split_seed: int = option(
+        0, "data", "random seed of the split into training, validation and test set", seed_number, metavar="N"
+    )
     raw_inputs: bool = option(False, "data", "inputs without standardisation", action="store_true")
     hidden: tuple[int, ...] = option(
         (256, 128),
@@ -250,7 +248,7 @@ class Config:
         metavar="K",
     )
     epochs: int = option(10, "training", "passes over the training set", positive_count, metavar="K")
-    seed: int = option(0, "training", "random seed", seed_number)
+    seed: int = option(0, "training", "random seed", seed_number, metavar="N")
     shards: int | None = option(
         None,
         "parallelism",
@@ -280,7 +278,11 @@ class Config:
         metavar="K",
     )
     model: Path | None = option(
-        None, "output", "model file, .pkl or .npz", partial(path_ending_in, MODEL_ENDINGS), metavar="FILE"
+        None,
+        "output",
+        "model file to write, .pkl or .npz; its options (.toml) and provenance (.run.json) are written beside it",
+        partial(path_ending_in, MODEL_ENDINGS),
+        metavar="FILE",
     )
     metrics: Path | None = option(None, "output", "metrics file, one JSON object per epoch", file_path, metavar="FILE")
     tensorboard: Path | None = option(None, "output", "TensorBoard log directory", file_path, metavar="DIR")
@@ -324,7 +326,7 @@ class Config:
         "interval of checkpoints in epochs, steps or seconds, as in 500 steps",
         whole=read_interval,
         nargs="+",
-        metavar="K",
+        metavar=("K", "UNIT"),
     )
     keep: int | str = option(
         3, "recovery", "number of newest checkpoints to keep, or all, for audits", read_keep, metavar="K"

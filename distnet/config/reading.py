@@ -49,7 +49,7 @@ def build_parser() -> Parser:
             shown = default if isinstance(default, tuple) else (default,)
             details["help"] += f" (default: {' '.join('none' if v is None else str(v) for v in shown) or 'none'})"
         groups[group].add_argument(to_flag(each.name), **details)
-    groups["task"].add_argument(
+    groups["configuration"].add_argument(
         "--config", type=file_path, metavar="FILE", help="TOML file of options; those on the command line override it"
     )
     return parser

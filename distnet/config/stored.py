@@ -8,7 +8,7 @@ from typing import Any
 from distnet.config.building import UNCOMPUTED
 from distnet.config.options import Config
 from distnet.config.reading import read_value
-from distnet.runtime.errors import InputError
+from distnet.runtime.errors import RESTORE, InputError
 
 
 def read_stored(stored: Mapping[str, Any], subject: object) -> Config:
@@ -33,5 +33,5 @@ def read_stored(stored: Mapping[str, Any], subject: object) -> Config:
         try:
             config[name] = read_value(options[name], value)
         except (ArgumentTypeError, ValueError) as error:
-            raise InputError(subject, f"its option {name} is damaged ({error})") from None
+            raise InputError(subject, f"its option {name} is damaged ({error})", RESTORE) from None
     return Config(**config)

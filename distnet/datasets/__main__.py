@@ -19,7 +19,9 @@ def build_parser() -> Parser:
     """The parser of `python -m distnet.datasets`."""
     parser = Parser(prog="python -m distnet.datasets", description="Download a data set and verify every byte of it.")
     parser.add_argument("dataset", choices=sorted(DATASETS), help="data set to download")
-    parser.add_argument("--data-dir", type=file_path, default=Path("data"), help="target folder (default: data)")
+    parser.add_argument(
+        "--data-dir", type=file_path, default=Path("data"), metavar="DIR", help="folder to write to (default: data)"
+    )
     parser.add_argument(
         "--mirror", action="append", default=[], metavar="URL", help="server to try first; may be repeated"
     )

@@ -61,18 +61,18 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="python -m distnet.doctor",
         usage="python -m distnet.doctor [options] [mpirun -n N ...]",
-        description="Whether distnet can work here, and what to type where it can't. Status 1 if there is a problem.",
+        description="Check this machine and its MPI, and print fixes. The exit status is 1 if there is a problem.",
         allow_abbrev=False,
     )
     launcher = parser.add_argument(
         "launcher",
         nargs=argparse.REMAINDER,
         metavar="mpirun -n N ...",
-        help="start this, and look at its ranks (default: this one process)",
+        help="launcher whose ranks are checked (default: none, one process)",
     )
     launcher.required = False
     parser.add_argument(
-        "--data-dir", type=file_path, help="where the IDX files are (default: $DISTNET_DATA, else data)", metavar="DIR"
+        "--data-dir", type=file_path, help="folder of MNIST (default: $DISTNET_DATA, else data)", metavar="DIR"
     )
     return parser
 

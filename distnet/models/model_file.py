@@ -14,8 +14,8 @@ from distnet.nn.model import ARITHMETICS, TASKS, Model
 from distnet.nn.parameters import parameter_count
 from distnet.portable.grids import LEAST, MOST
 from distnet.runtime.arrays import Array, little_endian, native_endian
-from distnet.runtime.errors import InputError, first_line
-from distnet.runtime.files import read_arrays, write_whole
+from distnet.runtime.errors import RESTORE, InputError, first_line
+from distnet.runtime.files import read_arrays, write_error, write_whole
 
 MODEL_ENDINGS = (".pkl", ".npz")
 
@@ -68,11 +68,11 @@ def save_model(path: Path, model: Model) -> None:
             pickler.dump(header | {"parameters": little_endian(model.parameters)})
 
     if path.suffix not in MODEL_ENDINGS:
-        raise InputError(f"model {path}", f"the name does not end in {' or '.join(MODEL_ENDINGS)}")
+        raise InputError(f"model {path}", f"expected a name that ends in {' or '.join(MODEL_ENDINGS)}")
     try:
         write_whole(path, write)
     except OSError as error:
-        raise InputError(f"model {path}", f"can't be written ({error.strerror})") from None
+        raise write_error(f"model {path}", error) from None
 
 
 def _as_bytes(array: Array) -> tuple[Any, ...]:
@@ -153,18 +153,20 @@ def load_model(path: Path) -> Model:
         ) from None
     except Exception as error:
         # For damaged and foreign bytes, pickle and zipfile raise almost any exception.
-        raise InputError(f"model {path}", f"is damaged or not a model of distnet's ({first_line(error)})") from None
+        problem = f"is damaged or not a model of distnet's ({first_line(error)})"
+        raise InputError(f"model {path}", problem, RESTORE) from None
     return build_model(path, content)
 
 
 def build_model(path: Path, content: Any) -> Model:
     """The model in the content of a file. Raises InputError if it is anything else."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"model {path}", "is not a model of distnet's")
+        raise InputError(f"model {path}", "is not a model of distnet's", "name one that distnet wrote")
     if content.get("version") not in READABLE:
         raise InputError(
             f"model {path}",
             f"is of version {content.get('version')!r}, and this distnet reads versions {READABLE[0]} to {VERSION}",
+            "use the distnet that wrote it",
         )
     sizes, activation = content.get("sizes"), content.get("activation")
     arithmetic, exponent = content.get("arithmetic", "native"), content.get("input_exponent")
@@ -185,6 +187,7 @@ def build_model(path: Path, content: Any) -> Model:
             f"model {path}",
             f"its description is damaged (sizes {sizes!r}, activation {activation!r}, arithmetic {arithmetic!r}, "
             f"input exponent {exponent!r}, task {task!r})",
+            RESTORE,
         )
     if (
         not isinstance(parameters, np.ndarray)
@@ -196,8 +199,9 @@ def build_model(path: Path, content: Any) -> Model:
             f"model {path}",
             f"a network of {'-'.join(map(str, sizes))} has {parameter_count(sizes):,} parameters, "
             f"and the file holds {shape}",
+            RESTORE,
         )
     if arithmetic == "portable" and parameters.dtype != np.float64:
         problem = f"parameters of portable arithmetic are float64, and the file holds {parameters.dtype.name}"
-        raise InputError(f"model {path}", problem)
+        raise InputError(f"model {path}", problem, RESTORE)
     return Model(tuple(sizes), activation, parameters, about, arithmetic, exponent, task)

@@ -11,7 +11,7 @@ from distnet.models.model_file import FORMAT, VERSION, build_model, describe
 from distnet.nn.model import Model
 from distnet.nn.parameters import layer_views
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import InputError, first_line
+from distnet.runtime.errors import RESTORE, InputError, first_line
 
 
 def metadata(model: Model) -> dict[str, str]:
@@ -53,7 +53,8 @@ def load_safetensors(path: Path, activation: str | None, task: str | None = None
     except OSError as error:
         raise InputError(f"model {path}", f"can't be read ({error.strerror or error})", "name a model") from None
     except (SafetensorError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"model {path}", f"is damaged, or doesn't contain a network ({first_line(error)})") from None
+        problem = f"is damaged, or doesn't contain a network ({first_line(error)})"
+        raise InputError(f"model {path}", problem, RESTORE) from None
     if header["activation"] is None:
         raise InputError(f"model {path}", "doesn't contain the activation", "name it with --activation")
     sizes: list[int] = []

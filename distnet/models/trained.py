@@ -15,7 +15,7 @@ from distnet.nn.model import Model
 from distnet.nn.parameters import parameter_count
 from distnet.parallel.world import World
 from distnet.runtime.arrays import Array
-from distnet.runtime.errors import InputError
+from distnet.runtime.errors import RESTORE, InputError
 
 Class = str | int | float
 
@@ -121,7 +121,7 @@ def read_notes(path: Path, model: Model) -> Trained:
     }
     for what, valid in is_valid.items():
         if not valid:
-            raise InputError(f"model {path}", f"its {what} are damaged", "take the file as it was written")
+            raise InputError(f"model {path}", f"its {what} are damaged", RESTORE)
     mean, deviation = (None, None) if moments is None else map(np.asarray, moments)
     target_mean, target_deviation = (None, None) if target_moments is None else map(np.asarray, target_moments)
     return Trained(

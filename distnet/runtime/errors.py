@@ -1,5 +1,7 @@
 """The exceptions with which a command exits early: invalid input, and --help."""
 
+RESTORE = "restore it, or name another file"  # the remedy for a damaged file
+
 
 class InputError(ValueError):
     """An invalid option, file or launch. As text: `SUBJECT: PROBLEM; REMEDY`, one line.

@@ -144,12 +144,17 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+def write_error(subject: object, error: OSError) -> InputError:
+    """The error for a result that can't be written at the end, although `check_writable` was passed."""
+    return InputError(subject, f"can't be written ({error.strerror})", "free some space, or choose another folder")
+
+
 def write_content(path: Path, content: bytes, subject: object) -> None:
     """Replace the file at `path` atomically by `content`. Raises InputError with this subject."""
     try:
         write_whole(path, lambda file: file.write(content))
     except OSError as error:
-        raise InputError(subject, f"can't be written ({error.strerror})") from None
+        raise write_error(subject, error) from None
 
 
 class GrowingFile:

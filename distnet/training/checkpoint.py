@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from distnet.runtime.arrays import Array, little_endian
-from distnet.runtime.errors import InputError, first_line
+from distnet.runtime.errors import RESTORE, InputError, first_line
 from distnet.runtime.files import read_arrays, write_whole
 from distnet.training.history import Record, find_score
 from distnet.training.lock import FolderLock
@@ -104,12 +104,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except VersionError:
         raise
     except OSError as error:
-        raise InputError(f"checkpoint {path}", f"can't be read ({error.strerror or error})") from None
+        problem = f"can't be read ({error.strerror or error})"
+        raise InputError(f"checkpoint {path}", problem, "name a checkpoint of distnet's") from None
     except Exception as error:
         # Given damaged or foreign bytes, zipfile and NumPy raise almost anything.
-        raise InputError(
-            f"checkpoint {path}", f"is damaged or not a checkpoint of distnet ({first_line(error)})"
-        ) from None
+        problem = f"is damaged or not a checkpoint of distnet ({first_line(error)})"
+        raise InputError(f"checkpoint {path}", problem, RESTORE) from None
     return Checkpoint(header, arrays)
 
 
@@ -149,7 +149,7 @@ def newest_good(directory: Path, warn: Callable[[str], None]) -> tuple[Path, Che
         except VersionError:
             raise
         except InputError as error:
-            warn(f"{error}; trying the one before it")
+            warn(f"{error.subject}: {error.problem}; trying the one before it")
     if found:
         raise InputError(
             "--resume",

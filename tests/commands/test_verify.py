@@ -170,7 +170,10 @@ def test_what_cannot_be_verified_is_one_line(trained, tmp_path):
     save_model(path, replace(model, about={"config": config}))
     assert refusal(path) == (f"model {path}: is of distnet 0.1, whose bits are others; train it again with distnet 0.1")
     save_model(path, replace(model, about={"config": model.about["config"] | {"epochs": 0}}))
-    assert refusal(path) == f"model {path}: its option epochs is damaged (expected a positive integer, got '0')"
+    assert refusal(path) == (
+        f"model {path}: its option epochs is damaged (expected a positive integer, got '0'); "
+        "restore it, or name another file"
+    )
     save_model(path, replace(model, about={"config": model.about["config"] | {"magic": 1}}))
     assert "its option magic is unknown to this distnet" in refusal(path)
     (tmp_path / "empty").mkdir()

@@ -13,7 +13,6 @@ from distnet.models.model_file import load_model
 from distnet.models.onnx import to_onnx
 from distnet.models.safetensors import load_safetensors, to_safetensors
 from distnet.nn.functional import ACTIVATIONS
-from distnet.nn.model import Model
 from distnet.runtime.errors import InputError
 
 SIZES = (7, 12, 9, 4)
@@ -90,11 +89,11 @@ def test_onnxruntime_computes_networks_of_any_depth_one_row_or_many(tmp_path, si
         np.testing.assert_allclose(theirs, network(sizes=sizes).forward(rows), rtol=1e-6)
 
 
-def by_both(network, dtype, rows):
+def by_both(network, dtype, rows, arithmetic="native"):
     """Probabilities by onnxruntime and by distnet, (rows, classes) float64 each, with parameters rounded to a dtype."""
-    ours = NeuralNetwork(network.sizes, "relu", dtype=dtype, arithmetic="native")
+    ours = NeuralNetwork(network.sizes, "relu", dtype=dtype, arithmetic=arithmetic)
     ours.parameters[:] = network.parameters
-    content = to_onnx(Model(ours.sizes, "relu", ours.parameters, {}), standardise=False)
+    content = to_onnx(ours.model, standardise=False)
     return by_onnxruntime(content, rows.astype(dtype)).astype("f8"), ours.forward(rows).astype("f8")
 
 
@@ -130,7 +129,17 @@ def test_in_float32_it_differs_by_rounding_no_more_than_our_own_forward_pass_doe
         assert theirs_apart < 2 * ours_apart
     for theirs_off, ours_off in zip(furthest(theirs, exact), furthest(ours, exact), strict=True):
         assert theirs_off < 2 * ours_off
-    assert np.abs(theirs - ours).max() < 2e-6
+
+
+def test_the_bounds_in_the_page_of_export_hold_for_a_network_of_mnists_size(of_digits):
+    needs("onnx", "onnxruntime")
+    page = (ROOT / "docs" / "export.md").read_text()
+    bounds = re.findall(r"^\| (native|portable), (float\d\d) \| below (\S+) \|$", page, re.MULTILINE)
+    assert len(bounds) == 3
+    made, rows = of_digits
+    for arithmetic, dtype, bound in bounds:
+        theirs, ours = by_both(made, dtype, rows, arithmetic)
+        assert np.abs(theirs - ours).max() < float(bound), (arithmetic, dtype)
 
 
 @pytest.mark.parametrize("about", [None, {"mean": 33.25, "deviation": 78.5}])

@@ -69,6 +69,7 @@ def refusal(path, content=None):
         load_model(path)
     message = str(refused.value)
     assert message.startswith(f"model {path}: ")
+    assert refused.value.remedy
     assert "\n" not in message
     return message
 
@@ -173,7 +174,10 @@ def test_a_saved_file_has_the_permissions_of_any_other_new_file(tmp_path):
 
 
 def test_another_ending_and_a_missing_folder_are_refused(tmp_path):
-    for path, told in [(tmp_path / "model.h5", "does not end in"), (tmp_path / "no" / "model.pkl", "can't be written")]:
+    for path, told in [
+        (tmp_path / "model.h5", "expected a name that ends in .pkl or .npz"),
+        (tmp_path / "no" / "model.pkl", "can't be written"),
+    ]:
         with pytest.raises(InputError, match=told):
             save_model(path, model())
 
