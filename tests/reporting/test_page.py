@@ -330,7 +330,8 @@ def test_where_the_disk_refuses_the_page_the_file_that_was_there_stays_and_the_r
     with files_up_to(10_000):
         ended = command("--data-dir", digits, *SMALL, "--report", path)
     assert (ended.status, len(ended.sha256)) == (74, 64)
-    assert ended.err == f"distnet: --report {path}: can't be written (File too large)\n"
+    remedy = "free some space, or choose another folder"
+    assert ended.err == f"distnet: --report {path}: can't be written (File too large); {remedy}\n"
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"] * there
     assert not there or path.read_text() == "of an older run"
 
