@@ -88,7 +88,12 @@ def build_parser() -> Parser:
     add("model", type=file_path, metavar="MODEL", help="model file that training wrote")
     add("--dataset", type=dataset_name, metavar="NAME", help="data set, as in training (default: that of the training)")
     add("--data-dir", type=file_path, metavar="DIR", help="folder of its files (default: $DISTNET_DATA, else data)")
-    add("--part", choices=PARTS, default="test", help="rows to evaluate (default: test)")
+    add(
+        "--part",
+        choices=PARTS,
+        default="test",
+        help="rows to evaluate; train includes those that --validation held out (default: test)",
+    )
     add(
         "--target",
         nargs="+",

@@ -6,12 +6,12 @@ if __name__ == "__main__":
     failure.install_hooks()  # before any import that can fail
 
 import sys
-from pathlib import Path
 
 from distnet.config.parser import Parser
 from distnet.config.values import file_path
 from distnet.datasets.folders import home
 from distnet.datasets.mirrors import DATASETS, download
+from distnet.datasets.options import DATA_FOLDER
 from distnet.runtime.command import run
 
 
@@ -20,7 +20,11 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m distnet.datasets", description="Download a data set and verify every byte of it.")
     parser.add_argument("dataset", choices=sorted(DATASETS), help="data set to download")
     parser.add_argument(
-        "--data-dir", type=file_path, default=Path("data"), metavar="DIR", help="folder to write to (default: data)"
+        "--data-dir",
+        type=file_path,
+        default=DATA_FOLDER,
+        metavar="DIR",
+        help="folder to write to (default: $DISTNET_DATA, else data)",
     )
     parser.add_argument(
         "--mirror", action="append", default=[], metavar="URL", help="server to try first; may be repeated"

@@ -134,8 +134,8 @@ def locate(name: str | None, directory: Path | None) -> list[Path] | None:
         if traces(directory):
             raise missing_files(name, directory) from None
         warn(
-            f"{name} is not in {directory}/, and no mirror answered within {FIRST_ANSWER:g} s; using synthetic digits "
-            f"(to try again: python -m distnet.datasets {name})"
+            f"{name} is not in {directory}/, and could not be downloaded; using synthetic digits "
+            f"(python -m distnet.datasets {name} tries again, and prints why)"
         )
         return None
     return find_files(name, directory)

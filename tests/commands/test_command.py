@@ -300,7 +300,7 @@ def test_a_network_that_never_answers_is_given_up_after_five_seconds(train, tmp_
     silent = fault("silent network") | {"DISTNET_DATA": ""}
     ended = train("--train-samples", 600, "--epochs", 1, env=silent, cwd=tmp_path, timeout=30)
     assert ended.status == 0
-    assert ended.err.startswith("distnet: mnist is not in data/, and no mirror answered within 5 s; ")
+    assert ended.err.startswith("distnet: mnist is not in data/, and could not be downloaded; ")
     assert ended.err.count("\n") == 1
 
 
@@ -315,6 +315,13 @@ def test_the_folder_in_the_environment_is_where_data_are_looked_for(train, digit
     ended = train("--epochs", 1, env={"DISTNET_DATA": str(digits)}, cwd=tmp_path)
     assert ended.out.splitlines()[1].startswith(f"data: mnist ({digits}), 600 ")
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_a_download_goes_where_data_are_looked_for(train, tmp_path):
+    env = fault("no network") | {"DISTNET_DATA": str(tmp_path / "there")}
+    ended = train("mnist", module="distnet.datasets", env=env, cwd=tmp_path)
+    assert ended.status == 2
+    assert [each.name for each in tmp_path.iterdir()] == ["there"]
 
 
 def test_zipped_files_give_the_same_bits_as_plain_ones(train, digits, tmp_path):
