@@ -82,8 +82,7 @@ class World:
         """Wait until all ranks of this node arrive; what they wrote before is visible then. Collective on a node.
 
         Each rank counts its arrivals in its own cache line and polls those of the others. It yields the core between
-        polls, so more ranks than cores are cheap; MPI's barrier spins. Python's signal handlers run here, unlike inside
-        an MPI call.
+        polls, so more ranks than cores are cheap. Python's signal handlers run here, unlike inside an MPI call.
         """
         if self.node_size == 1:
             return
