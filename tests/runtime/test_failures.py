@@ -64,7 +64,8 @@ def test_an_exception_while_mpi_is_loaded_but_not_started_ends_all_ranks(train, 
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.5, 0.7, 0.9])
-def test_an_interrupt_in_the_first_second_ends_all_ranks(digits, seconds):
+def test_an_interrupt_in_the_first_second_ends_all_ranks(digits, seconds, monkeypatch):
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # make coverage: it starts before distnet can
     training = start("--data-dir", digits, *FOREVER, ranks=3)
     time.sleep(seconds)
     training.send_signal(signal.SIGINT)
