@@ -18,7 +18,7 @@ from distnet.datasets.augmentation import Augmentation, Strengths
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.nn.arithmetic import prepare
 from distnet.nn.model import Model
-from distnet.nn.parameters import initial_parameters, layer_views, parameter_count
+from distnet.nn.parameters import initial_parameters, layer_stacks, parameter_count
 from distnet.runtime.arrays import aligned_zeros, pad_count
 
 DTYPES = {"portable": "float64", "native": "float32"}
@@ -55,7 +55,7 @@ def pass_over(sizes: tuple[int, ...], rows: int, arithmetic: str) -> Callable[[]
     propagation.inputs[:] = np.random.default_rng(0).standard_normal(propagation.inputs.shape)
     propagation.targets[:, 0] = 1
     weights.round_inputs(propagation.inputs[:, : sizes[0]])
-    gradients = layer_views(aligned_zeros((1, len(parameters)), dtype), sizes)
+    gradients = layer_stacks(aligned_zeros((1, len(parameters)), dtype), sizes)
 
     def both() -> None:
         propagation.forward()

@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from distnet.nn.arithmetic import prepare
 from distnet.nn.model import ARITHMETICS, Model
 from distnet.nn.optimizers import Hyperparameters, Optimizer
-from distnet.nn.parameters import initial_parameters, layer_views, parameter_count
+from distnet.nn.parameters import initial_parameters, layer_stacks, parameter_count
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.launched import launched_world
 from distnet.parallel.world import World
@@ -72,7 +72,7 @@ def step_times(sizes: tuple[int, ...], rows: int, count: int, arithmetic: str, d
     dtype = dtype or DTYPES[arithmetic]
     parameters = aligned_zeros((parameter_count(sizes),), dtype)
     parameters[:] = initial_parameters(sizes, "relu", 0, dtype, "he")
-    gradients = layer_views(aligned_zeros((1, len(parameters)), dtype), sizes)
+    gradients = layer_stacks(aligned_zeros((1, len(parameters)), dtype), sizes)
     weights = prepare(Model(sizes, "relu", parameters, arithmetic=arithmetic, input_exponent=3))
     propagation = weights.workspace(rows, (rows,), rows, has_masks=False)
     propagation.inputs[:] = np.random.default_rng(0).standard_normal(propagation.inputs.shape)

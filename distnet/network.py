@@ -19,7 +19,7 @@ from distnet.nn.arithmetic import prepare
 from distnet.nn.functional import cross_entropy
 from distnet.nn.model import ARITHMETICS, TASKS, Model, check_sizes, choose_dtype
 from distnet.nn.optimizers import DEFAULTS, LEARNING_RATES, Hyperparameters
-from distnet.nn.parameters import initial_parameters, layer_views
+from distnet.nn.parameters import initial_parameters, layer_stacks, layer_views
 from distnet.nn.schedules import Schedule
 from distnet.parallel.launched import collective, launched_world
 from distnet.parallel.world import World
@@ -142,11 +142,13 @@ class NeuralNetwork:
         work.inputs[:, self.sizes[0]] = 1
         work.infer()
         work.targets[:] = self._rows("Y", Y, self.sizes[-1], len(work.targets))
-        gradients = layer_views(np.empty_like(self.parameters)[None], self.sizes)
+        vectors = np.empty_like(self.parameters)[None]
+        gradients = layer_stacks(vectors, self.sizes)
         with np.errstate(all="ignore"), single_blas_thread:  # of a network that has diverged
             work.backprop(gradients)
             work.finish(gradients, work.exponents)
-        return [layer[0, :-1] for layer in gradients], [layer[0, -1] for layer in gradients]
+        layers = layer_views(vectors[0], self.sizes)
+        return [layer[:-1] for layer in layers], [layer[-1] for layer in layers]
 
     def update_params(
         self, weight_gradients: Sequence[Array], bias_gradients: Sequence[Array], batch_size: int

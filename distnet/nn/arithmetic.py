@@ -52,8 +52,9 @@ class Propagation(Protocol):
     def backprop(self, gradients: Sequence[Array], scale: float = 1.0, weights: Array | None = None) -> None:
         """Gradients of `scale` times the summed loss of each shard, after `forward`; `finish` ends it.
 
-        gradients: (shards, inputs + 1, outputs) per layer, overwritten; the last row is the bias's. Padding rows
-        contribute nothing. weights: (rows,), by which the losses are multiplied; None for 1 each.
+        gradients: (shards, layers, inputs + 1, outputs) per run of equal layers, as of `layer_stacks`, overwritten; the
+        last row is the bias's. Padding rows contribute nothing. weights: (rows,), by which the losses are multiplied;
+        None for 1 each.
         Source: Goodfellow et al., Deep Learning, algorithm 6.4.
         """
 

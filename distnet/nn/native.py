@@ -6,6 +6,7 @@ arithmetic of a shard is the same alone as in a stack.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from distnet.nn.functional import build_activations, native_sigmoid
 from distnet.nn.model import Model
 from distnet.nn.native_outputs import OUTPUT_LAYERS
 from distnet.nn.outputs import OutputMemory
-from distnet.nn.parameters import layer_views
+from distnet.nn.parameters import equal_layers, layer_views
 from distnet.runtime.arrays import Array, aligned_zeros, pad_count
 from distnet.runtime.blas import single_blas_thread
 
@@ -38,11 +39,19 @@ class Hidden(NamedTuple):
     activations: Array  # all columns
     ones: Array  # (shards, rows), the column after the neurons
     with_ones: Array  # the neurons' columns and `ones`, which the bias multiplies
-    transposed: Array  # (shards, neurons + 1, rows), `with_ones` transposed
     neuron_deltas: Array  # the neurons' columns
     slopes: Array  # the activation's derivative, all columns
-    product: Array  # (shards, rows, neurons), deltas above times weights; may be stored by columns
+    transposed_weights_above: Array  # (neurons above, neurons)
+    product: Array  # (shards, rows, neurons), deltas above times weights above; may be stored by columns
     factors: tuple[Array, Array, Array]  # `product`, the slopes, and the deltas that they are multiplied into
+
+
+class Run(NamedTuple):
+    """Consecutive layers of one shape, whose gradients are one stacked product."""
+
+    hidden: list[Hidden]  # that these layers lead to, the last first
+    transposed_inputs: Array  # (shards, layers, inputs + 1, rows)
+    deltas: Array  # (shards, layers, rows, outputs)
 
 
 class NativePropagation:
@@ -68,9 +77,6 @@ class NativePropagation:
         self.layers = layer_views(model.parameters, sizes)
         features, outputs = sizes[0], sizes[-1]
 
-        def stack(columns: int) -> Array:
-            return aligned_zeros((shards, rows, columns), dtype)
-
         def by_output() -> Array:
             lines = aligned_zeros((shards, pad_count(outputs * rows, dtype)), dtype)
             return lines[:, : outputs * rows].reshape(shards, outputs, rows)
@@ -79,23 +85,18 @@ class NativePropagation:
         self.targets = aligned_zeros((shards * rows, outputs), dtype)
         self.stacked_inputs = self.inputs.reshape(shards, rows, -1)[..., : features + 1]
         self.stacked_targets = self.targets.reshape(shards, rows, outputs).swapaxes(-1, -2)
-        # Transposed views are created once, here: creating one takes as long as a small product.
-        self.transposed_inputs = self.stacked_inputs.swapaxes(-1, -2)
-        self.transposed_weights = [layer[:-1].T for layer in self.layers]
-        self.transposed_output_layer = self.layers[-1].T
         self.columns = wide = [pad_count(size + 1, dtype) for size in sizes[1:-1]]
-        all_layers = aligned_zeros((3, pad_count(shards * rows * sum(wide), dtype)), dtype)
-        self.hidden_logits, self.activations, self.slopes = all_layers
+        starts = [shards * rows * start for start in accumulate(wide, initial=0)]
+        all_layers = aligned_zeros((4, starts[-1]), dtype)
+        self.hidden_logits, self.activations, self.slopes, all_deltas = all_layers
         self.small = self.slopes.nbytes <= SMALL
         self.hidden = []
-        stop = 0
-        for size, columns, above in zip(sizes[1:-1], wide, sizes[2:], strict=True):
-            start, stop = stop, stop + shards * rows * columns
-            z, a, slopes = all_layers[:, start:stop].reshape(3, shards, rows, columns)
+        # Transposed views are created once, here: creating one takes as long as a small product.
+        for size, columns, start, layer_above in zip(sizes[1:-1], wide, starts, self.layers[1:], strict=False):
+            z, a, slopes, d = all_layers[:, start : start + shards * rows * columns].reshape(4, shards, rows, columns)
             z[..., size] = self.activation.one or 0
-            d = stack(columns)
             product, factors = d[..., :size], (d, slopes, d)
-            if rows <= FEW_ROWS and size * above >= MANY_WEIGHTS:
+            if rows <= FEW_ROWS and layer_above[:-1].size >= MANY_WEIGHTS:
                 product = aligned_zeros((shards, size, rows), dtype).swapaxes(-1, -2)
                 factors = product, slopes[..., :size], d[..., :size]
             memory = Hidden(
@@ -104,16 +105,33 @@ class NativePropagation:
                 activations=a,
                 ones=a[..., size],
                 with_ones=a[..., : size + 1],
-                transposed=a[..., : size + 1].swapaxes(-1, -2),
                 neuron_deltas=d[..., :size],
                 slopes=slopes,
+                transposed_weights_above=layer_above[:-1].T,
                 product=product,
                 factors=factors,
             )
             self.hidden.append(memory)
         self.logits, self.output_deltas = by_output(), by_output()
         self.outputs = self.logits if model.output == "identity" else by_output()
+        self.transposed_output_layer = self.layers[-1].T
+        self.transposed_top = (self.hidden[-1].with_ones if sizes[1:-1] else self.stacked_inputs).swapaxes(-1, -2)
         self.transposed_output_deltas = self.output_deltas.swapaxes(-1, -2)
+
+        def stack(arrays: Array, layers: range, columns: int) -> Array:
+            """The rows of consecutive hidden layers of one size, (shards, layers, rows, columns)."""
+            some = arrays[starts[layers.start] : starts[layers.stop]]
+            return some.reshape(len(layers), shards, rows, -1).swapaxes(0, 1)[..., :columns]
+
+        self.runs = []
+        for run in reversed(equal_layers(sizes)):
+            inputs, deltas = self.stacked_inputs[:, None], self.transposed_output_deltas[:, None]
+            if run.start:
+                inputs = stack(self.activations, range(run.start - 1, run.stop - 1), sizes[run.start] + 1)
+            if run.stop < len(self.layers):
+                deltas = stack(all_deltas, run, sizes[run.stop])
+            hidden = self.hidden[run.start : run.stop]
+            self.runs.append(Run(hidden[::-1], inputs.swapaxes(-1, -2), deltas))
         self.loss_parts = np.ones((2, shards * rows), dtype)
         output_memory = OutputMemory(self.logits, self.outputs, self.stacked_targets, self.loss_parts)
         self.output_layer = OUTPUT_LAYERS[model.output](output_memory)
@@ -136,8 +154,8 @@ class NativePropagation:
                 multiply(hidden.slopes, mask, hidden.slopes)
                 multiply(hidden.activations, mask, hidden.activations)
             above = hidden.with_ones
-        last = self.hidden[-1].transposed if self.hidden else above.swapaxes(-1, -2)
-        matmul(self.transposed_output_layer, last, self.logits)
+        top = self.transposed_top if self.hidden or inputs is None else inputs.swapaxes(-1, -2)
+        matmul(self.transposed_output_layer, top, self.logits)
         self.output_layer.activate()
         return self.outputs
 
@@ -165,15 +183,14 @@ class NativePropagation:
         if self.small and not self.masks:
             derivative(self.activations, self.hidden_logits, self.slopes)
         delta = self.transposed_output_deltas
-        for number in range(len(self.hidden), 0, -1):
-            hidden = self.hidden[number - 1]
-            matmul(hidden.transposed, delta, gradients[number])
-            matmul(delta, self.transposed_weights[number], hidden.product)
-            if not self.small and not self.masks:
-                derivative(hidden.activations, hidden.logits, hidden.slopes)
-            multiply(*hidden.factors)
-            delta = hidden.neuron_deltas
-        matmul(self.transposed_inputs, delta, gradients[0])
+        for run, gradient in zip(self.runs, reversed(gradients), strict=True):
+            for hidden in run.hidden:
+                matmul(delta, hidden.transposed_weights_above, hidden.product)
+                if not self.small and not self.masks:
+                    derivative(hidden.activations, hidden.logits, hidden.slopes)
+                multiply(*hidden.factors)
+                delta = hidden.neuron_deltas
+            matmul(run.transposed_inputs, run.deltas, gradient)
 
     def finish(self, gradients: Sequence[Array], exponents: NDArray[np.int64]) -> None:
         """Nothing is left to do: `backprop` has computed the gradients."""

@@ -33,10 +33,32 @@ def parameter_count(sizes: Sequence[int]) -> int:
 
 def layer_views(vectors: Array, sizes: Sequence[int]) -> list[Array]:
     """Views of (..., inputs + 1, outputs) into vectors of (..., at least N), one per layer."""
-    return [
-        vectors[..., weights.start : weights.stop + outputs].reshape(*vectors.shape[:-1], -1, outputs, copy=False)
-        for weights, outputs in zip(weight_runs(sizes), sizes[1:], strict=True)
-    ]
+    return [stack[..., number, :, :] for stack in layer_stacks(vectors, sizes) for number in range(stack.shape[-3])]
+
+
+def layer_stacks(vectors: Array, sizes: Sequence[int]) -> list[Array]:
+    """Views of (..., layers, inputs + 1, outputs) into vectors of (..., at least N), one per run of `equal_layers`."""
+    stacks, stop = [], 0
+    for run in equal_layers(sizes):
+        inputs, outputs = sizes[run.start : run.start + 2]
+        start, stop = stop, stop + len(run) * (inputs + 1) * outputs
+        stacks.append(vectors[..., start:stop].reshape(*vectors.shape[:-1], -1, inputs + 1, outputs, copy=False))
+    return stacks
+
+
+def equal_layers(sizes: Sequence[int]) -> list[range]:
+    """The layers in runs of one shape, whose memory is contiguous, so that one call serves all of a run.
+
+    The first and the last layer are runs of their own.
+    """
+    runs: list[range] = []
+    last = len(sizes) - 2
+    for number, shape in enumerate(pairwise(sizes)):
+        if 1 < number < last and shape == tuple(sizes[number - 1 : number + 1]):
+            runs[-1] = range(runs[-1].start, number + 1)
+        else:
+            runs.append(range(number, number + 1))
+    return runs
 
 
 def weight_runs(sizes: Sequence[int]) -> list[slice]:

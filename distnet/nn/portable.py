@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from distnet.nn.functional import Activation, build_activations
 from distnet.nn.model import Model
 from distnet.nn.outputs import OutputMemory
-from distnet.nn.parameters import layer_views
+from distnet.nn.parameters import equal_layers, layer_views
 from distnet.nn.portable_outputs import MOST_LABELS, OUTPUT_LAYERS
 from distnet.portable import elementary
 from distnet.portable.grids import (
@@ -84,17 +84,6 @@ class Run(NamedTuple):
 def tile_rows(rows: int, columns: int, limit: int) -> int:
     """The largest divisor of `rows` of which so many rows have at most `limit` columns together; at least 1."""
     return max(k for k in range(1, max(limit // columns, 1) + 1) if rows % k == 0)  # portable: integers
-
-
-def equal_layers(sizes: Sequence[int]) -> list[range]:
-    """The layers in runs of one shape, whose memory is contiguous, so that one call serves all of a run."""
-    runs: list[range] = []
-    for number, shape in enumerate(pairwise(sizes)):
-        if runs and shape == tuple(sizes[number - 1 : number + 1]):
-            runs[-1] = range(runs[-1].start, number + 1)
-        else:
-            runs.append(range(number, number + 1))
-    return runs
 
 
 class PortableArithmetic:
@@ -408,6 +397,7 @@ class PortablePropagation:
         powers_above().take(exponents, None, self._all_constants, "wrap")
         np.multiply(self._all_constants, self._factors, self._all_constants)
         count, below = len(self.hidden), self._inputs
+        layers = [layer for stack in gradients for layer in stack[0]]
         for number in range(count + 1):
             if number:
                 layer = self.hidden[number - 1]
@@ -416,7 +406,7 @@ class PortablePropagation:
                     below = round_to(below, constants[number - 1], layer.rounded)
             delta = self._output_deltas.T if number == count else self.hidden[number].deltas
             round_to(delta, constants[count + number], delta)
-            gradient = gradients[number][0]
+            gradient = layers[number]
             if not number:
                 np.matmul(self._inputs.T, delta, gradient)  # portable: both on the grids of the mini-batch
                 continue

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from distnet.nn.arithmetic import Arithmetic, Propagation
 from distnet.nn.dropout import Dropout
 from distnet.nn.model import Model
-from distnet.nn.parameters import layer_views
+from distnet.nn.parameters import layer_stacks
 from distnet.parallel.shards import real_rows, shard_rows
 from distnet.runtime.arrays import Array
 from distnet.training.configuration import TrainingConfig
@@ -19,8 +19,8 @@ CACHE = 32 << 20  # bytes; a larger workspace is divided into groups of shards
 class Group(NamedTuple):
     """Shards that a rank computes at once, and their memory.
 
-    rows: of the mini-batch. gradients: for each layer (shards, inputs + 1, outputs), views of the exchange's gradients.
-    weights: (rows of the workspace,), of the samples' losses; None for 1 each.
+    rows: of the mini-batch. gradients: (shards, layers, inputs + 1, outputs) per run of equal layers, views of the
+    exchange's gradients. weights: (rows of the workspace,), of the samples' losses; None for 1 each.
     """
 
     rows: slice
@@ -69,9 +69,9 @@ class Batch:
             place = slice(min(some.start * rows, size), min(some.stop * rows, size))
             count = place.stop - place.start
             weights = np.zeros(len(propagation.targets), model.parameters.dtype) if has_weights else None
-            views = layer_views(gradients[some.start - own.start : some.stop - own.start], sizes)
+            stacks = layer_stacks(gradients[some.start - own.start : some.stop - own.start], sizes)
             inputs, targets = propagation.inputs[:count], propagation.targets[:count]
-            self.groups.append(Group(place, propagation, inputs, targets, weights, views, dropout))
+            self.groups.append(Group(place, propagation, inputs, targets, weights, stacks, dropout))
 
     @property
     def exponents(self) -> NDArray[np.int64]:

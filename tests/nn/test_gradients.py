@@ -69,10 +69,11 @@ def plain_step(weights, biases, X, Y, rate, activation):
     return [w for w, _ in new[::-1]], [b for _, b in new[::-1]]
 
 
+@pytest.mark.parametrize("sizes", [SIZES, [4] * 5], ids=["layers", "equal layers"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_backprop_matches_central_differences(activation):
-    network = NeuralNetwork(SIZES, activation, seed=3, dtype=np.float64, arithmetic="native")
-    X, Y = data(8)
+def test_backprop_matches_central_differences(activation, sizes):
+    network = NeuralNetwork(sizes, activation, seed=3, dtype=np.float64, arithmetic="native")
+    X, Y = data(8, sizes[0], sizes[-1])
     dw, db = network.backprop(X, Y)
     gradient = np.concatenate([np.append(w, b) for w, b in zip(dw, db, strict=True)])
     numerical = np.zeros_like(network.parameters)

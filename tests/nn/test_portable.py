@@ -13,7 +13,7 @@ from distnet.nn.functional import ACTIVATIONS, build_activations
 from distnet.nn.model import Model
 from distnet.nn.native import NativeArithmetic
 from distnet.nn.optimizers import Hyperparameters, Optimizer, clip_scale
-from distnet.nn.parameters import BLOCK, initial_parameters, layer_views, parameter_count
+from distnet.nn.parameters import BLOCK, initial_parameters, layer_stacks, layer_views, parameter_count
 from distnet.nn.portable import PortableArithmetic, layer_bits
 from distnet.parallel.exchange import Exchange
 from distnet.parallel.shards import share
@@ -47,7 +47,7 @@ def build_model(sizes, activation="relu", X=None, parameters=None, seed=0):
 
 
 def pass_rows(arithmetic, X, Y, rows, batch, masks=(), scale=1.0, padding=0):
-    """A workspace after forward and backprop of some rows, and its gradients (N,) as views."""
+    """A workspace after forward and backprop of some rows, and its gradients (N,) as stacks of layers."""
     sizes = arithmetic.model.sizes
     workspace = arithmetic.workspace(len(rows) + padding, (len(rows),), batch, bool(masks))
     workspace.inputs[: len(rows), : sizes[0]] = X[rows]
@@ -56,9 +56,9 @@ def pass_rows(arithmetic, X, Y, rows, batch, masks=(), scale=1.0, padding=0):
     arithmetic.round_inputs(workspace.inputs[:, : sizes[0]])
     workspace.forward([mask[rows] for mask in masks])
     flat = np.full((1, parameter_count(sizes)), np.nan)  # every element has to be overwritten
-    views = layer_views(flat, sizes)
-    workspace.backprop(views, scale)
-    return workspace, flat[0], views
+    stacks = layer_stacks(flat, sizes)
+    workspace.backprop(stacks, scale)
+    return workspace, flat[0], stacks
 
 
 def gradient(arithmetic, X, Y, parts=None, masks=(), scale=1.0, padding=0):
@@ -67,8 +67,8 @@ def gradient(arithmetic, X, Y, parts=None, masks=(), scale=1.0, padding=0):
     passes = [pass_rows(arithmetic, X, Y, rows, len(X), masks, scale, padding) for rows in parts]
     exponents = np.maximum.reduce([workspace.exponents for workspace, _, _ in passes])
     with np.errstate(over="ignore", invalid="ignore"):
-        for workspace, _, views in passes:
-            workspace.finish(views, exponents)
+        for workspace, _, stacks in passes:
+            workspace.finish(stacks, exponents)
         total = np.zeros(parameter_count(arithmetic.model.sizes))
         for _, flat, _ in passes:
             total += flat
@@ -323,7 +323,7 @@ def test_a_gradient_is_that_of_float64_within_one_in_a_hundred_thousand(sizes, a
     native.inputs[:, : sizes[0]], native.inputs[:, sizes[0]], native.targets[:] = X, 1, Y
     native.forward()
     flat = np.zeros((1, parameter_count(sizes)))
-    native.backprop(layer_views(flat, sizes))
+    native.backprop(layer_stacks(flat, sizes))
     found = gradient(prepare(model), X, Y)
     for ours, theirs in zip(layer_views(found, sizes), layer_views(flat[0], sizes), strict=True):
         assert 0 < np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(theirs)
@@ -453,10 +453,10 @@ def test_a_rank_without_rows_has_the_least_exponents_and_a_gradient_of_zeros():
     sizes = SIZES["three layers"]
     X, Y = data(sizes, 4)
     arithmetic = prepare(build_model(sizes, "relu", X))
-    workspace, flat, views = pass_rows(arithmetic, X, Y, np.array([], int), 4, padding=2)
+    workspace, flat, stacks = pass_rows(arithmetic, X, Y, np.array([], int), 4, padding=2)
     assert powers_above().take(workspace.exponents).tolist() == [2.0**LEAST] * 5
     assert workspace.exponents.max() <= np.zeros(1).view(np.int64)
-    workspace.finish(views, np.full(5, 1022))
+    workspace.finish(stacks, np.full(5, 1022))
     assert not flat.any()
 
 
