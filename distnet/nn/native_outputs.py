@@ -14,21 +14,21 @@ class Softmax:
     def __init__(self, memory: OutputMemory) -> None:
         self._logits, self._outputs, self._targets, self._loss_parts = memory
         shards, _, rows = self._logits.shape
-        self._row_maxima, self._row_sums = aligned_zeros((2, shards, 1, rows), self._logits.dtype)
+        self._row_maxima = aligned_zeros((shards, 1, rows), self._logits.dtype)
+        self._row_sums = self._loss_parts[0].reshape(shards, 1, rows)
         self._row_dots = self._loss_parts[1].reshape(shards, rows)
 
     def activate(self) -> None:
         """See `OutputLayer`."""
         logits, outputs, sums = self._logits, self._outputs, self._row_sums
         np.maximum.reduce(logits, axis=-2, keepdims=True, out=self._row_maxima)
-        np.subtract(logits, self._row_maxima, out=logits)
-        np.exp(logits, out=outputs)
+        np.subtract(logits, self._row_maxima, logits)
+        np.exp(logits, outputs)
         np.add.reduce(outputs, axis=-2, keepdims=True, out=sums)
-        np.divide(outputs, sums, out=outputs)
+        np.divide(outputs, sums, outputs)
 
     def find_losses(self) -> None:
         """See `OutputLayer`."""
-        self._loss_parts[0] = self._row_sums.reshape(-1)
         np.vecdot(self._logits, self._targets, axis=-2, out=self._row_dots)  # type: ignore[call-overload]
 
 
