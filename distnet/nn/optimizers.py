@@ -88,10 +88,11 @@ class Optimizer:
             choice.optimizer == "sgd" and not choice.weight_decay and not choice.penalty and choice.clip_norm is None
         )
         self.state = {name: np.zeros_like(parameters) for name in names}
-        scratch = np.empty(min(CHUNK, len(parameters)), parameters.dtype)
+        step = max(1, len(parameters)) if self.linear else CHUNK  # a linear rule makes a single pass
+        scratch = np.empty(min(step, len(parameters)), parameters.dtype)
         self._chunks = []
-        for start in range(0, len(parameters), CHUNK):
-            place = slice(start, min(start + CHUNK, len(parameters)))
+        for start in range(0, len(parameters), step):
+            place = slice(start, min(start + step, len(parameters)))
             chunk = parameters[place]
             cut = [slice(max(run.start - start, 0), min(run.stop - start, len(chunk))) for run in weights]
             self._chunks.append(
@@ -122,7 +123,8 @@ class Optimizer:
 
     def _count_step(self) -> None:
         self.steps += 1
-        self.beta_powers = [power * beta for power, beta in zip(self.beta_powers, self.choice.betas, strict=True)]
+        (power1, power2), (beta1, beta2) = self.beta_powers, self.choice.betas
+        self.beta_powers = [power1 * beta1, power2 * beta2]
 
     def _decay(self, scale: float) -> float:
         """λ of this step."""
