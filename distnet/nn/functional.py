@@ -6,6 +6,7 @@ Every function works element by element or row by row, so a row's result depends
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +33,9 @@ class Activation(NamedTuple):
     one: float | None
 
 
-def sigmoid_derivative(a: Array, z: Array, out: Array | None = None) -> Array:
-    """The slope a (1 - a)."""
-    out = np.subtract(1, a, out)
+def sigmoid_derivative(a: Array, z: Array, out: Array | None = None, one: Array | int = 1) -> Array:
+    """The slope a (1 - a). one: as of `native_sigmoid`."""
+    out = np.subtract(one, a, out)
     return np.multiply(out, a, out)
 
 
@@ -95,8 +96,9 @@ Function = Callable[[Array, Array | None], Array]  # (x, out), element by elemen
 def build_activations(
     sigmoid: Function = native_sigmoid,
     tanh: Function = np.tanh,  # portable: the default of native arithmetic
+    one: Array | int = 1,
 ) -> dict[str, Activation]:
-    """All activations by name, from these two functions."""
+    """All activations by name, from these two functions. one: as of `native_sigmoid`, for the slopes."""
 
     def gelu_tanh(z: Array, out: Array | None) -> Array:
         """tanh(√(2/π) (z + 0.044715 z³))."""
@@ -135,7 +137,7 @@ def build_activations(
         return np.multiply(t, 0.5, t)
 
     return {
-        "sigmoid": Activation(sigmoid, sigmoid_derivative, one=np.inf),
+        "sigmoid": Activation(sigmoid, partial(sigmoid_derivative, one=one), one=np.inf),
         "tanh": Activation(tanh, tanh_derivative, one=np.inf),
         "relu": Activation(relu, relu_derivative, one=1.0),
         "leaky-relu": Activation(leaky_relu, leaky_relu_derivative, one=1.0),

@@ -6,7 +6,7 @@ arithmetic of a shard is the same alone as in a stack.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ class Hidden(NamedTuple):
     faster than stopping at the last neuron of every row.
     """
 
+    layer: Array  # (inputs + 1, neurons), weights and biases
     logits: Array  # all columns; the column after the neurons holds `Activation.one`
     neuron_logits: Array  # the neurons' columns
     activations: Array  # all columns
@@ -72,8 +73,8 @@ class NativePropagation:
         real: Sequence[int] | None = None,
     ) -> None:
         sizes, dtype = model.sizes, model.parameters.dtype
-        sigmoid = partial(native_sigmoid, one=np.array(1, dtype))
-        self.activation = build_activations(sigmoid)[model.activation]
+        one = np.array(1, dtype)
+        self.activation = build_activations(partial(native_sigmoid, one=one), one=one)[model.activation]
         self.layers = layer_views(model.parameters, sizes)
         features, outputs = sizes[0], sizes[-1]
 
@@ -92,7 +93,8 @@ class NativePropagation:
         self.small = self.slopes.nbytes <= SMALL
         self.hidden = []
         # Transposed views are created once, here: creating one takes as long as a small product.
-        for size, columns, start, layer_above in zip(sizes[1:-1], wide, starts, self.layers[1:], strict=False):
+        for columns, start, (layer, layer_above) in zip(wide, starts, pairwise(self.layers), strict=False):
+            size = layer.shape[1]
             z, a, slopes, d = all_layers[:, start : start + shards * rows * columns].reshape(4, shards, rows, columns)
             z[..., size] = self.activation.one or 0
             product, factors = d[..., :size], (d, slopes, d)
@@ -100,6 +102,7 @@ class NativePropagation:
                 product = aligned_zeros((shards, size, rows), dtype).swapaxes(-1, -2)
                 factors = product, slopes[..., :size], d[..., :size]
             memory = Hidden(
+                layer=layer,
                 logits=z,
                 neuron_logits=z[..., :size],
                 activations=a,
@@ -143,8 +146,8 @@ class NativePropagation:
         self.masks = masks
         function = self.activation.function
         above = self.stacked_inputs if inputs is None else inputs
-        for number, (hidden, layer) in enumerate(zip(self.hidden, self.layers, strict=False)):
-            matmul(above, layer, hidden.neuron_logits)
+        for number, hidden in enumerate(self.hidden):
+            matmul(above, hidden.layer, hidden.neuron_logits)
             function(hidden.logits, hidden.activations)
             if self.activation.one is None:
                 hidden.ones.fill(1)

@@ -199,7 +199,7 @@ def build_activation(name: str, scratch: Floats) -> Activation:
     """The activation for logits of shape scratch.shape[1:]. scratch: (3, ...), overwritten."""
     arrays = tuple(scratch)
     sigmoid, tanh = partial(elementary.sigmoid, scratch=arrays), partial(elementary.tanh, scratch=arrays)
-    return build_activations(sigmoid, tanh)[name]
+    return build_activations(sigmoid, tanh, np.array(1.0))[name]
 
 
 class Hidden(NamedTuple):
