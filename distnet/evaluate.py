@@ -27,7 +27,7 @@ from distnet.runtime.errors import InputError
 from distnet.runtime.failure import EXIT_DIFFERENT
 from distnet.runtime.logs import warn
 from distnet.runtime.numbers import part, positive_count, positive_rate, seed_number
-from distnet.runtime.text import json_line, to_printable
+from distnet.runtime.text import format_count, json_line, to_printable
 from distnet.training.evaluation import Evaluation, prepare_on_node
 from distnet.training.provenance import describe_difference
 from distnet.training.summary import summarise
@@ -165,12 +165,15 @@ def load_as_trained(world: World, trained: Trained, options: argparse.Namespace)
     if data.task != trained.model.task:
         raise other_data(trained, f"is of {trained.model.task}, but {what} is of {data.task}")
     if data.train.features != inputs:
-        raise other_data(trained, f"has {inputs} inputs, but a row of {what} has {data.train.features} numbers")
+        numbers = format_count(data.train.features, "number")
+        raise other_data(trained, f"has {format_count(inputs, 'input')}, but a row of {what} has {numbers}")
     found = data.train.targets.shape[1]
     if data.task == "classification" and trained.classes is None and found != outputs:
-        raise other_data(trained, f"has {trained.model.sizes[-1]} outputs, but {what} has {found} classes")
+        problem = f"has {format_count(trained.model.sizes[-1], 'output')}, but {what} has {found} classes"
+        raise other_data(trained, problem)
     if data.task != "classification" and found != outputs:
-        raise other_data(trained, f"has {outputs} outputs, but a row of {what} has {found} targets")
+        targets = format_count(found, "target")
+        raise other_data(trained, f"has {format_count(outputs, 'output')}, but a row of {what} has {targets}")
     return data
 
 

@@ -33,7 +33,8 @@ def read_table(kind: str, path: Path, options: TableOptions) -> Table:
         return table
     rows = len(table.codes)
     if rows < 2:
-        raise InputError(path, "has one row, which can't be both learned and held out", "add some")
+        remedy = "evaluate --part all" if options.learned else "add some"
+        raise InputError(path, "has one row, which can't be both learned and held out", remedy)
     count = min(max(round(options.test_share * rows), 1), rows - 1)
     remedy = "evaluate --part all" if options.learned else "add rows of it, or leave it out"
     if table.classes:

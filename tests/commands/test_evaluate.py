@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from helpers import command, fault, write_idx
 from distnet import NeuralNetwork
 from distnet.datasets.dataset import Split
 from distnet.datasets.idx import FILES, read_idx_pair
+from distnet.evaluate import main
 from distnet.nn.arithmetic import prepare
 from distnet.nn.model import Model
 from distnet.parallel.world import World
+from distnet.runtime.errors import InputError
 from distnet.training.evaluation import Evaluation
 
 SPECIES = ("setosa", "versicolor", "virginica")
@@ -404,6 +407,40 @@ def test_a_model_of_another_task_than_the_images_is_named(digits, tmp_path):
     NeuralNetwork([784, 10], task="regression").save(tmp_path / "model.npz")
     named = ("model.npz", "is of regression, but mnist is of classification")
     check_refused(tmp_path / "model.npz", "--dataset", "mnist", "--data-dir", digits, named=named)
+
+
+def refusal(monkeypatch, *arguments):
+    """The line with which the command, in this process, refuses these arguments."""
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+    with pytest.raises(InputError) as refused:
+        main()
+    return str(refused.value)
+
+
+def test_a_regression_model_with_another_number_of_targets_is_named(tmp_path, monkeypatch):
+    model, table = tmp_path / "model.npz", tmp_path / "table.csv"
+    NeuralNetwork([2, 3], task="regression").save(model)
+    table.write_text("1,2,3\n4,5,6\n7,8,9\n")
+    assert refusal(monkeypatch, model, "--dataset", f"csv:{table}") == (
+        f"model {model}: has 3 outputs, but a row of csv:{table} has 1 target; evaluate it on what it was trained on"
+    )
+
+
+def test_numbers_too_large_for_the_models_dtype_are_refused(tmp_path, monkeypatch):
+    model, table = tmp_path / "model.npz", tmp_path / "table.csv"
+    for dtype in ("float32", "float64"):
+        network = NeuralNetwork([2, 2], dtype=dtype, arithmetic="native")
+        network.about = {"mean": 0.0, "deviation": 1.0, "classes": ["a", "b"]}
+        network.save(model)
+        for number in ("1e38", "1e39"):
+            table.write_text(f"1,2,a\n2,1,b\n3,{number},a\n1,3,b\n")
+            options = (model, "--dataset", f"csv:{table}", "--part", "all")
+            if (dtype, number) == ("float32", "1e39"):
+                told = f"{table}: some numbers are too large for model {model} of float32; scale them"
+                assert refusal(monkeypatch, *options) == told
+            else:
+                monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, options)])
+                assert main() == 0
 
 
 @pytest.mark.parametrize("classes", [["no", "yes"], ["yes", "no"]])

@@ -454,6 +454,22 @@ def test_a_bad_csv_file_is_refused_in_one_line(tmp_path, name):
     assert refusal(path).startswith(f"{path}: {told}")
 
 
+def test_one_row_alone_cannot_be_split_and_can_be_evaluated_whole(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("1,2\n")
+    told = "has one row, which can't be both learned and held out"
+    assert refusal(path, task="regression") == f"{path}: {told}; add some"
+    new = Learned(None, None, (), frozenset())
+    assert refusal(path, task="regression", learned=new) == f"{path}: {told}; evaluate --part all"
+    assert len(read_table("csv", path, TableOptions(task="regression", learned=new, test_share=None)).codes) == 1
+
+
+def test_a_target_that_is_an_input_of_the_model_is_refused(iris):
+    learned = Learned(("length", "width"), ("species",), (), frozenset(SPECIES))
+    told = "--target width: is an input of the model; name the column of the targets"
+    assert refusal(iris, target=("width",), learned=learned) == told
+
+
 @pytest.mark.parametrize(
     ("text", "label", "told"),
     [
