@@ -151,6 +151,14 @@ def test_plain_arrays_are_predicted_without_scikit_learns_checks_whose_messages_
         fitted.predict(X)
 
 
+def test_a_batch_size_larger_than_the_sample_size_warns_and_is_clipped():
+    options = QUICK | {"max_iter": 2}
+    with pytest.warns(UserWarning, match="Got `batch_size` larger than sample size") as warned:
+        clipped = Classifier(**options | {"batch_size": len(X) + 1}).fit(X, Y)
+    assert warned[0].filename == __file__
+    assert parameters(clipped) == parameters(Classifier(**options | {"batch_size": len(X)}).fit(X, Y))
+
+
 def test_a_file_of_an_estimator_holds_its_weights_once():
     fitted = Classifier((300, 300), max_iter=1, solver="sgd", momentum=0).fit(X, Y)
     assert len(pickle.dumps(fitted)) < 1.2 * fitted.network_.parameters.nbytes

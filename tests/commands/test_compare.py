@@ -2,12 +2,13 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from helpers import Page, check_self_contained, command
 
-from distnet.compare import Run, build_table, compare_bits, read_metrics, shorten_labels
+from distnet.compare import Run, build_table, compare_bits, main, read_metrics, shorten_labels
 from distnet.runtime.errors import InputError
 
 
@@ -223,6 +224,18 @@ def test_a_file_that_cannot_be_read_and_an_output_that_cannot_be_written_are_tol
         assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
         assert ended.err.startswith(f"distnet: {told}")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["binary.jsonl", "good.jsonl"]
+
+
+def test_an_output_that_is_a_file_to_compare_is_refused_and_that_file_is_unchanged(tmp_path, monkeypatch):
+    metrics, link = write(tmp_path / "a.html", record(1)), tmp_path / "b.html"
+    link.symlink_to(metrics)
+    before = metrics.read_bytes()
+    for output in (metrics, link):
+        monkeypatch.setattr(sys, "argv", ["compare", str(metrics), "--output", str(output)])
+        with pytest.raises(InputError) as refused:
+            main()
+        assert str(refused.value) == f"--output {output}: is one of the files to compare; name another file"
+    assert metrics.read_bytes() == before
 
 
 def test_runs_that_diverged_and_many_runs_are_drawn(tmp_path):

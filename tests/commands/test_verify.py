@@ -111,6 +111,15 @@ def test_a_model_whose_notes_on_its_data_were_changed_differs(trained, tmp_path)
     assert (status, line) == (DIFFERENT, f"{tmp_path / 'model.npz'}: the bits differ: mean, classes")
 
 
+def test_a_model_whose_training_diverges_when_it_is_trained_again_differs(trained, tmp_path):
+    model = load_model(trained.model)
+    config = model.about["config"] | {"learning_rate": 1e300}
+    save_model(tmp_path / "model.npz", replace(model, about=model.about | {"config": config}))
+    status, (line, *_) = verify(tmp_path / "model.npz", "--data-dir", trained.data)
+    problem = "the bits differ: the loss is NaN in epoch 1, when it is trained again"
+    assert (status, line) == (DIFFERENT, f"{tmp_path / 'model.npz'}: {problem}")
+
+
 @pytest.fixture
 def provenance(trained, tmp_path):
     """The path of a copy of the model, and the content of the provenance file, which the test writes beside it."""
@@ -278,6 +287,14 @@ def test_an_option_that_was_changed_for_one_epoch_is_found(tampered):
     assert (status, line) == (DIFFERENT, f"epoch 2: the bits differ: --learning-rate {problem}")
 
 
+def test_an_epoch_that_diverges_when_it_is_trained_again_differs(tampered):
+    folder = tampered(EPOCHS, lambda header, arrays: header["config"].update(learning_rate=1e300))
+    status, (line, *_) = verify("--checkpoint-dir", folder, "--epochs", 1)
+    assert status == DIFFERENT
+    assert line.startswith("epoch 1: the bits differ: ")
+    assert line.endswith(", the loss is NaN in epoch 1")
+
+
 def test_an_option_that_may_change_when_a_run_resumes_is_no_difference(trained, tampered):
     # After epoch 2, this patience would have ended the run.
     folder = tampered(EPOCHS, lambda header, arrays: header["config"].update(patience=1, metrics="b.jsonl", keep=2))
@@ -346,6 +363,25 @@ def test_what_cannot_be_audited_is_one_line(trained, tampered, tmp_path):
     assert f"{dir_} {folder}: no epochs to audit are named" in refusal(dir_, folder)
     assert f"{dir_} {folder}: got --sample; add --epochs, or" in refusal(dir_, folder, "--sample", 1)
     assert "got --epochs and --audit-seed" in refusal(dir_, folder, "--epochs", 1, "--audit-seed", 1)
+
+
+def test_a_checkpoint_within_an_epoch_is_not_taken_for_its_end(tampered):
+    def change(header, arrays):  # as --checkpoint-every 5 steps leaves it
+        header.update(epochs_done=1, steps_done=STEPS, history=header["history"][:1])
+        arrays["losses"] = np.zeros(4)
+
+    folder = tampered(2, change)
+    told = f"checkpoint {folder / FILE}: is not of the end of epoch 2; audit a run with --keep all and a checkpoint"
+    for epoch in (2, 3):
+        assert refusal("--checkpoint-dir", folder, "--epochs", epoch) == f"{told} per epoch"
+
+
+def test_a_training_that_stopped_in_its_first_epoch_has_none_to_audit(tampered):
+    folder = tampered(1, header(epochs_done=0, steps_done=3, history=[]))
+    for epoch in range(2, EPOCHS + 1):
+        checkpoint_path(folder, epoch * STEPS).unlink()
+    told = f"--checkpoint-dir {folder}: no epoch is complete; wait for one"
+    assert refusal("--checkpoint-dir", folder, "--epochs", 1) == told
 
 
 def test_the_table_of_the_page_is_what_its_code_prints():

@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from distnet.config.building import load_dataset
+from distnet.config.reading import read_config
 from distnet.datasets import folders, mirrors
 from distnet.datasets.folders import find_files, locate
 from distnet.datasets.idx import FILES, read_idx_pair
@@ -93,6 +95,7 @@ GOOD = {
             {"x_test": None},
             "X_test is missing, it has x_train, y_train, y_test; download it again",
         ),
+        ({"x_test": None, "y_test": None}, "x_test and y_test are missing; download it again"),
         (
             {"x_train": np.zeros((5, 12), np.uint8)},
             r"x_train is of shape (5, 12) and uint8, not (images, rows, columns)",
@@ -174,6 +177,19 @@ def test_other_files_do_not_look_like_mnist(name, no_network, tmp_path, monkeypa
     monkeypatch.setattr(folders, "DATA_FOLDER", tmp_path)
     assert locate(None, None) is None
     assert "using synthetic digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "below"), [((), "."), (("--dataset", "fashion-mnist"), "fashion-mnist")])
+def test_what_is_downloaded_where_nothing_is_there_is_what_training_uses(
+    options, below, digits, no_network, tmp_path, monkeypatch
+):
+    folder = tmp_path / "data"
+    monkeypatch.setattr(folders, "DATA_FOLDER", folder)
+    monkeypatch.setattr(folders, "INSTALLED", {})
+    monkeypatch.setattr(mirrors, "download", lambda name, home, **how: shutil.copytree(digits, home))
+    data = load_dataset(World(), read_config(options))
+    assert data.source == str(folder / below)
+    assert data.fingerprint == load(World(), DataOptions("mnist", digits), "float64").fingerprint
 
 
 @pytest.mark.parametrize("write", [as_7_zip, as_torchvision])

@@ -291,7 +291,7 @@ def write_parquet(pyarrow, tmp_path):
     from pyarrow.parquet import write_table
 
     def write(table, **metadata):
-        write_table(pyarrow.table(table), tmp_path / "a.parquet")
+        write_table(table if isinstance(table, pyarrow.Table) else pyarrow.table(table), tmp_path / "a.parquet")
         return tmp_path / "a.parquet"
 
     return write
@@ -347,6 +347,13 @@ def test_what_parquet_holds_that_is_no_number_is_named_with_its_column(pyarrow, 
     assert "row 2, column 4 (nan): nan is not a finite number" in told
     path.write_bytes(path.read_bytes()[:-20])
     assert f"{path}: is damaged or not a Parquet file (" in refusal(path)
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_or_no_rows_is_refused(pyarrow, write_parquet):
+    path = write_parquet(pyarrow.Table.from_arrays([pyarrow.array([1.0, 2.0])] * 3, ["a", "y", "a"]))
+    assert refusal(path) == f"{path}: has two columns a; rename one"
+    path = write_parquet({"a": pyarrow.array([], pyarrow.float64()), "y": pyarrow.array([], pyarrow.int64())})
+    assert refusal(path) == f"{path}: has no rows; add some"
 
 
 def test_columns_that_a_model_lacks_are_told_for_parquet_too(write_parquet, monkeypatch, tmp_path):

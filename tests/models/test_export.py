@@ -2,12 +2,13 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 from helpers import ROOT, command
 
-from distnet import NeuralNetwork
+from distnet import NeuralNetwork, export
 from distnet.datasets.synthetic import synthetic_digits
 from distnet.models.model_file import load_model
 from distnet.models.onnx import to_onnx
@@ -376,6 +377,25 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, source, target, opti
     saved(tmp_path, about={})
     assert re.match(told, refusal(tmp_path / source, tmp_path / target, *options))
     assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_a_target_that_is_the_source_is_refused_and_unchanged(tmp_path, monkeypatch):
+    source, target = saved(tmp_path), tmp_path / "link.npz"
+    target.symlink_to(source)
+    before = source.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["export", str(source), str(target)])
+    with pytest.raises(InputError, match=rf"^target {target}: is the source; name another file$"):
+        export.main()
+    assert source.read_bytes() == before
+
+
+def test_more_parameters_than_an_onnx_file_holds_are_refused_before_it_is_written(tmp_path, monkeypatch):
+    model = load_model(saved(tmp_path))
+    monkeypatch.setattr(export, "ONNX_BYTES", model.parameters.nbytes - 1)
+    told = r"a.onnx: 253 parameters are more than an .onnx file holds; write .safetensors$"
+    with pytest.raises(InputError, match=told):
+        export.write(tmp_path / "a.onnx", model, standardise=False)
+    assert not (tmp_path / "a.onnx").exists()
 
 
 @pytest.mark.parametrize("mean", ["high", [1.0], [[1.0] * 7], None, [1, [2]]])

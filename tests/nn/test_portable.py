@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from distnet.datasets.dataset import Split
+from distnet.network import NeuralNetwork
+from distnet.nn import portable
 from distnet.nn.arithmetic import prepare
 from distnet.nn.functional import ACTIVATIONS, build_activations
 from distnet.nn.model import Model
@@ -21,6 +23,7 @@ from distnet.parallel.world import World
 from distnet.portable import elementary
 from distnet.portable.grids import LEAST, MOST_BITS, NOT_FINITE, exponent_above, powers_above, product_bits
 from distnet.runtime.arrays import Sharing, aligned_zeros
+from distnet.runtime.errors import InputError
 from distnet.training.trainer import find_exponent
 
 SIZES = {
@@ -499,3 +502,13 @@ def test_the_sums_over_the_classes_of_a_rows_loss_are_exact():
     logits, bits = workspace._output_logits.T, product_bits(classes)
     totals = to_grid(elementary.exp(logits), 0, bits).sum(axis=1)
     assert (as_fractions(workspace.losses()) == np.stack([totals, by_row(logits * Y, bits).sum(axis=1)])).all()
+
+
+def test_a_mini_batch_of_more_rows_than_the_grids_have_bits_for_is_refused(monkeypatch):
+    monkeypatch.setattr(portable, "MOST_ROWS", 10)
+    X, Y = data((3, 2), 20)
+    network = NeuralNetwork((3, 2))
+    network.train(X, Y, epochs=1, batch_size=10)
+    told = "--batch-size: portable arithmetic has no bits left for 11 rows; use 10 or fewer, or --arithmetic native"
+    with pytest.raises(InputError, match=f"^{told}$"):
+        network.train(X, Y, epochs=1, batch_size=11)

@@ -12,16 +12,21 @@ import warnings
 import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import command, end, fault, read_metrics, start, wait_for
 
+from distnet import NeuralNetwork
 from distnet.config.options import Config
 from distnet.config.resuming import MAY_CHANGE, check_same_run
+from distnet.datasets.dataset import shared_split
 from distnet.datasets.idx import FILES
 from distnet.nn.parameters import parameters_sha256
+from distnet.parallel.world import World
 from distnet.runtime.errors import InputError
+from distnet.train import train
 from distnet.training.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -32,7 +37,11 @@ from distnet.training.checkpoint import (
     sweep,
     write_checkpoint,
 )
+from distnet.training.checkpointer import Checkpointer, CheckpointPlan
+from distnet.training.configuration import TrainingConfig
 from distnet.training.lock import FolderLock
+from distnet.training.provenance import Sessions
+from distnet.training.trainer import Splits, Trainer
 
 SMALL = ("--hidden", 20, "--epochs", 3)  # of 600 digits: five steps an epoch, the last of 88 rows
 SOON = 20
@@ -803,3 +812,34 @@ def test_a_run_that_is_not_complete_has_no_completion_record(digits, halfway, tm
     ended = resumed(digits, halfway, "--epochs", 4, env=fault("error", step=2))
     assert ended.status == 1
     assert not (halfway / "completed.json").exists()
+
+
+def test_a_record_of_completion_that_cannot_be_written_is_one_line_and_status_74(digits, tmp_path, capsys):
+    completed = tmp_path / "completed.json"
+    options = ("--data-dir", digits, "--hidden", 8, "--epochs", 1, "--quiet", "--checkpoint-dir", tmp_path)
+    # A folder of that name can't be replaced by a file.
+    assert train(list(map(str, options)), on_epoch=lambda epoch: completed.mkdir()).status == 74
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"distnet: --checkpoint-dir {tmp_path}: completed.json: can't be written (")
+    assert printed.count("\n") == 1
+    assert checkpoints(tmp_path) == [checkpoint_path(tmp_path, 5)]
+
+
+def test_parameters_that_differ_between_nodes_are_found_before_a_checkpoint_is_written(tmp_path):
+    data = shared_split(World(), np.eye(4), np.eye(4), np.float64)
+    trainer = Trainer(World(), NeuralNetwork([4, 4]).model, Splits(data), TrainingConfig(0.1, 2))
+    trainer.run(1, lambda epoch: None)
+    own = parameters_sha256(trainer.exchange.parameters)
+    for other in ("f" * 64, own):
+        digests = [(0, own), (0, ""), (1, other), (1, "")]  # of two ranks on each of two nodes
+        comm = SimpleNamespace(allgather=lambda mine, digests=digests: digests if mine == digests[0] else [])
+        world = SimpleNamespace(comm=comm, nodes=2, node=0, node_rank=0, rank=0)
+        plan = CheckpointPlan(tmp_path, (1, "epoch"), 1)
+        checkpointer = Checkpointer(world, plan, {}, "", Sessions(World()))
+        if other == own:
+            checkpointer.save(trainer)
+            checkpointer._thread.shutdown()
+        else:
+            with pytest.raises(RuntimeError, match=rf"^node 1 holds parameters f{{8}}\.\.\., node 0 {own[:8]}\.\.\.$"):
+                checkpointer.save(trainer)
+        assert len(checkpoints(tmp_path)) == (other == own)

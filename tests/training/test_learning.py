@@ -182,6 +182,17 @@ def test_a_validation_loss_that_is_not_a_number_is_never_the_best():
     assert history.best_epoch() == 3
 
 
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_training_ends_if_the_last_step_of_an_epoch_leaves_parameters_that_are_not_finite(arithmetic):
+    data, epochs = split(), []
+    data.inputs[:, :9] *= 1000
+    model = NeuralNetwork([9, 4], arithmetic=arithmetic, dtype=np.float64).model
+    trainer = Trainer(World(), model, Splits(data), TrainingConfig(1e308, 40))  # one step per epoch
+    trainer.run(3, epochs.append)
+    assert [np.isfinite(each.loss) for each in epochs] == [True]
+    assert trainer.diverged == "the parameters are not finite after epoch 1"
+
+
 def test_images_keep_their_shape(tmp_path):
     for prefix in ("train", "t10k"):
         write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.arange(10 * 32 * 8).reshape(10, 32, 8) % 256)

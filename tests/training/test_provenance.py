@@ -1,6 +1,7 @@
 """The file beside a model has what produced it and each session of a resumed run; another sha256 is status 65."""
 
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -254,6 +255,12 @@ def test_a_file_that_is_no_provenance_is_refused_in_one_line(tmp_path, content, 
     assert problem in str(refused.value)
     assert str(refused.value).startswith(f"{path}: ")
     assert "\n" not in str(refused.value)
+
+
+def test_a_pipe_in_place_of_a_provenance_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "m.run.json")
+    with pytest.raises(InputError, match=r"m\.run\.json: is damaged or .* \(it is a device or a pipe\); restore it$"):
+        read_provenance(tmp_path / "m.run.json")
 
 
 def test_a_provenance_without_one_of_its_parts_is_refused(first, tmp_path):
