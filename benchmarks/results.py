@@ -102,7 +102,7 @@ def percent(error: float) -> str:
 
 def version_of(runs: list[dict[str, Any]]) -> str:
     """The distnet that trained them, and its arithmetic."""
-    return f"{runs[0].get('version', '0.1')}, {runs[0].get('arithmetic', 'native')}"
+    return f"{runs[0]['version']}, {runs[0]['arithmetic']}"
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
