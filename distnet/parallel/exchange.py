@@ -162,7 +162,7 @@ class Exchange:
     def reduce_scatter(self) -> Array:
         """The sum of all shards' gradients, for this rank's slice of the parameters."""
         self._own_requests.fill(0)
-        self._own_requests[0] = self.request()
+        self._own_requests[:1] = self.request()  # a rank may have no shard
         if self._is_allreduce:
             self._add_by_allreduce()
         else:
