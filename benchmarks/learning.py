@@ -102,7 +102,7 @@ def main() -> None:
     """Train, note, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="*", metavar="TASK ARITHMETIC SEED")
-    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--ranks", type=int, default=1, help="the bits of native runs depend on it")
     parser.add_argument("--try", dest="trial", type=Path, metavar="FILE", help="one epoch of each run, noted in FILE")
     options = parser.parse_args()
     notes = options.trial or NOTES
